@@ -1,0 +1,1 @@
+"""Signal-propagation diagnostics for PyTorch."""
