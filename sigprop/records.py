@@ -1,4 +1,4 @@
-"""What was seen: tidy frames, and the run directory that keeps them. The only file I/O of measurements."""
+"""What was seen: tidy frames, and the run directory that keeps them. The only run-file I/O."""
 
 from __future__ import annotations
 
@@ -88,6 +88,12 @@ SCHEMA: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+_BLANK: Mapping[str, str | int | bool | float] = {
+    "str": "",
+    "int64": 0,
+    "bool": False,
+    "float64": float("nan"),
+}
 _PACKAGES = ("sigprop", "torch", "numpy", "pandas", "matplotlib", "seaborn", "pyarrow")
 
 
@@ -103,9 +109,10 @@ def tidy(table: str, rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.
     """
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     schema = SCHEMA[table]
-    blank = {"str": "", "int64": 0, "bool": False, "float64": float("nan")}
-    absent = {name: blank[kind] for name, kind in schema.items() if name not in frame.columns}
-    frame = frame.assign(**absent)
+    frame = frame.copy(deep=False)
+    for name, kind in schema.items():
+        if name not in frame.columns:
+            frame[name] = _BLANK[kind]
     extra = [name for name in frame.columns if name not in schema]
     return frame[[*schema, *extra]].astype(dict(schema))
 
@@ -166,9 +173,7 @@ class Records:
 
 def concat(records: Sequence[Records]) -> Records:
     """Return the rows of several records as one, for comparing runs made apart."""
-    frames = {
-        table: tidy(table, _stack([r.tables()[table] for r in records])) for table in SCHEMA
-    }
+    frames = {table: tidy(table, _stack([r.tables()[table] for r in records])) for table in SCHEMA}
     manifest = dict(records[0].manifest) if records else {}
     manifest["seeds"] = sorted({s for r in records for s in r.manifest.get("seeds", [])})
     return Records(**frames, manifest=manifest, missing=[m for r in records for m in r.missing])
@@ -192,7 +197,10 @@ def provenance(command: Sequence[str] | None = None, **facts: object) -> dict[st
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "unknown"
-    command = command or ["python" if sys.argv[0] in ("", "-c") else Path(sys.argv[0]).name, *sys.argv[1:]]
+    command = command or [
+        "python" if sys.argv[0] in ("", "-c") else Path(sys.argv[0]).name,
+        *sys.argv[1:],
+    ]
     return {
         "schema": SCHEMA_VERSION,
         "status": "running",
@@ -236,11 +244,15 @@ class RunWriter:
         self.manifest = {**provenance(), **(manifest or {}), "status": "running"}
         if there.exists():
             self.manifest = {**_read_manifest(self.directory), "status": "running"}
-        self.parts = 1 + max((_part_number(p) for p in self.directory.glob("*.parquet")), default=-1)
+        self.parts = 1 + max(
+            (_part_number(p) for p in self.directory.glob("*.parquet")), default=-1
+        )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make the run directory {self.directory}: {error.strerror}") from None
+            raise RunError(
+                f"cannot make the run directory {self.directory}: {error.strerror}"
+            ) from None
         self._write_manifest()
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
@@ -358,7 +370,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         schema = int(manifest["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a run's manifest ({type(error).__name__}: {error})") from None
+        raise RunError(
+            f"{path} is not a run's manifest ({type(error).__name__}: {error})"
+        ) from None
     if schema > SCHEMA_VERSION:
         raise RunError(
             f"{directory} has schema {schema}, this sigprop reads up to {SCHEMA_VERSION}; "

@@ -1,0 +1,16 @@
+"""Where numbers are read: block selection, hooks, and the recorder that fetches them."""
+
+from sigprop.capture.blocks import Blocks, select
+from sigprop.capture.hooks import ChannelDim, install
+from sigprop.capture.parameters import ParameterReadings
+from sigprop.capture.recorder import Metric, Recorder
+
+__all__ = [
+    "Blocks",
+    "ChannelDim",
+    "Metric",
+    "ParameterReadings",
+    "Recorder",
+    "install",
+    "select",
+]

@@ -1,0 +1,38 @@
+"""Finds the tensors in whatever a module takes or returns, each with its path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+
+def tensors(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield ``(path, tensor)`` for every tensor in a nest of tuples, lists, dicts and dataclasses.
+
+    The path is ``""`` for a bare tensor, else ``"[1][0]"`` or ``"[logits]"``. Iterators and
+    generators are left alone: to look would be to consume.
+
+    Example:
+        >>> import torch
+        >>> [path for path, _ in tensors((torch.ones(1), {"h": [torch.ones(2)]}))]
+        ['[0]', '[1][h][0]']
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, PackedSequence):
+        yield path, value.data
+    else:
+        for key, part in _parts(value):
+            yield from tensors(part, f"{path}[{key}]")
+
+
+def _parts(value: object) -> Iterator[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, tuple | list):
+        yield from enumerate(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in fields(value))

@@ -1,0 +1,55 @@
+"""Names as the bare model has them, whatever wraps it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils.parametrize import ParametrizationList
+
+ROOT = "(model)"
+
+# What torch.compile, FSDP and activation checkpointing put between a parent and its child.
+_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.?")
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the model inside data-parallel wrappers."""
+    while isinstance(model, DataParallel | DistributedDataParallel):
+        model = model.module
+    return model
+
+
+def clean(name: str) -> str:
+    """Return a module's or parameter's name without wrapper segments; the root is ``(model)``.
+
+    Example:
+        >>> clean("_orig_mod.layer1._checkpoint_wrapped_module.weight"), clean("")
+        ('layer1.weight', '(model)')
+    """
+    return _WRAPPERS.sub("", name).rstrip(".") or ROOT
+
+
+def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield ``(clean name, module)`` once per module, wrappers named by what they wrap.
+
+    Parametrizations are left out: what they return are weights, not activations.
+    """
+    hidden: list[str] = []
+    seen: set[str] = set()
+    for raw, module in bare(model).named_modules():
+        if isinstance(module, ParametrizationList) or raw.startswith(tuple(hidden)):
+            hidden.append(raw + ".")
+            continue
+        name = clean(raw)
+        if name not in seen:  # the wrapper comes first; it is what gets called
+            seen.add(name)
+            yield name, module
+
+
+def parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield ``(clean name, parameter)``, a shared parameter once."""
+    for raw, parameter in bare(model).named_parameters():
+        yield clean(raw), parameter

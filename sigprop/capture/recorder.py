@@ -1,0 +1,301 @@
+"""Where readings wait: device sums pile up during a step and are fetched together at its end."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sigprop.errors import ProbeWarning
+from sigprop.signals.correlation import Products, interpret_products, read_products
+from sigprop.signals.reading import Signal, interpret, read, readable
+
+Metric = Callable[[Tensor], Tensor]
+
+#: Fetch early when this many numbers wait: an evaluation of a thousand batches is one step.
+_MOST_WAITING = 4_000_000
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a number was read. Readings of one address merge."""
+
+    mode: str
+    target: str
+    block: int
+    name: str
+    call: int
+    port: str
+    direction: str
+    channel_dim: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Averages:
+    """A user's own metrics of one tensor, averaged by element count when merged."""
+
+    numbers: npt.NDArray[np.float64]
+    weight: float
+
+    def merge(self, other: Averages) -> Averages:
+        """Return the average over both."""
+        weight = self.weight + other.weight
+        return Averages(
+            (self.numbers * self.weight + other.numbers * other.weight) / weight, weight
+        )
+
+
+class Mergeable(Protocol):
+    """Anything of which two make one."""
+
+    def merge(self: M, other: M) -> M:
+        """Return the two as one."""
+        ...
+
+
+M = TypeVar("M", bound=Mergeable)
+T = TypeVar("T")
+
+
+@dataclass
+class Waiting(Generic[M]):
+    """Device sums with every address that they answer for."""
+
+    sums: Tensor
+    understand: Callable[[npt.NDArray[np.float64]], M]
+    into: dict[Address, M]
+    addresses: list[Address] = field(default_factory=list)
+
+    def settle(self, numbers: npt.NDArray[np.float64]) -> None:
+        """Merge the fetched numbers into every address."""
+        seen = self.understand(numbers.reshape(tuple(self.sums.shape)))
+        for address in self.addresses:
+            self.into[address] = self.into[address].merge(seen) if address in self.into else seen
+
+
+class Memo(Generic[T]):
+    """Finds what was made of this very tensor at this very version, so that it is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int], tuple[weakref.ref[Tensor], T]] = {}
+
+    def get(self, x: Tensor, channel_dim: int) -> T | None:
+        """Return what `put` filed for this tensor, if it has not been written to since."""
+        known = self._known.get(self._key(x, channel_dim))
+        return known[1] if known and known[0]() is x else None
+
+    def put(self, x: Tensor, channel_dim: int, thing: T) -> None:
+        """File a thing under a tensor; the tensor is not kept alive."""
+        self._known[self._key(x, channel_dim)] = weakref.ref(x), thing
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+
+    @staticmethod
+    def _key(x: Tensor, channel_dim: int) -> tuple[int, int, int]:
+        # Inference tensors do not count their versions; they are rarely written to either.
+        return id(x), 0 if x.is_inference() else x._version, channel_dim
+
+
+def _switched_off(x: Tensor) -> Tensor:
+    return torch.full((), float("nan"), device=x.device)
+
+
+class GradientTap:
+    """Hook on one tensor's gradient; holds addresses, never the tensor or the recorder."""
+
+    def __init__(self, recorder: Recorder, channel_dim: int) -> None:
+        self._recorder = weakref.ref(recorder)
+        self._step = recorder.step
+        self._channel_dim = channel_dim
+        self.addresses: list[Address] = []
+
+    def __call__(self, grad: Tensor) -> None:
+        """Read the gradient, if its step is still the current one."""
+        recorder = self._recorder()
+        if recorder is not None and recorder.on and recorder.step == self._step:
+            recorder.guarded(recorder.read_signal, grad, self._channel_dim, self.addresses)
+
+
+class Recorder:
+    """Takes tensors at addresses, keeps sums, and gives merged signals when a step ends.
+
+    Args:
+        metrics: a user's own functions ``Tensor -> scalar Tensor`` by column name.
+        strict: raise internal errors instead of switching off with a warning.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric] | None = None, strict: bool = False) -> None:
+        self.metrics = dict(metrics or {})
+        self.strict = strict
+        self.on = False
+        self.broken = ""
+        self.step = 0
+        self.mode = "train"
+        self.calls: Counter[str] = Counter()
+        self.total_calls: Counter[str] = Counter()
+        self.order: dict[str, int] = {}
+        self.without_gradient: set[str] = set()
+        self.maker: tuple[int, int] | None = None
+        self.rectified: Memo[bool] = Memo()
+        self.signals: dict[Address, Signal] = {}
+        self.products: dict[Address, Products] = {}
+        self.averages: dict[Address, Averages] = {}
+        self.rectified_addresses: set[Address] = set()
+        self._waiting: list[Waiting[Signal] | Waiting[Products] | Waiting[Averages]] = []
+        self._waiting_numbers = 0
+        self._forward: Memo[list[Address]] = Memo()
+        self._backward: Memo[GradientTap] = Memo()
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    # --- a forward pass -------------------------------------------------------------------
+
+    def begin_forward(self, training: bool) -> None:
+        """Start a forward pass of the whole model: calls count from 0 again."""
+        self.mode = "train" if training else "eval"
+        self.calls.clear()
+        self._forget_tensors()
+
+    def block_of(self, target: str) -> int:
+        """Return a target's depth: its place in the order of first calls."""
+        return self.order.setdefault(target, len(self.order))
+
+    def observe(self, x: Tensor, address: Address, rectified: bool, gradient: bool) -> None:
+        """Read a tensor on its way forward, and its gradient when that comes back."""
+        if rectified:
+            self.rectified_addresses.add(address)
+        known = self._forward.get(x, address.channel_dim)
+        if known is not None:
+            known.append(address)
+        else:
+            addresses = [address]
+            self.read_signal(x, address.channel_dim, addresses)
+            self._forward.put(x, address.channel_dim, addresses)
+        if gradient:
+            self._watch_gradient(x, address)
+
+    def observe_pair(self, skip: Tensor, branch: Tensor, address: Address) -> None:
+        """Read how the two operands of a residual addition correlate."""
+        self._wait(
+            Waiting(read_products(skip, branch), interpret_products, self.products), [address]
+        )
+
+    def _watch_gradient(self, x: Tensor, address: Address) -> None:
+        if not x.requires_grad:
+            if torch.is_grad_enabled():
+                self.without_gradient.add(address.target)
+            return
+        tap = self._backward.get(x, address.channel_dim)
+        if tap is None:
+            tap = GradientTap(self, address.channel_dim)
+            self._handles.append(x.register_hook(tap))
+            self._backward.put(x, address.channel_dim, tap)
+        tap.addresses.append(replace(address, direction="backward"))
+
+    # --- readings -------------------------------------------------------------------------
+
+    def read_signal(self, x: Tensor, channel_dim: int, addresses: list[Address]) -> None:
+        """Issue the device work of one reading; nothing waits for its result."""
+        if not readable(x):
+            return
+        self._wait(Waiting(read(x, channel_dim), interpret, self.signals), addresses)
+        if self.metrics:
+            sums = torch.stack([self._metric(name, x) for name in self.metrics])
+            weight = float(x.numel())
+            self._wait(
+                Waiting(sums, lambda values: Averages(values, weight), self.averages), addresses
+            )
+
+    def _wait(
+        self,
+        waiting: Waiting[Signal] | Waiting[Products] | Waiting[Averages],
+        addresses: list[Address],
+    ) -> None:
+        waiting.addresses = addresses
+        self._waiting.append(waiting)
+        self._waiting_numbers += waiting.sums.numel()
+        if self._waiting_numbers > _MOST_WAITING:
+            self.settle()
+
+    def _metric(self, name: str, x: Tensor) -> Tensor:
+        try:
+            value = self.metrics[name](x.detach())
+            return torch.as_tensor(value, device=x.device).detach().reshape(()).float()
+        except Exception as error:
+            if self.strict:
+                raise
+            self.metrics[name] = _switched_off
+            warnings.warn(
+                f"the metric {name!r} failed on a tensor of shape {tuple(x.shape)} and is now off "
+                f"({type(error).__name__}: {error}); a metric takes a tensor, returns one number",
+                ProbeWarning,
+                stacklevel=2,
+            )
+            return _switched_off(x)
+
+    def settle(self) -> None:
+        """Fetch every waiting reading in one transfer per device and dtype, and merge it."""
+        waiting, self._waiting, self._waiting_numbers = self._waiting, [], 0
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for index, item in enumerate(waiting):
+            groups.setdefault((item.sums.device, item.sums.dtype), []).append(index)
+        fetched: dict[int, npt.NDArray[np.float64]] = {}
+        for indices in groups.values():
+            flat = torch.cat([waiting[i].sums.reshape(-1) for i in indices]).cpu().double().numpy()
+            ends = np.cumsum([waiting[i].sums.numel() for i in indices])[:-1]
+            fetched.update(zip(indices, np.split(flat, ends), strict=True))
+        for index, item in enumerate(waiting):  # in the order read, so that sums are reproducible
+            item.settle(fetched[index])
+
+    def end_step(self) -> None:
+        """Forget the step that was read; the next readings belong to the next step."""
+        self.settle()
+        for merged in (self.signals, self.products, self.averages, self.rectified_addresses):
+            merged.clear()
+        self.calls.clear()
+        self.step += 1
+        self.remove_handles()
+
+    def remove_handles(self) -> None:
+        """Take every gradient hook off, also from tensors that outlive the step."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._forget_tensors()
+
+    def _forget_tensors(self) -> None:
+        self._forward.clear()
+        self._backward.clear()
+        self.rectified.clear()
+        self.maker = None
+
+    # --- failures -------------------------------------------------------------------------
+
+    def guarded(self, act: Callable[..., None], *arguments: object) -> None:
+        """Run our own code so that no error of ours reaches the user's training.
+
+        Raises:
+            Exception: whatever ``act`` raised, in strict mode.
+        """
+        try:
+            act(*arguments)
+        except Exception as error:
+            if self.strict:
+                raise
+            self.on, self.broken = False, f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"the probe failed and is now off; training goes on ({self.broken}). "
+                "Attach with strict=True to see where, and please report it.",
+                ProbeWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,371 @@
+"""The one object that joins capture, signals and records: a probe on a model."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from sigprop.capture import Blocks, ChannelDim, Metric, ParameterReadings, Recorder, install, select
+from sigprop.capture.naming import bare, modules, parameters
+from sigprop.capture.rows import Collector
+from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.records import SCHEMA, Records, provenance, tidy
+from sigprop.signals import QUANTITIES, singular_values
+from sigprop.signals.reading import Quantity
+
+Every = int | Callable[[int], bool]
+Metrics = Mapping[str, Metric] | Sequence[str]
+Rows = dict[str, list[dict[str, Any]]]
+
+_PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
+
+
+def attach(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    blocks: Blocks = "auto",
+    every: Every = 1,
+    network: str = "model",
+    *,
+    seed: int = 0,
+    run: str = "run",
+    metrics: Metrics = (),
+    window: int | None = None,
+    channel_dim: ChannelDim = None,
+    strict: bool = False,
+) -> Probe:
+    """Attach a probe to a model; the model computes exactly what it computed before.
+
+    Attaching again with the same options returns the same probe. The probe lives as long as the
+    model, until `Probe.detach` or the end of a ``with`` block.
+
+    Args:
+        model: any module.
+        optimizer: a step then ends at its ``step()``, where weights and gradients are read too.
+            Without one a step ends at the next forward in training mode, or at `Probe.step`.
+        blocks: what to record: ``"auto"``, ``"leaves"``, globs over module names, or a callable
+            ``(name, module) -> bool``. Rectifiers inside a chosen block are recorded with it.
+        every: record every n-th step, or the steps for which a callable returns true.
+        network: the name this model goes by in the records.
+        seed: the seed it was initialised from, for the records.
+        run: the name of the run, for the records.
+        metrics: your own columns, name -> function from a tensor to one number; or the names of
+            the numbers to compute, when not all.
+        window: how many recorded steps back a unit must have been off to count as dead;
+            None for all since attaching.
+        channel_dim: the channel axis everywhere or by module name, where the inferred one is wrong.
+        strict: raise the probe's own errors instead of switching it off with a warning.
+
+    Raises:
+        UnknownName: a glob matches no module, or a metric has no such name.
+        BadInput: an option does not fit, or the model carries a probe with other options.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> with attach(model, blocks="leaves") as probe:
+        ...     model(torch.ones(8, 4)).sum().backward()
+        >>> probe.records.signals.query("port == 'out'")["pass"].value_counts().to_dict()
+        {'forward': 3, 'backward': 3}
+    """
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "blocks": blocks,
+        "every": every,
+        "network": network,
+        "seed": seed,
+        "run": run,
+        "metrics": metrics,
+        "window": window,
+        "channel_dim": channel_dim,
+        "strict": strict,
+    }
+    known = _PROBES.get(model)
+    if known is not None:
+        known.require_same(options)
+        return known
+    probe = Probe(model, **options)
+    _PROBES[model] = probe
+    return probe
+
+
+class Probe:
+    """A probe on a model; made by `attach`.
+
+    Attributes:
+        step_index: the step being recorded, counted from 0 in optimizer steps.
+    """
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        _check(model, options)
+        self._model = weakref.ref(model)
+        self._options = options
+        self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
+        targets = select(model, options["blocks"])
+        own, quantities = _metrics(options["metrics"])
+        self._recorder = Recorder(own, options["strict"])
+        self._readings = ParameterReadings()
+        self._collector = Collector(
+            self._recorder, self._readings, list(targets), quantities, options["window"]
+        )
+        self._unit_dims = {
+            f"{name}.weight": 1
+            for name, module in modules(model)
+            if isinstance(module, nn.modules.conv._ConvTransposeNd)
+        }
+        self._rows: Rows = {table: [] for table in SCHEMA}
+        self._forwarded = False
+        self._last_coverage: list[dict[str, Any]] = []
+        self.step_index = 0
+        self._handles = self._install(model, targets)
+        self._schedule()
+
+    # --- what was seen --------------------------------------------------------------------
+
+    @property
+    def records(self) -> Records:
+        """Everything recorded so far, the step in progress included."""
+        rows = {table: list(kept) for table, kept in self._rows.items()}
+        self._recorder.guarded(self._collect, rows, True)
+        rows["coverage"] = self._coverage()
+        records = _records(rows)
+        networks, seeds = [self._options["network"]], [self._options["seed"]]
+        records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
+        return records
+
+    def drain(self) -> Records:
+        """Return the rows of the steps that ended since the last drain, and let go of them.
+
+        For long runs that write as they go; the coverage table comes with `records` only.
+        """
+        rows, self._rows = self._rows, {table: [] for table in SCHEMA}
+        return _records(rows)
+
+    def log(
+        self,
+        *,
+        loss: float = math.nan,
+        accuracy: float = math.nan,
+        learning_rate: float = math.nan,
+        mode: str = "train",
+        step: int | None = None,
+    ) -> None:
+        """Keep a training loop's own numbers beside the signals, for the report's curves."""
+        self._rows["training"].append(
+            {
+                **self._where(),
+                "step": self.step_index if step is None else step,
+                "mode": mode,
+                "loss": loss,
+                "accuracy": accuracy,
+                "learning_rate": learning_rate,
+            }
+        )
+
+    def record_spectra(self) -> None:
+        """Record the singular values of every weight with two axes or more, as they are now."""
+        for name, parameter in parameters(self._living_model()):
+            if parameter.ndim < 2 or not parameter.is_floating_point() or parameter.is_meta:
+                continue
+            for index, value in enumerate(singular_values(parameter).tolist()):
+                self._rows["spectra"].append(
+                    {
+                        **self._where(),
+                        "name": name,
+                        "operator": "matrix",
+                        "index": index,
+                        "singular_value": value,
+                        "log_singular_value": math.log(value) if value > 0 else -math.inf,
+                    }
+                )
+
+    # --- a step ---------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """End the step: fetch its readings and make them rows. Optimizers do this by themselves."""
+        if self._recorder.on:
+            self._recorder.guarded(self._collect, self._rows)
+        self._readings.clear()
+        self._recorder.end_step()
+        self.step_index += 1
+        self._forwarded = False
+        self._schedule()
+
+    def _schedule(self) -> None:
+        every = self._options["every"]
+        due = every(self.step_index) if callable(every) else self.step_index % every == 0
+        self._recorder.on = bool(due) and not self._recorder.broken
+
+    def _forward_begins(self, training: bool) -> None:
+        if training and self._optimizer is None and self._forwarded:
+            self.step()
+        self._forwarded |= training
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if self._recorder.on:
+            self._recorder.guarded(self._read_parameters, optimizer)
+
+    def _after_update(self, *_: object) -> None:
+        if self._recorder.on:
+            self._recorder.guarded(self._readings.compare, parameters(self._living_model()))
+        self.step()
+
+    def _read_parameters(self, optimizer: torch.optim.Optimizer) -> None:
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        named = list(parameters(self._living_model()))
+        for name, parameter in named:
+            rate = float(rates.get(id(parameter), math.nan))
+            self._readings.read(name, parameter, rate, self._unit_dims.get(name, 0))
+        self._readings.remember(named)
+
+    def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
+        if self._recorder.on:
+            unit_dim = self._unit_dims.get(name, 0)
+            self._recorder.guarded(self._readings.read, name, parameter, math.nan, unit_dim)
+
+    # --- rows -----------------------------------------------------------------------------
+
+    def _where(self) -> dict[str, Any]:
+        return {**self._whose(), "step": self.step_index}
+
+    def _whose(self) -> dict[str, Any]:
+        return {key: self._options[key] for key in ("run", "network", "seed")}
+
+    def _collect(self, rows: Rows, provisional: bool = False) -> None:
+        where = self._where()
+        for table, step_rows in self._collector.collect(provisional).items():
+            rows[table].extend({**where, **row} for row in step_rows)
+
+    def _coverage(self) -> list[dict[str, Any]]:
+        model = self._model()
+        if model is not None:
+            whose = self._whose()
+            self._last_coverage = [{**whose, **row} for row in self._collector.coverage(model)]
+        return self._last_coverage
+
+    # --- on and off -----------------------------------------------------------------------
+
+    def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> list[RemovableHandle]:
+        handles = install(
+            model, targets, self._recorder, self._forward_begins, self._options["channel_dim"]
+        )
+        if self._optimizer is not None:
+            handles.append(self._optimizer.register_step_pre_hook(self._before_update))
+            handles.append(self._optimizer.register_step_post_hook(self._after_update))
+            return handles
+        arrived = weakref.WeakMethod(self._gradient_arrived)
+        for name, parameter in parameters(model):
+            if parameter.requires_grad:
+                handles.append(
+                    parameter.register_post_accumulate_grad_hook(_Arrival(name, arrived))
+                )
+        return handles
+
+    def require_same(self, options: Mapping[str, Any]) -> None:
+        """Check that a second `attach` asks for what this probe does.
+
+        Raises:
+            BadInput: an option differs.
+        """
+        for name, wanted in options.items():
+            have = self._options[name]
+            if wanted is not have and wanted != have:
+                raise BadInput(
+                    f"this model carries a probe with {name}={have!r}, not {wanted!r}; "
+                    "detach it first"
+                )
+
+    def detach(self) -> None:
+        """Take everything off the model; what was recorded stays in `records`."""
+        model = self._model()
+        if not self._handles:
+            return
+        self._recorder.guarded(self._collect, self._rows)
+        self._coverage()
+        self._readings.clear()
+        self._recorder.on = False
+        self._recorder.end_step()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if model is not None and _PROBES.get(model) is self:
+            del _PROBES[model]
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "attached" if self._handles else "detached"
+        return f"Probe({self._options['network']!r}, {state}, step {self.step_index})"
+
+    def _living_model(self) -> nn.Module:
+        model = self._model()
+        if model is None:
+            raise BadInput("the probed model is gone; keep a reference to it")
+        return model
+
+
+class _Arrival:
+    """Hook on a parameter: its gradient is complete for this backward pass."""
+
+    def __init__(self, name: str, tell: weakref.WeakMethod[Callable[..., None]]) -> None:
+        self._name, self._tell = name, tell
+
+    def __call__(self, parameter: torch.Tensor) -> None:
+        tell = self._tell()
+        if tell is not None:
+            tell(self._name, parameter)
+
+
+def _check(model: object, options: Mapping[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"a probe is attached to an nn.Module, not to {type(model).__name__}")
+    every, window, optimizer = (options[name] for name in ("every", "window", "optimizer"))
+    if not callable(every) and not (isinstance(every, int) and every >= 1):
+        raise BadInput(f"every is a whole number of steps from 1, or a callable, not {every!r}")
+    if window is not None and not (isinstance(window, int) and window >= 1):
+        raise BadInput(
+            f"window is a whole number of recorded steps from 1, or None, not {window!r}"
+        )
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise BadInput(f"optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput("a ScriptModule cannot be hooked; probe the Python model it came from")
+    if bare(model) in _PROBES and bare(model) is not model:
+        raise BadInput("the model inside this wrapper carries a probe already; detach it first")
+
+
+def _records(rows: Rows) -> Records:
+    records = Records()
+    for table, kept in rows.items():
+        setattr(records, table, tidy(table, kept))
+    return records
+
+
+def _metrics(metrics: Metrics) -> tuple[dict[str, Metric], dict[str, Quantity]]:
+    """Return (the user's own functions, the built-in numbers to compute)."""
+    if isinstance(metrics, Mapping):
+        taken = [name for name in metrics if name in SCHEMA["signals"]]
+        if taken:
+            raise BadInput(f"{taken[0]!r} is a column already; give your metric another name")
+        return dict(metrics), dict(QUANTITIES)
+    unknown = [name for name in metrics if name not in QUANTITIES]
+    if unknown:
+        raise UnknownName(
+            f"no metric is called {unknown[0]!r}; {suggestion(unknown[0], QUANTITIES)}"
+        )
+    return {}, {name: QUANTITIES[name] for name in metrics or QUANTITIES}

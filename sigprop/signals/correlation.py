@@ -1,0 +1,62 @@
+"""How two operands of one addition relate: their uncentred correlation, mergeable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Products:
+    """Sums of a², b² and ab over the elements of two tensors; disjoint sets merge by adding."""
+
+    aa: float
+    bb: float
+    ab: float
+
+    def merge(self, other: Products) -> Products:
+        """Return the sums over both sets of elements."""
+        return Products(self.aa + other.aa, self.bb + other.bb, self.ab + other.ab)
+
+    @property
+    def correlation(self) -> float:
+        """E[ab]/sqrt(E[a²]E[b²]); NaN when either operand is 0 throughout.
+
+        Uncentred, because this is the term that a residual law on the second moment leaves out:
+        E[(a+b)²] = E[a²] + E[b²] + 2·correlation·sqrt(E[a²]·E[b²]), exactly.
+        """
+        scale = math.sqrt(self.aa) * math.sqrt(self.bb)
+        return self.ab / scale if scale > 0 else math.nan
+
+
+def read_products(a: Tensor, b: Tensor) -> Tensor:
+    """Return five device sums for `interpret_products`, shape (5,); any broadcastable shapes.
+
+    Elements where either operand is non-finite are left out.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+        a, b = torch.broadcast_tensors(a.detach().to(wide), b.detach().to(wide))
+        finite = a.isfinite() & b.isfinite()
+        a, b = a.where(finite, 0), b.where(finite, 0)
+        tiny = torch.finfo(wide).tiny
+        size_a, size_b = a.abs().amax().clamp_min(tiny), b.abs().amax().clamp_min(tiny)
+        a, b = a / size_a, b / size_b
+        return torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum(), size_a, size_b])
+
+
+def interpret_products(reading: npt.ArrayLike) -> Products:
+    """Return the sums behind a fetched reading of `read_products`, in float64.
+
+    Example:
+        >>> a, b = torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0])
+        >>> round(interpret_products(read_products(a, b)).correlation, 6)
+        0.707107
+    """
+    aa, bb, ab, size_a, size_b = (float(v) for v in np.asarray(reading, dtype=np.float64))
+    return Products(aa * size_a**2, bb * size_b**2, ab * size_a * size_b)
