@@ -1,1 +1,28 @@
-"""Signal-propagation diagnostics for PyTorch."""
+"""Signal-propagation diagnostics for PyTorch: how activations and gradients travel, and why not."""
+
+from sigprop import networks
+from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
+from sigprop.picture import measure
+from sigprop.probe import Probe, attach
+from sigprop.records import Records, load
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - grouped by use, not by letter
+    # attach a probe
+    "attach",
+    "Probe",
+    # a picture at initialisation
+    "measure",
+    # what was seen
+    "Records",
+    "load",
+    # the networks to compare with
+    "networks",
+    # what goes wrong
+    "SigpropError",
+    "BadInput",
+    "UnknownName",
+    "RunError",
+    "ProbeWarning",
+]

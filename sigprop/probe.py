@@ -86,7 +86,7 @@ def attach(
         "channel_dim": channel_dim,
         "strict": strict,
     }
-    known = _PROBES.get(model)
+    known = _PROBES.get(model) if isinstance(model, nn.Module) else None
     if known is not None:
         known.require_same(options)
         return known
@@ -334,6 +334,8 @@ class _Arrival:
 def _check(model: object, options: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
         raise BadInput(f"a probe is attached to an nn.Module, not to {type(model).__name__}")
+    if next(model.parameters(), None) is None:
+        raise BadInput(f"{type(model).__name__} has no parameters: there is nothing to diagnose")
     every, window, optimizer = (options[name] for name in ("every", "window", "optimizer"))
     if not callable(every) and not (isinstance(every, int) and every >= 1):
         raise BadInput(f"every is a whole number of steps from 1, or a callable, not {every!r}")

@@ -68,10 +68,11 @@ def owner(name: str, targets: Container[str]) -> str | None:
 
 
 def _leaves(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    parents = _parents(everything)
     return {
         name: module
         for name, module in everything.items()
-        if not isinstance(module, _CONTAINERS) and not any(module.children())
+        if not isinstance(module, _CONTAINERS) and name not in parents
     }
 
 
@@ -91,13 +92,19 @@ def _repeated(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     Sequentials, and its blocks lie inside them. A stage of one block has no siblings in it, so
     class mates of a repeated block count wherever they stand.
     """
-    parents = {name: module for name, module in everything.items() if any(module.children())}
+    inner = _parents(everything)
+    parents = {name: module for name, module in everything.items() if name in inner}
     own = {name: m for name, m in parents.items() if not isinstance(m, _CONTAINERS)}
     kinds = {type(own[name]) for name in _siblings(own)}
     repeated = {name for name, module in own.items() if type(module) in kinds} or _siblings(
         {name: m for name, m in parents.items() if isinstance(m, nn.Sequential)}
     )
     return {name: parents[name] for name in parents if name in repeated - _nested(repeated)}
+
+
+def _parents(everything: dict[str, nn.Module]) -> set[str]:
+    """Return the modules with something recordable inside (parametrizations are not)."""
+    return {name.rpartition(".")[0] or ROOT for name in everything if name != ROOT}
 
 
 def _siblings(candidates: dict[str, nn.Module]) -> set[str]:

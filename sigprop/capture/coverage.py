@@ -30,7 +30,7 @@ def coverage(
     for name, module in modules(model):
         calls = recorder.total_calls[name]
         reason = _reason(name in targets, calls, name in forward, _forwardless(module))
-        if recorder.broken and not reason:
+        if recorder.broken and name in targets:
             reason = f"the probe failed and is off: {recorder.broken}"
         rows.append(
             {
@@ -38,7 +38,7 @@ def coverage(
                 "type": type(module).__name__,
                 "recorded": name in forward,
                 "calls": calls,
-                "gradient": _gradient(name, recorder, forward, backward),
+                "gradient": _gradient(name, name in targets, recorder, forward, backward),
                 "reason": reason,
             }
         )
@@ -62,12 +62,18 @@ def _reason(target: bool, calls: int, recorded: bool, forwardless: bool) -> str:
 
 
 def _gradient(
-    name: str, recorder: Recorder, forward: Container[str], backward: Container[str]
+    name: str,
+    target: bool,
+    recorder: Recorder,
+    forward: Container[str],
+    backward: Container[str],
 ) -> str:
     if name in backward:
         return "recorded"
     if name not in forward:
         return ""
+    if not target:
+        return "not asked: a rectifier inside a block is read for its dead units"
     if name in recorder.without_gradient:
         return "none by design: nothing before it requires a gradient"
     return "none seen"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import is_parametrized
 
 ROOT = "(model)"
 
@@ -40,8 +40,9 @@ def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     hidden: list[str] = []
     seen: set[str] = set()
     for raw, module in bare(model).named_modules():
-        if isinstance(module, ParametrizationList) or raw.startswith(tuple(hidden)):
-            hidden.append(raw + ".")
+        if is_parametrized(module):
+            hidden.append(f"{raw}.parametrizations" if raw else "parametrizations")
+        if raw.startswith(tuple(hidden)):
             continue
         name = clean(raw)
         if name not in seen:  # the wrapper comes first; it is what gets called

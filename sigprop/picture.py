@@ -1,0 +1,124 @@
+"""One forward and one backward through freshly initialised networks: a picture of the signal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from sigprop.calling import Loss, backward, call, split_batch
+from sigprop.capture import Blocks, ChannelDim
+from sigprop.errors import BadInput
+from sigprop.probe import Metrics, attach
+from sigprop.records import Records, concat, provenance
+
+Factory = Callable[[], nn.Module]
+
+
+def measure(
+    model: nn.Module | Factory,
+    inputs: object,
+    targets: object = None,
+    loss: Loss | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    network: str = "model",
+    blocks: Blocks = "auto",
+    metrics: Metrics = (),
+    channel_dim: ChannelDim = None,
+    spectra: bool = True,
+) -> Records:
+    """Record one forward and one backward pass, per seed; the model itself is not touched.
+
+    Args:
+        model: a module (a copy of it is measured, in its own train or eval mode), or a callable
+            without arguments that returns a freshly initialised one.
+        inputs: a tensor, tuple, dict, or a DataLoader whose first batch is used.
+        targets: what the loss compares with; a DataLoader brings its own.
+        loss: ``(output, targets) -> scalar``. Without one: cross entropy for integer targets,
+            squared error for float targets; without targets a standard normal gradient.
+        seeds: how many initialisations (0, 1, ...), or which; only a callable has more than one.
+        network: the name in the records.
+        blocks: what to record, as in `attach`.
+        metrics: your own columns, as in `attach`.
+        channel_dim: the channel axis, as in `attach`.
+        spectra: record the singular values of every weight too.
+
+    Raises:
+        BadInput: several seeds for a plain model, inputs that do not fit or hold NaN, a model
+            without parameters.
+
+    Example:
+        >>> records = measure(lambda: nn.Linear(3, 2), torch.ones(4, 3), seeds=2)
+        >>> sorted(records.signals["seed"].unique().tolist())
+        [0, 1]
+    """
+    which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not which:
+        raise BadInput("measure needs at least one seed")
+    batch, wanted = split_batch(inputs, targets)
+    found = []
+    for seed, fresh in _initialised(model, which):
+        with attach(
+            fresh,
+            blocks=blocks,
+            network=network,
+            seed=seed,
+            metrics=metrics,
+            channel_dim=channel_dim,
+        ) as probe:
+            if spectra:
+                probe.record_spectra()
+            with torch.enable_grad():
+                backward(call(fresh, batch), wanted, loss, seed)
+            probe.step()
+        found.append(probe.records)
+    records = concat(found)
+    records.manifest = provenance(networks=[network], seeds=which)
+    return records
+
+
+def _initialised(
+    model: nn.Module | Factory, seeds: Sequence[int]
+) -> Iterator[tuple[int, nn.Module]]:
+    if isinstance(model, nn.Module):
+        if len(seeds) > 1:
+            raise BadInput(
+                f"a model has one initialisation, so {len(seeds)} seeds would repeat it; pass a "
+                "callable that builds it anew"
+            )
+        yield seeds[0], _copy(model)
+        return
+    for seed in seeds:
+        yield seed, initialise(model, seed)
+
+
+def initialise(factory: Factory, seed: int) -> nn.Module:
+    """Return a model built from ``seed``, leaving the global random state as it was.
+
+    Raises:
+        BadInput: the factory cannot be called, or returns something else than a module.
+    """
+    if not callable(factory):
+        raise BadInput(
+            "a network is an nn.Module or a callable without arguments that returns one, not "
+            f"{type(factory).__name__}"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"the factory returned {type(model).__name__}, not an nn.Module")
+    return model
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise BadInput(
+            f"this model cannot be copied ({type(error).__name__}: {error}); pass a callable that "
+            "builds it"
+        ) from error

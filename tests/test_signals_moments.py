@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sigprop.signals import DeadUnits, Moments
+from sigprop.signals.activity import Activity
+
+rows = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+    elements=st.floats(-100, 100, width=32),
+)
+
+
+def assert_close(a: Moments, b: Moments, scale: float) -> None:
+    """Equal to float64 rounding, which in a power sum grows with the scale to that power."""
+    np.testing.assert_allclose(a.count, b.count)
+    for power, name in ((1, "mean"), (2, "m2"), (3, "m3"), (4, "m4")):
+        np.testing.assert_allclose(
+            getattr(a, name),
+            getattr(b, name),
+            rtol=1e-9,
+            atol=1e-11 * max(scale, 1e-3) ** power * max(a.count.max(), 1),
+        )
+
+
+@settings(deadline=None)
+@given(rows, st.data())
+def test_merging_any_split_gives_the_whole(x: np.ndarray, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, x.shape[1] - 1)), max_size=3)))
+    parts = [part for part in np.split(x, cuts, axis=1) if part.shape[1]]
+    merged = Moments.of(parts[0])
+    for part in parts[1:]:
+        merged = merged.merge(Moments.of(part))
+    assert_close(merged, Moments.of(x), float(np.abs(x).max()))
+
+
+@settings(deadline=None)
+@given(rows)
+def test_second_moment_is_channel_variance_plus_mean_shift(x: np.ndarray) -> None:
+    moments = Moments.of(x)
+    assert moments.channel_variance + moments.mean_shift == pytest.approx(moments.second_moment)
+    assert moments.second_moment == pytest.approx(float((x**2).mean()), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(rows)
+def test_pooling_equals_reading_all_channels_as_one(x: np.ndarray) -> None:
+    assert_close(Moments.of(x).pooled(), Moments.of(x.reshape(1, -1)), float(np.abs(x).max()))
+
+
+def test_averaging_variances_instead_of_merging_would_be_wrong() -> None:
+    """The saboteur: what a probe without counts and means would report over unequal batches."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (1, 10)), rng.normal(2, 1, (1, 90))
+    merged = Moments.of(a).merge(Moments.of(b)).channel_variance
+    assert merged == pytest.approx(float(np.concatenate([a, b], axis=1).var()))
+    averaged = (Moments.of(a).channel_variance + Moments.of(b).channel_variance) / 2
+    assert abs(averaged - merged) > 0.1 * merged
+
+
+def test_variance_is_biased_and_not_unbiased() -> None:
+    assert Moments.of([[0.0, 2.0]]).channel_variance == 1.0  # unbiased would be 2
+
+
+def test_a_two_point_channel_has_kurtosis_one_and_a_constant_has_none() -> None:
+    assert Moments.of([[-1.0, 1.0, -1.0, 1.0]]).kurtosis == 1.0
+    assert math.isnan(Moments.of([[5.0, 5.0]]).kurtosis)
+
+
+def test_merging_with_an_empty_channel_changes_nothing() -> None:
+    zero = np.zeros(1)
+    full, empty = Moments.of([[1.0, 3.0]]), Moments(zero, zero, zero, zero, zero)
+    assert_close(full.merge(empty), full, 3)
+    assert_close(empty.merge(full), full, 3)
+    assert math.isnan(empty.second_moment)
+
+
+def activity(count: float, nonfinite: float, highest: float) -> Activity:
+    return Activity(*(np.array([v]) for v in (count, nonfinite, 0.0, -1.0, highest)))
+
+
+def test_a_unit_that_holds_nan_is_not_dead() -> None:
+    assert not activity(4, 0, 0.0).alive[0]
+    assert activity(4, 1, 0.0).alive[0]
+    assert activity(4, 0, 1e-30).alive[0]
+
+
+def test_max_abs_is_missing_when_nothing_is_finite() -> None:
+    assert math.isnan(activity(2, 2, 0.0).max_abs)
+    assert activity(2, 0, 0.5).max_abs == 1.0
+
+
+def test_dead_units_over_all_steps_and_over_a_sliding_window() -> None:
+    on, off = np.array([True]), np.array([False])
+    forever, recent = DeadUnits(None), DeadUnits(2)
+    history = [(forever.update(unit), recent.update(unit)) for unit in (off, on, off, off)]
+    assert history == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 1.0)]
