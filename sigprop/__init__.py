@@ -1,10 +1,12 @@
 """Signal-propagation diagnostics for PyTorch: how activations and gradients travel, and why not."""
 
 from sigprop import networks
+from sigprop.compare import compare
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
-from sigprop.picture import measure
+from sigprop.measure import measure
 from sigprop.probe import Probe, attach
 from sigprop.records import Records, load
+from sigprop.report import report
 
 __version__ = "0.1.0"
 
@@ -14,9 +16,13 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Probe",
     # a picture at initialisation
     "measure",
+    # networks side by side, during training
+    "compare",
     # what was seen
     "Records",
     "load",
+    # how it is shown
+    "report",
     # the networks to compare with
     "networks",
     # what goes wrong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -11,14 +11,13 @@ from torch import nn
 from sigprop.calling import Loss, backward, call, split_batch
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
+from sigprop.factories import Factory, factory, initialise
 from sigprop.probe import Metrics, attach
 from sigprop.records import Records, concat, provenance
 
-Factory = Callable[[], nn.Module]
-
 
 def measure(
-    model: nn.Module | Factory,
+    model: nn.Module | Factory | str,
     inputs: object,
     targets: object = None,
     loss: Loss | None = None,
@@ -34,7 +33,7 @@ def measure(
 
     Args:
         model: a module (a copy of it is measured, in its own train or eval mode), or a callable
-            without arguments that returns a freshly initialised one.
+            without arguments, ``"module:factory"`` or a name of the zoo, initialised anew per seed.
         inputs: a tensor, tuple, dict, or a DataLoader whose first batch is used.
         targets: what the loss compares with; a DataLoader brings its own.
         loss: ``(output, targets) -> scalar``. Without one: cross entropy for integer targets,
@@ -81,7 +80,7 @@ def measure(
 
 
 def _initialised(
-    model: nn.Module | Factory, seeds: Sequence[int]
+    model: nn.Module | Factory | str, seeds: Sequence[int]
 ) -> Iterator[tuple[int, nn.Module]]:
     if isinstance(model, nn.Module):
         if len(seeds) > 1:
@@ -91,27 +90,9 @@ def _initialised(
             )
         yield seeds[0], _copy(model)
         return
+    build = factory(model)
     for seed in seeds:
-        yield seed, initialise(model, seed)
-
-
-def initialise(factory: Factory, seed: int) -> nn.Module:
-    """Return a model built from ``seed``, leaving the global random state as it was.
-
-    Raises:
-        BadInput: the factory cannot be called, or returns something else than a module.
-    """
-    if not callable(factory):
-        raise BadInput(
-            "a network is an nn.Module or a callable without arguments that returns one, not "
-            f"{type(factory).__name__}"
-        )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = factory()
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"the factory returned {type(model).__name__}, not an nn.Module")
-    return model
+        yield seed, initialise(build, seed)
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -36,6 +36,7 @@ def attach(
     *,
     seed: int = 0,
     run: str = "run",
+    step: int = 0,
     metrics: Metrics = (),
     window: int | None = None,
     channel_dim: ChannelDim = None,
@@ -56,6 +57,7 @@ def attach(
         network: the name this model goes by in the records.
         seed: the seed it was initialised from, for the records.
         run: the name of the run, for the records.
+        step: the number of the first step, where training resumes.
         metrics: your own columns, name -> function from a tensor to one number; or the names of
             the numbers to compute, when not all.
         window: how many recorded steps back a unit must have been off to count as dead;
@@ -81,6 +83,7 @@ def attach(
         "network": network,
         "seed": seed,
         "run": run,
+        "step": step,
         "metrics": metrics,
         "window": window,
         "channel_dim": channel_dim,
@@ -122,7 +125,7 @@ class Probe:
         self._rows: Rows = {table: [] for table in SCHEMA}
         self._forwarded = False
         self._last_coverage: list[dict[str, Any]] = []
-        self.step_index = 0
+        self.step_index: int = options["step"]
         self._handles = self._install(model, targets)
         self._schedule()
 

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -243,7 +243,7 @@ class RunWriter:
             )
         self.manifest = {**provenance(), **(manifest or {}), "status": "running"}
         if there.exists():
-            self.manifest = {**_read_manifest(self.directory), "status": "running"}
+            self.manifest = _read_manifest(self.directory)
         self.parts = 1 + max(
             (_part_number(p) for p in self.directory.glob("*.parquet")), default=-1
         )
@@ -253,7 +253,8 @@ class RunWriter:
             raise RunError(
                 f"cannot make the run directory {self.directory}: {error.strerror}"
             ) from None
-        self._write_manifest()
+        if not there.exists():
+            self._write_manifest()
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
         """Keep rows for the next flush."""
@@ -307,12 +308,11 @@ def atomic_write(path: Path, write: Any) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary.touch(exist_ok=False)  # as open would: with the permissions of the user's umask
     except OSError as error:
         raise RunError(f"cannot write to {path.parent}: {error.strerror}") from None
-    os.close(handle)
-    temporary = Path(name)
     try:
         write(temporary)
         with temporary.open("rb") as written:

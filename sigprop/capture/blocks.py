@@ -93,7 +93,7 @@ def _repeated(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     class mates of a repeated block count wherever they stand.
     """
     inner = _parents(everything)
-    parents = {name: module for name, module in everything.items() if name in inner}
+    parents = {name: m for name, m in everything.items() if name in inner and name != ROOT}
     own = {name: m for name, m in parents.items() if not isinstance(m, _CONTAINERS)}
     kinds = {type(own[name]) for name in _siblings(own)}
     repeated = {name for name, module in own.items() if type(module) in kinds} or _siblings(

@@ -1,0 +1,42 @@
+# What a person does with this repository. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The marker makes set-up run once, and again when what it installs has changed.
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup report test lint types format clean
+
+help:  ## List what can be done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make the virtual environment and install everything
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	touch $@
+
+report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: reports/first-light/
+	rm -rf reports/first-light
+	$(BIN)/sigprop compare plain batchnorm rescale --depth 32 --width 64 --seeds 3 --steps 200 \
+		--output reports/first-light
+
+test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## Check types
+	$(BIN)/mypy
+
+format: $(READY)  ## Put the style right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove the virtual environment and everything generated but reports
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

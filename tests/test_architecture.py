@@ -1,0 +1,148 @@
+"""The layers of the house: imports point down, and each room keeps to its own matters."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sigprop
+
+PACKAGE = Path(sigprop.__file__).parent
+
+#: From the ground up. A module may import from its own layer's folder and from any layer below.
+LAYERS = (
+    ("errors",),
+    ("registry",),
+    ("signals", "theory", "networks"),
+    ("capture",),
+    ("records",),
+    ("probe",),
+    ("calling", "factories", "batching"),
+    ("data",),
+    ("training",),
+    ("measure", "compare"),
+    ("report",),
+    ("cli",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
+
+#: Room -> what it never imports (DESIGN: layers).
+PROHIBITED = {
+    "signals": ("torch.nn", "sigprop.networks", "sigprop.theory"),
+    "theory": ("torch", "sigprop.networks", "sigprop.signals"),
+    "networks": ("sigprop.signals", "sigprop.theory"),
+    "capture": ("sigprop.networks", "sigprop.theory", "pandas"),
+    "records": ("torch",),
+    "report": ("torch",),
+}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield every dotted name that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def offences(room: str, source: str) -> list[str]:
+    """Return what is wrong with the imports of a module in ``room``."""
+    found = []
+    for name in imports(source):
+        found += [f"{room} imports {bad}" for bad in PROHIBITED.get(room, ()) if within(name, bad)]
+        if within(name, "sigprop"):
+            other = [*name.split("."), ""][1]
+            if other in FLOOR and other != room and FLOOR[other] >= FLOOR[room]:
+                found.append(f"{room} imports {name}, which is not below it")
+    return found
+
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down_and_prohibitions_hold(path: Path) -> None:
+    assert room_of(path) in FLOOR, "a new room needs its floor in LAYERS"
+    assert offences(room_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "planted", "message"),
+    [
+        ("signals", "from sigprop.capture import select", "which is not below it"),
+        ("signals", "import torch.nn as nn", "signals imports torch.nn"),
+        ("signals", "from torch import nn", "signals imports torch.nn"),
+        ("networks", "def f():\n    from sigprop.probe import attach", "which is not below it"),
+        ("report", "import torch", "report imports torch"),
+        ("theory", "from sigprop.networks import build", "theory imports sigprop.networks"),
+        ("records", "from sigprop import probe", "which is not below it"),
+    ],
+)
+def test_a_planted_offence_is_caught(room: str, planted: str, message: str) -> None:
+    assert any(message in offence for offence in offences(room, planted))
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph = {}
+    names = {".".join(("sigprop", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in MODULES}
+    for path in MODULES:
+        name = ".".join(("sigprop", *path.relative_to(PACKAGE).with_suffix("").parts))
+        used = {n for n in imports(path.read_text()) if within(n, "sigprop")}
+        graph[name] = {m for n in used for m in names if m in (n, n.rpartition(".")[0])} - {name}
+    while graph:  # peel off what depends on nothing that is left
+        free = {name for name, used in graph.items() if not used & set(graph)}
+        assert free, f"these modules import each other: {sorted(graph)}"
+        graph = {name: used for name, used in graph.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = {
+        n.func.id
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    assert "print" not in calls or path.name == "cli.py"
+
+
+def test_the_public_page() -> None:
+    assert sigprop.__all__ == [
+        "attach",
+        "Probe",
+        "measure",
+        "compare",
+        "Records",
+        "load",
+        "report",
+        "networks",
+        "SigpropError",
+        "BadInput",
+        "UnknownName",
+        "RunError",
+        "ProbeWarning",
+    ]
+    assert all(getattr(sigprop, name).__doc__ for name in sigprop.__all__)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    script = "import sigprop, sys; print([m for m in ('matplotlib', 'seaborn', 'sklearn', 'typer', "
+    script += "'jinja2', 'pyarrow.parquet', 'scipy.stats') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sigprop.cli import main
+
+SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    seen = capsys.readouterr()
+    return code, seen.out, seen.err
+
+
+def test_networks_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["networks"], capsys)
+    assert code == 0
+    assert all(name in out for name in ("plain", "batchnorm", "rescale", "reparametrise"))
+
+
+def test_measure_prints_a_row_a_block_and_saves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "run"
+    code, out, _ = run(["measure", "plain", "rescale", *SMALL, "--output", str(saved)], capsys)
+    assert code == 0
+    assert out.count("second moment") == 2
+    assert (saved / "manifest.json").exists()
+
+
+def test_compare_then_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = ["compare", "plain", "rescale", *SMALL, "--steps", "3", "--output", str(first)]
+    code, out, _ = run(arguments, capsys)
+    assert code == 0
+    assert "report.html" in out
+    assert (first / "report.html").exists()
+    assert run([*arguments, "--resume"], capsys)[0] == 0
+    code, _, _ = run(["report", str(first / "run"), "--output", str(second)], capsys)
+    assert code == 0
+    assert (second / "figures" / "signal_propagation.png").exists()
+    manifest = json.loads((first / "run" / "plain" / "seed-0" / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+
+
+def test_a_factory_of_the_users_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_models.py").write_text(
+        "from torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(["measure", "my_models:make", "--inputs", "8,6"], capsys)
+    assert code == 0
+    assert "my_models:make" in out
+
+
+BAD = {
+    "network": (["measure", "plian"], "did you mean 'plain'?"),
+    "module": (["measure", "no.such:thing"], "cannot import 'no.such'"),
+    "function": (["measure", "torch.nn:Linea"], "did you mean 'Linear'"),
+    "blocks": (["measure", "plain", *SMALL, "--blocks", "blcks"], "did you mean 'blocks'"),
+    "metric": (["measure", "plain", *SMALL, "--metric", "kurtosi"], "did you mean 'kurtosis'?"),
+    "option": (["measure", "plain", "-o", "activaton=relu"], "did you mean 'activation'?"),
+    "option form": (["measure", "plain", "-o", "c"], "--option is name=value, not 'c'"),
+    "inputs": (["measure", "plain", "--inputs", "8,x"], "--inputs is a shape such as 16,3,32,32"),
+    "data": (["measure", "plain", "--data", "digit"], "digits"),
+    "steps": (
+        ["compare", "plain", "--output", "x", "--steps", "0"],
+        "steps must be a whole number",
+    ),
+    "no run": (["report", "absent", "--output", "x"], "there is no directory absent"),
+    "figure": (["report", ".", "--output", "x"], "holds no run"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_one_sentence_and_exit_code_two(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(arguments, capsys)
+    assert code == 2
+    assert "error:" in err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_unwritable_output_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "run")
+    code, _, err = run(["measure", "plain", *SMALL, "--output", place], capsys)
+    assert code == 2
+    assert "cannot make the run directory" in err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["networks", "measure", "compare", "report"])
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([command, "--help"], capsys)
+    assert code == 0
+    assert f"Example: sigprop {command}" in out
+
+
+def test_the_installed_command_answers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from sigprop.cli import main; main()", "measure", "plian"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "did you mean 'plain'?" in done.stderr
