@@ -7,6 +7,7 @@ from sigprop.measure import measure
 from sigprop.probe import Probe, attach
 from sigprop.records import Records, load
 from sigprop.report import report
+from sigprop.verify import assert_preserved, verify
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,9 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "measure",
     # networks side by side, during training
     "compare",
+    # do the laws hold
+    "verify",
+    "assert_preserved",
     # what was seen
     "Records",
     "load",

@@ -33,6 +33,9 @@ from sigprop.factories import factory
 from sigprop.measure import measure as measure_network
 from sigprop.records import Records, concat, load
 from sigprop.report import report as write_report
+from sigprop.verification.intervals import VIOLATED
+from sigprop.verification.result import Result
+from sigprop.verify import verify as verify_law
 
 app = typer.Typer(
     help="Signal-propagation diagnostics for PyTorch.",
@@ -60,6 +63,10 @@ Blocks = Annotated[str, typer.Option(help="auto, leaves, or a glob over module n
 Metric = Annotated[
     list[str], typer.Option("--metric", help="Compute only these numbers; repeatable.")
 ]
+InputShape = Annotated[
+    str, typer.Option(help="Standard normal inputs of this shape instead of data: 16,3,32,32.")
+]
+Batch = Annotated[int, typer.Option(help="Samples in a batch.")]
 
 
 @app.command(epilog="Example: [b]sigprop networks[/b]")
@@ -84,10 +91,8 @@ def measure(
     architecture: Architecture = "mlp",
     option: Options = [],
     data: DataName = "digits",
-    inputs: Annotated[
-        str, typer.Option(help="Standard normal inputs of this shape instead of data: 16,3,32,32.")
-    ] = "",
-    batch: Annotated[int, typer.Option(help="Samples in the one batch.")] = 256,
+    inputs: InputShape = "",
+    batch: Batch = 256,
     seeds: Seeds = 3,
     blocks: Blocks = "auto",
     metric: Metric = [],
@@ -171,6 +176,41 @@ def compare(
     out.print(f"report: {write_report(records, output)}")
 
 
+@app.command(
+    epilog="Example: [b]sigprop verify rescale --depth 50 --seeds 16[/b]  |  "
+    "[b]sigprop verify mypkg.models:make --inputs 64,128 --law gradient-preserved[/b]"
+)
+def verify(
+    name: Annotated[str, typer.Argument(help="A name of the zoo, or [b]module:factory[/b].")],
+    law: Annotated[
+        str,
+        typer.Option(
+            help="preserved, preserved:channel_variance, gradient-preserved, doubling, predicted."
+        ),
+    ] = "preserved",
+    depth: Depth = 20,
+    width: Width = 128,
+    architecture: Architecture = "mlp",
+    option: Options = [],
+    data: DataName = "digits",
+    inputs: InputShape = "",
+    batch: Batch = 256,
+    seeds: Annotated[int, typer.Option(help="Initialisations to judge from.")] = 16,
+    tolerance: Annotated[float, typer.Option(help="Relative deviation that still holds.")] = 0.05,
+    blocks: Blocks = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Test a law of signal propagation, block by block; exit code 1 when it is violated."""
+    batch_inputs, _, shape = _batch(data, inputs, batch)
+    options = _options(depth, width, architecture, option) | shape
+    result = verify_law(name, batch_inputs, law, seeds, tolerance, blocks=blocks, options=options)
+    if as_json:
+        out.print_json(json.dumps(result.as_dict(), allow_nan=False))
+    else:
+        _print_result(result)
+    return int(result.verdict == VIOLATED)
+
+
 @app.command(epilog="Example: [b]sigprop report runs/a runs/b --output reports/a-and-b[/b]")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; those below them count too.")],
@@ -238,6 +278,25 @@ def _print_blocks(records: Records) -> None:
         out.print(table)
 
 
+def _print_result(result: Result) -> None:
+    colour = {"holds": "green", "violated": "red"}.get(result.verdict, "yellow")
+    columns = ["predicted", "measured", "low", "high", "spread", "correlation", "share"]
+    table = Table(box=None, header_style="bold")
+    for column in ("stage", "block", *columns):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for row in result.table.reindex(columns=[*result.table.columns]).to_dict("records"):
+        numbers = [row.get(column) for column in columns]
+        block = str(row["block"]) if row["block"] >= 0 else str(row["name"])
+        shown = ["-" if v is None or pd.isna(v) else f"{v:.4g}" for v in numbers]
+        paint = {"holds": "green", "violated": "red"}.get(str(row["verdict"]), "yellow")
+        table.add_row(str(row["stage"]), block, *shown, f"[{paint}]{row['verdict']}[/{paint}]")
+    out.print(table)
+    if result.cause():
+        out.print(f"likely cause: {escape(result.cause())}")
+    out.print(f"[bold {colour}]{escape(result.headline())}[/bold {colour}]")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; errors of ours become one sentence and exit code 2.
 
@@ -246,8 +305,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     run: Callable[..., Any] = typer.main.get_command(app)
     try:
-        code = run(args=arguments, prog_name="sigprop", standalone_mode=True)
+        code = run(args=arguments, prog_name="sigprop", standalone_mode=False)
     except SigpropError as error:
         err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-    return int(code or 0)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    sys.exit(int(code or 0))

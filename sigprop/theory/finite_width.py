@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from sigprop.errors import BadInput
 from sigprop.theory.activations import Array
@@ -63,7 +63,8 @@ def log_moments(width: int, depth: int, kind: str = "relu") -> LogMoments:
         centre = math.log(2 / n) + float(special.psi(n / 2))
         return LogMoments(layers * centre, layers * float(special.polygamma(1, n / 2)))
     active = np.arange(1, n + 1)
-    weight = stats.binom.pmf(active, n, 0.5)
+    ways = special.gammaln(n + 1) - special.gammaln(active + 1) - special.gammaln(n - active + 1)
+    weight = np.exp(ways - n * math.log(2))  # binomial(n, 1/2)
     weight = weight / weight.sum()
     means = math.log(4 / n) + special.psi(active / 2)
     centre = float(weight @ means)

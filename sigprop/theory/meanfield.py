@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
 
 from sigprop.errors import BadInput
 from sigprop.theory import gaussian
@@ -21,6 +20,8 @@ from sigprop.theory.quadrature import expectation
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy import optimize  # 0.2 s to import, and only these few functions need it
+
     return float(optimize.brentq(f, low, high, xtol=1e-15, rtol=1e-14))
 
 

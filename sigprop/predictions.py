@@ -1,0 +1,132 @@
+"""What theory predicts of recorded networks: the one bridge from a design to its recursion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sigprop.records import Records
+from sigprop.registry import Registry
+from sigprop.select import at_first_step, by_block
+from sigprop.theory import Kernel, Prediction, predict
+
+Design = Mapping[str, Any]
+Recursion = Callable[[Design, Kernel], Prediction]
+
+#: Network of the zoo -> its recursion, given the design and the kernel of the first block's input.
+RECURSIONS: Registry[Recursion] = Registry("recursion")
+
+_FORWARD = ("second_moment", "channel_variance", "mean_shift")
+
+
+def recursion_of(design: Design, start: Kernel) -> Prediction | None:
+    """Return a network's predicted course, or None where theory has none.
+
+    Theory is silent on networks that are not of the zoo, on an activation after the addition
+    (the trunk is then not Gaussian), on stages (strided shortcuts), and on zero padding.
+
+    Args:
+        design: ``{"network": name, **options of networks.build}``.
+        start: second-order statistics of the first block's input.
+
+    Example:
+        >>> design = {"network": "plain", "depth": 3}
+        >>> recursion_of(design, Kernel()).second_moment.tolist()
+        [1.0, 2.0, 4.0, 8.0]
+    """
+    name = design.get("network")
+    images = design.get("architecture", "mlp") == "resnet"
+    if (
+        name not in RECURSIONS
+        or design.get("order") == "weight-norm-act"
+        or design.get("stages", 1) != 1
+        or (images and design.get("padding", "zeros") != "circular")
+    ):
+        return None
+    return RECURSIONS[str(name)](design, start)
+
+
+def predictions(records: Records) -> pd.DataFrame:
+    """Return predicted values for every recorded network that has a recursion.
+
+    The recursion starts from the measured second moment and mean shift of the first block's
+    input, and, backward, from the measured gradient at the last block's output.
+
+    Returns:
+        Columns ``network, block, pass, quantity, value``, one row per block output.
+    """
+    designs = records.manifest.get("designs", {})
+    found = [_network(records, label, design) for label, design in designs.items()]
+    columns = ["network", "block", "pass", "quantity", "value"]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def start_kernel(signals: pd.DataFrame) -> Kernel | None:
+    """Return the kernel of the first block's input, from one network's rows at their first step."""
+    entry = at_first_step(signals[signals["pass"] == "forward"])
+    entry = entry[(entry["port"] == "in") & (entry["block"] == 0)]
+    second, shift = entry["second_moment"].mean(), entry["mean_shift"].mean()
+    samples = float((entry["count"] / entry["channels"]).mean())
+    if not len(entry) or not np.isfinite(second) or samples < 2:
+        return None
+    covariance = (shift - second / samples) / (1 - 1 / samples)
+    return Kernel(second, min(covariance, second), samples=samples)
+
+
+def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
+    signals = records.signals[records.signals["network"] == label]
+    start = start_kernel(signals)
+    predicted = recursion_of(design, start) if start is not None else None
+    if predicted is None:
+        return pd.DataFrame()
+    forward = {name: getattr(predicted, name)[1:] for name in _FORWARD}
+    frames = [_frame(label, "forward", name, values) for name, values in forward.items()]
+    back = at_first_step(by_block(signals, "backward", ["second_moment"]))
+    last = back[back["block"] == back["block"].max()]["second_moment"]
+    if len(last) and (last > 0).all():
+        scale = float(np.exp(np.log(last).mean()))
+        gradient = scale * predicted.gradient_second_moment[1:]
+        frames.append(_frame(label, "backward", "second_moment", gradient))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _frame(label: str, direction: str, quantity: str, values: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "network": label,
+            "block": np.arange(len(values)),
+            "pass": direction,
+            "quantity": quantity,
+            "value": values,
+        }
+    )
+
+
+def _shape(design: Design) -> dict[str, Any]:
+    return {
+        "depth": design.get("depth", 20),
+        "layers": design.get("branch_layers", 2),
+        "activation": design.get("activation", "relu"),
+    }
+
+
+@RECURSIONS.register("plain")
+def _plain(design: Design, start: Kernel) -> Prediction:
+    return predict("plain", **_shape(design), start=start)
+
+
+@RECURSIONS.register("batchnorm")
+def _batchnorm(design: Design, start: Kernel) -> Prediction:
+    order = design.get("order", "norm-act-weight")
+    return predict("batchnorm", **_shape(design), order=order, start=start)
+
+
+@RECURSIONS.register("rescale")
+def _rescale(design: Design, start: Kernel) -> Prediction:
+    init = "he"
+    if design.get("bias", True):
+        init = "centred_he" if design.get("gain") == "he" else "centred_preserving"
+    return predict("rescale", **_shape(design), c=design.get("c"), init=init, start=start)

@@ -1,0 +1,122 @@
+"""Laws: a predicted ratio, per block, of a named quantity after and before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.registry import Registry
+from sigprop.theory import Prediction
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Law:
+    """What a block should do to a quantity.
+
+    Attributes:
+        name: as the user asks for it.
+        says: the law in words, for the headline of a result.
+        quantity: a column of the signals frame.
+        direction: ``"forward"`` (output over input) or ``"backward"`` (input over output).
+        ratios: block indices, shape (blocks,), and the network's prediction (None when there is
+            none) -> predicted ratios, shape (blocks,).
+    """
+
+    name: str
+    says: str
+    quantity: str
+    direction: str
+    ratios: Callable[[Array, Prediction | None], Array]
+
+
+def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
+    return lambda blocks, _: np.full(len(blocks), value)
+
+
+def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
+    if prediction is None:
+        raise BadInput(
+            "theory predicts nothing for this network; state the law as a callable "
+            "'block -> ratio', or choose 'preserved' or 'doubling'"
+        )
+    course = prediction.second_moment
+    if len(course) <= int(blocks.max()) + 1:
+        raise BadInput(f"the prediction has {len(course) - 1} blocks, the network {len(blocks)}")
+    return np.asarray((course[1:] / course[:-1])[blocks.astype(int)])
+
+
+#: The laws by name; a user's callable needs no registration.
+LAWS: Registry[Law] = Registry("law")
+for _law in (
+    Law(
+        "preserved",
+        "the second moment is preserved: E[x_k²] = E[x_{k-1}²]",
+        "second_moment",
+        "forward",
+        _constant(1),
+    ),
+    Law(
+        "preserved:channel_variance",
+        "the channel variance is preserved: Var_batch[x_k] = Var_batch[x_{k-1}]",
+        "channel_variance",
+        "forward",
+        _constant(1),
+    ),
+    Law(
+        "gradient-preserved",
+        "the gradient's second moment is preserved: E[g_{k-1}²] = E[g_k²]",
+        "second_moment",
+        "backward",
+        _constant(1),
+    ),
+    Law(
+        "doubling",
+        "the second moment doubles: E[x_k²] = 2 E[x_{k-1}²]",
+        "second_moment",
+        "forward",
+        _constant(2),
+    ),
+    Law(
+        "predicted",
+        "the second moment follows the family's own recursion",
+        "second_moment",
+        "forward",
+        _predicted,
+    ),
+):
+    LAWS.register(_law.name)(_law)
+
+
+def law_of(law: str | Callable[[int], float]) -> Law:
+    """Return a law by name, or make one of a callable ``block -> ratio`` of second moments.
+
+    Raises:
+        UnknownName: no law has that name.
+        BadInput: it is neither a name nor a callable.
+
+    Example:
+        >>> law_of(lambda block: 1 + 1 / (block + 1)).quantity
+        'second_moment'
+    """
+    if isinstance(law, str):
+        if law not in LAWS:
+            raise UnknownName(f"no law is called {law!r}; {suggestion(law, LAWS)}")
+        return LAWS[law]
+    if not callable(law):
+        raise BadInput(f"a law is a name or a callable 'block -> ratio', not {law!r}")
+
+    def ratios(blocks: Array, _: Prediction | None) -> Array:
+        predicted = np.array([float(law(int(block))) for block in blocks])
+        if not (predicted > 0).all():
+            raise BadInput(f"a law gives a positive ratio for every block, not {predicted.min()}")
+        return predicted
+
+    return Law(
+        "own", "the second moment follows a law of your own", "second_moment", "forward", ratios
+    )

@@ -1,0 +1,153 @@
+"""A verdict and its evidence: the table, the headline, and the likely cause of a violation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sigprop.records import Records
+from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
+from sigprop.verification.laws import Law
+
+#: A cross term that explains this much of a deviation is named as its cause.
+_EXPLAINS = 0.5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `verify` found.
+
+    Attributes:
+        law: the law that was tested.
+        table: one row per block, then one per stage (``block`` = -1): ``predicted`` and
+            ``measured`` ratio, ``low`` and ``high`` of its interval, ``verdict``, ``more_seeds``
+            that an undecided one needs, ``spread`` (standard deviation of the log ratio over
+            seeds), ``skip`` and ``branch`` (second moments of the operands over the input's),
+            their ``correlation`` (what the law assumes to be 0), and ``share``, the block's part
+            of its stage's output.
+        records: everything measured.
+        tolerance: the relative deviation that still holds.
+        level: confidence of all intervals together.
+        seeds: how many draws.
+        one_model: the draws are batches through one model, not initialisations.
+    """
+
+    law: Law
+    table: pd.DataFrame
+    records: Records
+    tolerance: float
+    level: float
+    seeds: int
+    one_model: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"``, ``"violated"`` or ``"undecided"``: of all blocks and stages together."""
+        verdicts = set(self.table["verdict"])
+        if VIOLATED in verdicts:
+            return VIOLATED
+        return HOLDS if HOLDS in verdicts and UNDECIDED not in verdicts else UNDECIDED
+
+    @property
+    def holds(self) -> bool:
+        """Whether every block and stage keeps the law, shown by its interval."""
+        return self.verdict == HOLDS
+
+    @property
+    def undecided(self) -> bool:
+        """Whether more seeds are needed; see `more_seeds`."""
+        return self.verdict == UNDECIDED
+
+    @property
+    def more_seeds(self) -> int:
+        """About how many further seeds would decide every undecided row."""
+        return int(self.table["more_seeds"].fillna(0).max())
+
+    @property
+    def first_violation(self) -> pd.Series | None:
+        """The first block that breaks the law, else the first stage that does, else None."""
+        broken = self.table[self.table["verdict"] == VIOLATED]
+        return None if broken.empty else broken.iloc[0]
+
+    def headline(self) -> str:
+        """Return the verdict in one line."""
+        draws = "batches of one model" if self.one_model else "seeds"
+        line = (
+            f"{self.verdict.upper()}: {self.law.says}, within {self.tolerance:.0%} at "
+            f"{self.level:.0%} confidence over {self.seeds} {draws}"
+        )
+        if self.undecided and self.more_seeds:
+            line += f"; about {self.more_seeds} more would decide"
+        return line
+
+    def cause(self) -> str:
+        """Return the likely cause of the first violation, or an empty string."""
+        row = self.first_violation
+        if row is None:
+            return ""
+        if row["reason"]:
+            return str(row["reason"])
+        if row["block"] < 0:
+            return (
+                f"no single block is far off, but together they change the signal by "
+                f"x{row['measured']:.3g} where the law says x{row['predicted']:.3g}"
+            )
+        return _operand_cause(row)
+
+    def failure(self) -> str:
+        """Return the message of a failed assertion: headline, cause and the rows around it."""
+        row = self.first_violation
+        if row is None:
+            rows = self.table[self.table["verdict"] == UNDECIDED]
+            return f"{self.headline()}\n{_text(rows.head(5))}"
+        place = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
+        near = self.table.iloc[max(0, place - 1) : place + 2]
+        block = f"block {row['block']} ({row['name']})" if row["block"] >= 0 else row["name"]
+        return f"{self.headline()}\nfirst broken by {block}: {self.cause()}\n{_text(near)}"
+
+    def __str__(self) -> str:
+        """The headline, the cause if there is one, and the whole table."""
+        cause = self.cause()
+        lines = [self.headline(), *([f"likely cause: {cause}"] if cause else []), _text(self.table)]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the result as plain numbers and strings, for JSON."""
+        rows = self.table.astype(object).where(self.table.notna(), None)
+        return {
+            "law": self.law.name,
+            "verdict": self.verdict,
+            "tolerance": self.tolerance,
+            "level": self.level,
+            "seeds": self.seeds,
+            "more_seeds": self.more_seeds,
+            "cause": self.cause(),
+            "rows": rows.to_dict("records"),
+        }
+
+
+def _operand_cause(row: pd.Series) -> str:
+    skip, branch, correlation = (float(row[key]) for key in ("skip", "branch", "correlation"))
+    if math.isnan(skip) or math.isnan(branch):
+        return f"the block multiplies the signal by {row['measured']:.4g}; it shows no ports"
+    cross = 2 * (0 if math.isnan(correlation) else correlation) * math.sqrt(skip * branch)
+    deviation = float(row["measured"]) - float(row["predicted"])
+    if abs(cross) > _EXPLAINS * abs(deviation) and cross * deviation > 0:
+        return (
+            f"skip and branch are correlated ({correlation:+.3f}); the cross term alone changes "
+            f"the ratio by {cross:+.3g}"
+        )
+    return (
+        f"the skip keeps {skip:.4g} and the branch adds {branch:.4g} of the input's second moment, "
+        f"together {skip + branch:.4g} where the law says {row['predicted']:.4g}"
+    )
+
+
+def _text(table: pd.DataFrame) -> str:
+    columns = ["stage", "block", "name", "predicted", "measured", "low", "high"]
+    columns += ["spread", "correlation", "share", "verdict", "more_seeds"]
+    shown = table.reindex(columns=columns)
+    shown["more_seeds"] = shown["more_seeds"].fillna(0).astype(int)
+    return shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format)

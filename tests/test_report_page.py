@@ -1,0 +1,386 @@
+"""The written report: files, HTML parsed as HTML, numbers re-derived from the CSV beside it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import make
+
+from sigprop.errors import BadInput, RunError, UnknownName
+from sigprop.records import Records, tidy
+from sigprop.report import report
+from sigprop.report.glossary import QUANTITIES
+from sigprop.report.page import SHOWN, gaps
+from sigprop.report.summary import SUMMARY
+from sigprop.report.tables import TABLES
+from sigprop.report.words import cell
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """A page as text by id, tables by id, and every address it names."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.tables = [], [], {}
+        self.images, self.addresses, self.text, self.bad = [], [], [], []
+        self._table = self._cell = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in facts:
+            self.ids.append(facts["id"])
+        self.addresses += [facts[name] for name in ("href", "src", "action") if name in facts]
+        if tag == "img":
+            self.images.append(facts)
+        if tag == "table":
+            self._table = self.tables.setdefault(facts["id"].removeprefix("table-"), [])
+        if tag == "tr":
+            self._table.append([])
+        if tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.bad.append(tag)
+        if tag in ("td", "th"):
+            self._table[-1].append("".join(self._cell))
+            self._cell = None
+
+    def handle_data(self, data):
+        if self.open[-1:] == ["style"]:
+            return
+        self.text.append(data)
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def records():
+    records = make(["plain", "rescale"], blocks=35, seeds=2, steps=(0, 10), loss_steps=20)
+    records.missing = ["runs/b was not completed: it ends after step 12"]
+    return records
+
+
+@pytest.fixture(scope="module")
+def written(records, tmp_path_factory):
+    predictions = pd.DataFrame(
+        {"network": "plain", "block": range(35), "pass": "forward", "quantity": "second_moment",
+         "value": [2.0 ** (block + 1) for block in range(35)]}
+    )  # fmt: skip
+    home = tmp_path_factory.mktemp("report")
+    return report(records, home / "deep" / "first", predictions=predictions)
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written.read_text("utf-8"))
+
+
+def csv_rows(written, name):
+    with (written.parent / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def small():
+    return make(["plain"], blocks=2, seeds=1, steps=(0, 1), loss_steps=5)
+
+
+class TestFiles:
+    def test_page_figures_and_tables_are_there(self, written):
+        home = written.parent
+        assert written.name == "report.html"
+        figures = {path.name for path in (home / "figures").iterdir()}
+        assert figures == {
+            f"{name}.{kind}"
+            for kind in ("png", "svg")
+            for name in (
+                "signal_propagation", "gradient_propagation", "branch_to_skip",
+                "training_heatmaps", "gradient_to_weight", "spectra", "loss_curves",
+            )
+        }  # fmt: skip
+        assert {path.name for path in (home / "tables").iterdir()} == {f"{n}.csv" for n in TABLES}
+
+    def test_no_temporary_file_is_left(self, written):
+        assert not list(written.parent.rglob(".*"))
+
+    def test_csv_keeps_full_precision(self, written, records):
+        frame = pd.read_csv(written.parent / "tables" / "init_by_block.csv")
+        expected = TABLES["init_by_block"].build(records, None)
+        assert frame["second_moment"].tolist() == expected["second_moment"].tolist()
+
+    def test_pngs_are_pngs_good_for_paper(self, written):
+        data = (written.parent / "figures" / "loss_curves.png").read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert int.from_bytes(data[16:20], "big") >= 1800, "9.6 inches at 200 dots per inch"
+
+    def test_two_runs_give_the_same_bytes(self, tmp_path):
+        for copy in ("a", "b"):
+            report(small(), tmp_path / copy)
+        first = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
+        assert len(first) > 15
+        for path in first:
+            other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+    def test_an_existing_report_is_overwritten_and_old_figures_go(self, tmp_path):
+        report(small(), tmp_path, figures=["signal_propagation", "loss_curves"])
+        keep = tmp_path / "figures" / "mine.png"
+        keep.write_bytes(b"mine")
+        report(small(), tmp_path, figures=["loss_curves"], title="Second")
+        assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+            "loss_curves.png", "loss_curves.svg", "mine.png",
+        ]  # fmt: skip
+        assert "<title>Second</title>" in (tmp_path / "report.html").read_text("utf-8")
+
+    def test_a_run_directory_will_do(self, tmp_path):
+        run = small().save(tmp_path / "run")
+        for source in (run, str(run)):
+            path = report(source, tmp_path / "out", figures=["loss_curves"])
+            assert path.exists()
+
+    def test_a_single_name_is_a_list_of_one(self, tmp_path):
+        report(small(), tmp_path, figures="loss_curves")
+        assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"loss_curves"}
+
+
+class TestRefusals:
+    def test_empty_records_say_what_to_do(self, tmp_path):
+        with pytest.raises(BadInput) as caught:
+            report(Records(), tmp_path)
+        assert str(caught.value) == (
+            "the records are empty, there is nothing to report; measure something first, "
+            "for example records = sigprop.measure(model, inputs)"
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_an_unknown_figure_writes_nothing(self, tmp_path):
+        with pytest.raises(UnknownName) as caught:
+            report(small(), tmp_path / "out", figures=["spectre"])
+        assert str(caught.value) == "no figure is called 'spectre'; did you mean 'spectra'?"
+        assert not (tmp_path / "out").exists()
+
+    def test_a_file_in_the_way(self, tmp_path):
+        (tmp_path / "taken").write_text("mine")
+        with pytest.raises(RunError, match=r"cannot make the report directory .*taken"):
+            report(small(), tmp_path / "taken", figures=[])
+        assert (tmp_path / "taken").read_text() == "mine"
+
+    def test_predictions_without_a_column(self, tmp_path):
+        with pytest.raises(BadInput, match="predictions lack the column 'block'"):
+            report(small(), tmp_path, predictions=pd.DataFrame({"network": ["plain"]}))
+
+    def test_no_run_there(self, tmp_path):
+        with pytest.raises(RunError, match="there is no directory"):
+            report(tmp_path / "nowhere", tmp_path / "out")
+
+
+class TestHtml:
+    def test_tags_are_balanced_and_ids_unique(self, page):
+        assert page.bad == []
+        assert page.open == []
+        assert len(page.ids) == len(set(page.ids))
+
+    def test_nothing_is_fetched(self, page, written):
+        text = written.read_text("utf-8")
+        assert not re.search(r"https?://", text)
+        assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(", text)
+        for address in page.addresses:
+            assert address.startswith(("#", "data:image/svg+xml;base64,", "figures/", "tables/"))
+
+    def test_every_link_leads_somewhere(self, page, written):
+        for address in page.addresses:
+            if address.startswith("#"):
+                assert address[1:] in page.ids
+            elif not address.startswith("data:"):
+                assert (written.parent / address).exists()
+
+    def test_pictures_are_the_files_and_have_words(self, page, written):
+        assert len(page.images) == 7
+        for image in page.images:
+            assert len(image["alt"]) > 40
+            data = base64.b64decode(image["src"].partition(",")[2])
+            assert data in [
+                path.read_bytes() for path in (written.parent / "figures").glob("*.svg")
+            ]
+
+    def test_alt_text_says_what_is_marked(self, page):
+        assert "plain: diverged at step 3" in page.images[-1]["alt"]
+
+    def test_the_story_is_told_in_order(self, page):
+        order = [
+            "headline", "signal_propagation", "gradient_propagation", "branch_to_skip",
+            "training_heatmaps", "gradient_to_weight", "spectra", "loss_curves", "glossary",
+            "tables", "coverage", "provenance",
+        ]  # fmt: skip
+        assert [name for name in page.ids if name in order] == order
+
+    def test_headline(self, page):
+        words = page.words()
+        assert (
+            "plain: the second moment grows ×2.00 per block (×3.4e10 over 35 blocks) "
+            "and training diverged at step 3." in words
+        )
+        assert "rescale: the second moment changes ×1.00 per block and stays within" in words
+
+    def test_every_number_has_its_definition(self, page):
+        words = page.words()
+        assert "second_moment = channel_variance + mean_shift" in words
+        for entry in QUANTITIES.values():
+            assert entry.definition in words
+        for meaning in SUMMARY.values():
+            assert meaning in words or meaning == SUMMARY["network"]
+
+    def test_networks_without_a_prediction_are_listed(self, page):
+        assert "rescale: no prediction." in page.words()
+
+    @pytest.mark.parametrize("name", [name for name in TABLES if name != "summary"])
+    def test_table_is_the_csv_rounded(self, page, written, name):
+        shown, full = page.tables[name], csv_rows(written, name)
+        assert shown[0] == full[0]
+        assert len(shown) == 1 + min(len(full) - 1, SHOWN)
+        for row, exact in zip(shown[1:], full[1:], strict=False):
+            for text, value in zip(row, exact, strict=True):
+                assert text in (
+                    cell(_parsed(value)),
+                    value,
+                    {"True": "yes", "False": "no"}.get(value),
+                )
+
+    def test_summary_is_the_csv_turned(self, page, written):
+        full = csv_rows(written, "summary")
+        shown = page.tables["summary"]
+        assert shown[0] == ["quantity", *(row[0] for row in full[1:]), "meaning"]
+        for index, row in enumerate(shown[1:], start=1):
+            assert row[0] == full[0][index]
+            assert row[1:-1] == [cell(_parsed(line[index])) for line in full[1:]]
+
+    def test_long_tables_say_how_long(self, page):
+        assert "First 30 of 70 rows; all rows at full precision: tables/init_by_block.csv" in (
+            page.words()
+        )
+
+    def test_coverage_missing_and_provenance(self, page):
+        words = page.words()
+        assert (
+            "plain: 35 of 36 modules recorded; not recorded: 1 module (never called: drop)."
+            in words
+        )
+        assert "runs/b was not completed: it ends after step 12" in words
+        assert ["command", "sigprop compare plain batchnorm rescale"] in page.tables["provenance"]
+        assert "records made 2024-01-02T03:04:05+00:00" in words
+
+    def test_phone_and_print(self, written):
+        text = written.read_text("utf-8")
+        assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+        assert "@media print" in text
+
+
+def _parsed(text):
+    if text == "":
+        return float("nan")
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+class TestHostileAndSparse:
+    def test_names_and_reasons_are_escaped(self, tmp_path):
+        records = small()
+        evil = '<script>alert("x")</script>&'
+        for frame in records.tables().values():
+            frame["network"] = evil
+        records.coverage["reason"] = "<b>"
+        records.missing = ["<i>lost</i>"]
+        path = report(records, tmp_path, title="<h1>&", figures=["loss_curves"])
+        text = path.read_text("utf-8")
+        assert "<script" not in text
+        assert "<i>lost" not in text
+        assert "<h1>&<" not in text
+        assert evil in Page(text).words()
+
+    def test_absent_data_is_said_in_one_sentence(self, tmp_path):
+        records = Records(training=small().training)
+        page = Page(report(records, tmp_path).read_text("utf-8"))
+        words = page.words()
+        for sentence in (
+            "No block outputs of a forward pass were recorded.",
+            "No gradients at block outputs were recorded.",
+            "No residual additions (skip and branch operands) were recorded.",
+            "Fewer than two steps were recorded, so there is no training to show as heat maps.",
+            "No gradients of block weights were recorded.",
+            "No singular values were recorded.",
+            "The records hold no coverage table",
+            "The records carry no manifest",
+            "Nothing that was written is missing.",
+        ):
+            assert sentence in words
+        assert len(page.images) == 1
+
+    def test_a_picture_at_initialisation(self, tmp_path):
+        records = small()
+        records.training = tidy("training", [])
+        page = Page(report(records, tmp_path).read_text("utf-8"))
+        assert "No losses or accuracies of a training loop were recorded." in page.words()
+        assert "training ends" not in page.words()
+
+    def test_figures_that_were_not_asked_for_are_not_mentioned(self, tmp_path):
+        page = Page(report(small(), tmp_path, figures=["spectra"]).read_text("utf-8"))
+        assert "loss_curves" not in page.ids
+        assert len(page.images) == 1
+
+    def test_only_coverage(self, tmp_path):
+        page = Page(report(Records(coverage=small().coverage), tmp_path).read_text("utf-8"))
+        assert page.images == []
+        assert "no second moments of block outputs were recorded" in page.words()
+
+
+def test_gaps_group_modules_by_reason_and_shorten_long_lists():
+    frame = pd.DataFrame(
+        {
+            "network": "a",
+            "name": [f"m{index}" for index in range(6)],
+            "recorded": [True, False, False, False, False, False],
+            "reason": ["", "never called", "never called", "never called", "never called", ""],
+        }
+    )
+    assert gaps(frame) == [
+        "a: 1 of 6 modules recorded; not recorded: 4 modules (never called: m1, m2, m3, …), "
+        "1 module (no reason given: m5)."
+    ]
+
+
+def test_the_page_is_written_last(tmp_path, monkeypatch):
+    """A page that exists has all its files: it is the last one written."""
+    from sigprop.report import write
+
+    order = []
+    original = write.atomic_write
+
+    def spy(path: Path, fill):
+        order.append(path.name)
+        original(path, fill)
+
+    monkeypatch.setattr(write, "atomic_write", spy)
+    report(small(), tmp_path, figures=["loss_curves"])
+    assert order[-1] == "report.html"
+    assert len(order) == 2 + len(TABLES) + 1
