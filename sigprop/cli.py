@@ -29,7 +29,6 @@ from sigprop import training
 from sigprop.compare import compare as compare_networks
 from sigprop.data import resolve
 from sigprop.errors import BadInput, SigpropError
-from sigprop.factories import factory
 from sigprop.measure import measure as measure_network
 from sigprop.records import Records, concat, load
 from sigprop.report import report as write_report
@@ -104,13 +103,14 @@ def measure(
 
     def one(name: str) -> Records:
         return measure_network(
-            factory(name, **options),
+            name,
             batch_inputs,
             targets,
             seeds=seeds,
             network=name,
             blocks=blocks,
             metrics=metric,
+            options=options,
         )
 
     with Progress(*_BAR, console=err) as bar:

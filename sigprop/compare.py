@@ -13,7 +13,7 @@ import torch
 from sigprop.capture import Blocks
 from sigprop.data import Data, resolve
 from sigprop.errors import BadInput, RunError
-from sigprop.factories import Factory, factory, initialise
+from sigprop.factories import Factory, design, factory, initialise
 from sigprop.probe import Every, Metrics, Probe, attach
 from sigprop.records import Records, RunWriter, atomic_write, concat, load, provenance
 from sigprop.training import Plan, Progress, Training
@@ -78,12 +78,10 @@ def compare(
         raise BadInput(f"steps={steps} and plan={plan} both say how long; give one of them")
     plan = plan or Plan(steps=200 if steps is None else steps)
     task = resolve(data)
-    shape = {"inputs": task.shape, "classes": task.classes}
+    chosen = {"inputs": task.shape, "classes": task.classes, **(options or {})}
     labelled = networks if isinstance(networks, Mapping) else {str(n): n for n in networks}
-    factories = {
-        label: factory(network, **{**shape, **(options or {})})
-        for label, network in labelled.items()
-    }
+    factories = {label: factory(network, **chosen) for label, network in labelled.items()}
+    designs = {label: design(network, **chosen) for label, network in labelled.items()}
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not factories or not which:
         raise BadInput("compare needs at least one network and one seed")
@@ -92,7 +90,7 @@ def compare(
     found = []
     for label, build in factories.items():
         for seed in which:
-            run = _Run(label, seed, build, task, plan, settings)
+            run = _Run(label, seed, build, task, plan, settings, designs[label])
             probed = {
                 "blocks": blocks,
                 "every": every or _schedule(plan.steps),
@@ -101,9 +99,11 @@ def compare(
             }
             found.append(run.train(probed, directory, resume, on_progress))
     if directory is not None:
-        return load(directory)
+        return load(*(_folder(directory, label) for label in factories))
     records = concat(found)
-    records.manifest = provenance(networks=list(factories), seeds=which, settings=settings)
+    records.manifest = provenance(
+        networks=list(factories), seeds=which, settings=settings, designs=designs
+    )
     return records
 
 
@@ -127,10 +127,12 @@ class _Run:
         task: Data,
         plan: Plan,
         settings: Mapping[str, Any],
+        designed: Mapping[str, Any],
     ) -> None:
         self.label, self.seed, self.plan = label, seed, plan
         self._build, self._task = build, task
         self._settings = dict(settings)
+        self._designs = {label: dict(designed)}
 
     def train(
         self,
@@ -184,8 +186,13 @@ class _Run:
         return records
 
     def _writer(self, root: Path, resume: bool) -> RunWriter:
-        directory = root / self.label.replace("/", "_") / f"seed-{self.seed}"
-        manifest = provenance(networks=[self.label], seeds=[self.seed], settings=self._settings)
+        directory = _folder(root, self.label) / f"seed-{self.seed}"
+        manifest = provenance(
+            networks=[self.label],
+            seeds=[self.seed],
+            settings=self._settings,
+            designs=self._designs,
+        )
         writer = RunWriter(directory, manifest, resume=resume)
         if writer.manifest.get("settings") != manifest["settings"]:
             raise RunError(
@@ -193,6 +200,10 @@ class _Run:
                 f"{self._settings}; choose another directory"
             )
         return writer
+
+
+def _folder(root: str | Path, label: str) -> Path:
+    return Path(root) / label.replace("/", "_")
 
 
 def _save(training: Training, probe: Probe, writer: RunWriter) -> None:

@@ -46,6 +46,18 @@ def factory(network: str | Factory, **options: object) -> Factory:
     return lambda: networks.build(network, **options)  # type: ignore[arg-type]
 
 
+def design(network: str | Factory, **options: object) -> dict[str, object]:
+    """Return what a manifest keeps of a network: enough for theory to find its recursion.
+
+    Example:
+        >>> design("plain", depth=2), design("torch.nn:Linear", depth=2)
+        ({'network': 'plain', 'depth': 2}, {})
+    """
+    if isinstance(network, str) and network in networks.NETWORKS:
+        return {"network": network, **options}
+    return {}
+
+
 def initialise(build: Factory, seed: int) -> nn.Module:
     """Return a model built from ``seed``, leaving the global random state as it was.
 

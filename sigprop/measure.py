@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from sigprop.calling import Loss, backward, call, split_batch
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
-from sigprop.factories import Factory, factory, initialise
+from sigprop.factories import Factory, design, factory, initialise
 from sigprop.probe import Metrics, attach
 from sigprop.records import Records, concat, provenance
 
@@ -28,6 +28,7 @@ def measure(
     metrics: Metrics = (),
     channel_dim: ChannelDim = None,
     spectra: bool = True,
+    options: Mapping[str, object] | None = None,
 ) -> Records:
     """Record one forward and one backward pass, per seed; the model itself is not touched.
 
@@ -44,6 +45,7 @@ def measure(
         metrics: your own columns, as in `attach`.
         channel_dim: the channel axis, as in `attach`.
         spectra: record the singular values of every weight too.
+        options: of a network of the zoo (depth, width, ...).
 
     Raises:
         BadInput: several seeds for a plain model, inputs that do not fit or hold NaN, a model
@@ -59,7 +61,7 @@ def measure(
         raise BadInput("measure needs at least one seed")
     batch, wanted = split_batch(inputs, targets)
     found = []
-    for seed, fresh in _initialised(model, which):
+    for seed, fresh in _initialised(model, which, options or {}):
         with attach(
             fresh,
             blocks=blocks,
@@ -75,12 +77,13 @@ def measure(
             probe.step()
         found.append(probe.records)
     records = concat(found)
-    records.manifest = provenance(networks=[network], seeds=which)
+    designs = {} if isinstance(model, nn.Module) else {network: design(model, **(options or {}))}
+    records.manifest = provenance(networks=[network], seeds=which, designs=designs)
     return records
 
 
 def _initialised(
-    model: nn.Module | Factory | str, seeds: Sequence[int]
+    model: nn.Module | Factory | str, seeds: Sequence[int], options: Mapping[str, object]
 ) -> Iterator[tuple[int, nn.Module]]:
     if isinstance(model, nn.Module):
         if len(seeds) > 1:
@@ -90,7 +93,7 @@ def _initialised(
             )
         yield seeds[0], _copy(model)
         return
-    build = factory(model)
+    build = factory(model, **options)
     for seed in seeds:
         yield seed, initialise(build, seed)
 

@@ -176,6 +176,10 @@ def concat(records: Sequence[Records]) -> Records:
     frames = {table: tidy(table, _stack([r.tables()[table] for r in records])) for table in SCHEMA}
     manifest = dict(records[0].manifest) if records else {}
     manifest["seeds"] = sorted({s for r in records for s in r.manifest.get("seeds", [])})
+    manifest["networks"] = list({n: None for r in records for n in r.manifest.get("networks", [])})
+    manifest["designs"] = {
+        label: found for r in records for label, found in r.manifest.get("designs", {}).items()
+    }
     return Records(**frames, manifest=manifest, missing=[m for r in records for m in r.missing])
 
 

@@ -148,7 +148,9 @@ def weights_by_block(parameters: pd.DataFrame) -> pd.DataFrame:
     rows = weight_matrices(parameters)
     with np.errstate(divide="ignore"):  # a gradient of exactly 0 makes the geometric mean 0
         logs = rows.assign(**{name: np.log(rows[name]) for name in ratios})
-    marked = logs.assign(nonfinite=rows[ratios].abs().max(axis=1) == np.inf)
+    infinite = rows[[*ratios, "grad_norm", "weight_norm"]].abs().max(axis=1) == np.inf
+    # a norm of NaN means a NaN in the weight itself; a gradient's may only be absent
+    marked = logs.assign(nonfinite=infinite | rows["weight_norm"].isna())
     how = {**dict.fromkeys(ratios, "mean"), "nonfinite": "any"}
     blocks = marked.groupby(PLACE, sort=True).agg(how).reset_index()
     return blocks.assign(**{name: np.exp(blocks[name]) for name in ratios})

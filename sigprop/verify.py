@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from sigprop.calling import split_batch
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
-from sigprop.factories import Factory, factory
+from sigprop.factories import Factory, design
 from sigprop.measure import measure
 from sigprop.predictions import recursion_of, start_kernel
 from sigprop.records import Records, concat
@@ -80,7 +80,7 @@ def verify(
     prediction = None
     if isinstance(model, str):
         start = start_kernel(records.signals)
-        prediction = recursion_of({"network": model, **(options or {})}, start) if start else None
+        prediction = recursion_of(design(model, **(options or {})), start) if start else None
     indices = np.sort(found["block"].unique()).astype(np.float64)
     targets = dict(
         zip(indices.astype(int), np.log(chosen.ratios(indices, prediction)), strict=True)
@@ -136,11 +136,16 @@ def _draws(
     channel_dim: ChannelDim,
     options: Mapping[str, object] | None,
 ) -> Iterator[Records]:
-    built = model if isinstance(model, nn.Module) else factory(model, **(options or {}))
     batches = _batches(inputs, len(seeds), isinstance(model, nn.Module))
     for seed, batch in zip(seeds, batches, strict=False):
         yield measure(
-            built, batch, seeds=[seed], blocks=blocks, channel_dim=channel_dim, spectra=False
+            model,
+            batch,
+            seeds=[seed],
+            blocks=blocks,
+            channel_dim=channel_dim,
+            spectra=False,
+            options=options,
         )
 
 

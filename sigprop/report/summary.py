@@ -9,7 +9,8 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.report.aggregate import over_seeds
-from sigprop.report.select import (
+from sigprop.report.training import divergences, evaluated, final_values, train_rows
+from sigprop.select import (
     DRAW,
     at_first_step,
     by_block,
@@ -17,7 +18,6 @@ from sigprop.report.select import (
     relative_gradient,
     weights_by_block,
 )
-from sigprop.report.training import divergences, evaluated, final_values, train_rows
 
 MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
 

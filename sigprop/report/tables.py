@@ -12,8 +12,8 @@ from sigprop.records import Records
 from sigprop.registry import Registry
 from sigprop.report.aggregate import over_seeds
 from sigprop.report.glossary import QUANTITIES
-from sigprop.report.select import at_first_step, by_block, dead_by_block, relative_gradient
 from sigprop.report.summary import summarise
+from sigprop.select import at_first_step, by_block, dead_by_block, relative_gradient
 
 Predictions = pd.DataFrame | None
 

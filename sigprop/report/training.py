@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sigprop.report.select import DRAW
+from sigprop.select import DRAW
 
 
 @dataclass(frozen=True)

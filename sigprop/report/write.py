@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sigprop.errors import BadInput, RunError
+from sigprop.predictions import predictions as predictions_of
 from sigprop.records import Records, atomic_write, load
 
 if TYPE_CHECKING:  # matplotlib is loaded when a report is made, not when sigprop is imported
@@ -36,7 +37,8 @@ def report(
         title: the page's heading; the networks' names when not given.
         figures: names of the figures to draw; all that the records hold data for when not given.
         predictions: theory to draw over the measurements, with the columns ``network``, ``block``,
-            ``pass``, ``quantity`` (a column of ``signals``) and ``value``.
+            ``pass``, ``quantity`` (a column of ``signals``) and ``value``; that of the recorded
+            networks of the zoo when not given, and none when the frame is empty.
 
     Raises:
         BadInput: the records are empty, or predictions lack a column.
@@ -59,6 +61,8 @@ def report(
 
     wanted = [figures] if isinstance(figures, str) else figures
     chosen = [FIGURES[name] for name in (FIGURES if wanted is None else wanted)]
+    if predictions is None:
+        predictions = predictions_of(seen)
     study = Study(seen, predictions)
     home = _folders(Path(directory))
     plates = [_plate(spec, study, home / "figures") for spec in chosen]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sigprop.report.canvas import Sheet
 from sigprop.report.figures.base import NothingToDraw, Study, figure
 from sigprop.report.figures.propagation import Panel, draw_panels
-from sigprop.report.select import at_first_step, by_block, relative_gradient, without_rounding
+from sigprop.select import at_first_step, by_block, relative_gradient, without_rounding
 
 
 @figure(

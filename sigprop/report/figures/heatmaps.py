@@ -19,7 +19,7 @@ from sigprop.report.aggregate import over_seeds
 from sigprop.report.canvas import Look, Sheet, legend, say_empty
 from sigprop.report.figures.base import NothingToDraw, Study, figure
 from sigprop.report.glossary import QUANTITIES
-from sigprop.report.select import by_block, dead_by_block, weights_by_block
+from sigprop.select import by_block, dead_by_block, weights_by_block
 
 _HATCH: dict[str, Any] = {
     "facecolor": "0.85",

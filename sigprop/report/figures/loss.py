@@ -12,9 +12,9 @@ from sigprop.report import curves
 from sigprop.report.aggregate import wants_log
 from sigprop.report.canvas import Look, Sheet, legend, safe_text
 from sigprop.report.figures.base import NothingToDraw, Study, figure
-from sigprop.report.select import DRAW
 from sigprop.report.training import Divergence, divergences, evaluated, train_rows
 from sigprop.report.words import number
+from sigprop.select import DRAW
 
 _MANY = 5_000  # points beyond which an SVG of paths is slower to open than a picture
 _ROOM = 1e3  # how far above the other networks a diverging loss is followed

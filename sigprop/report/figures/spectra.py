@@ -15,7 +15,7 @@ from sigprop.report.aggregate import over_seeds, wants_log
 from sigprop.report.canvas import Look, Sheet, legend, say_empty
 from sigprop.report.figures.base import NothingToDraw, Study, figure
 from sigprop.report.glossary import QUANTITIES
-from sigprop.report.select import at_first_step, at_last_step
+from sigprop.select import at_first_step, at_last_step
 
 _WEIGHTS = ("matrix", "conv")
 _MANY = 20_000  # points beyond which an SVG of paths is slower to open than a picture

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sigprop.report.canvas import Sheet
 from sigprop.report.figures.base import NothingToDraw, Study, figure
 from sigprop.report.figures.propagation import Panel, draw_panels
-from sigprop.report.select import at_first_step, at_last_step, weights_by_block
+from sigprop.select import at_first_step, at_last_step, weights_by_block
 
 
 @figure(

@@ -10,7 +10,7 @@ import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
 from sigprop.records import tidy
-from sigprop.report import select
+from sigprop import select
 
 NAN, INF = float("nan"), float("inf")
 
