@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
-from sigprop.records import tidy
 from sigprop import select
+from sigprop.records import tidy
 
 NAN, INF = float("nan"), float("inf")
 

@@ -154,3 +154,14 @@ def test_a_reading_has_one_row_a_channel_and_changes_nothing() -> None:
     assert reading.shape == (5, len(COLUMNS))
     assert torch.equal(x, before)
     assert isinstance(interpret(reading.numpy()), Signal)
+
+
+def test_the_definitions_on_a_tensor_counted_by_hand() -> None:
+    """One image of two channels: (0, 2) and (1, 1). Signal-propagation plots, Brock et al. 2021."""
+    x = torch.tensor([[[[0.0, 2.0]], [[1.0, 1.0]]]])
+    moments = measure_signal(x, 1).moments
+    assert moments.second_moment == (0 + 4 + 1 + 1) / 4
+    assert moments.channel_variance == (1 + 0) / 2  # biased; unbiased would be (2 + 0) / 2
+    assert moments.mean_shift == (1 + 1) / 2
+    assert measure_signal(x.permute(0, 2, 3, 1), -1).moments.channel_variance == 0.5
+    assert measure_signal(x.reshape(2, 2).T, 1).moments.mean_shift == 1.0
