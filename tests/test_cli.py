@@ -52,6 +52,30 @@ def test_compare_then_report(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert manifest["status"] == "complete"
 
 
+VERIFY = ["verify", "--depth", "3", "--width", "96", "--inputs", "32,16"]
+
+
+def test_verify_says_holds_or_violated_and_exits_with_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = run([*VERIFY, "rescale"], capsys)
+    assert code == 0
+    assert "HOLDS: the second moment is preserved" in " ".join(out.split())
+    code, out, _ = run([*VERIFY, "plain", "--seeds", "3"], capsys)
+    assert code == 1
+    assert "VIOLATED" in out
+    assert "likely cause:" in out
+    assert run([*VERIFY, "batchnorm", "--law", "predicted"], capsys)[0] == 0
+
+
+def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([*VERIFY, "plain", "--seeds", "3", "--json"], capsys)
+    result = json.loads(out)
+    assert code == 1
+    assert result["verdict"] == "violated"
+    assert [row["block"] for row in result["rows"]] == [0, 1, 2, -1]
+
+
 def test_a_factory_of_the_users_own(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +98,8 @@ BAD = {
     "option": (["measure", "plain", "-o", "activaton=relu"], "did you mean 'activation'?"),
     "option form": (["measure", "plain", "-o", "c"], "--option is name=value, not 'c'"),
     "inputs": (["measure", "plain", "--inputs", "8,x"], "--inputs is a shape such as 16,3,32,32"),
+    "law": (["verify", "plain", *SMALL, "--law", "preservd"], "did you mean 'preserved'"),
+    "one seed": (["verify", "plain", *SMALL], "an interval needs at least 2 seeds, got 1"),
     "data": (["measure", "plain", "--data", "digit"], "digits"),
     "steps": (
         ["compare", "plain", "--output", "x", "--steps", "0"],
@@ -108,7 +134,7 @@ def test_an_unwritable_output_is_said(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "cannot make the run directory" in err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("command", ["networks", "measure", "compare", "report"])
+@pytest.mark.parametrize("command", ["networks", "measure", "compare", "verify", "report"])
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run([command, "--help"], capsys)
     assert code == 0

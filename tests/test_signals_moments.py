@@ -46,7 +46,7 @@ def test_merging_any_split_gives_the_whole(x: np.ndarray, data: st.DataObject) -
 def test_second_moment_is_channel_variance_plus_mean_shift(x: np.ndarray) -> None:
     moments = Moments.of(x)
     assert moments.channel_variance + moments.mean_shift == pytest.approx(moments.second_moment)
-    assert moments.second_moment == pytest.approx(float((x**2).mean()), abs=1e-12)
+    assert moments.second_moment == pytest.approx(float((x**2).mean()), rel=1e-12, abs=1e-12)
 
 
 @settings(deadline=None)
