@@ -38,6 +38,11 @@ class Activity:
             np.maximum(self.highest, other.highest),
         )
 
+    def scaled(self, factor: float) -> Activity:
+        """Return the activity of the samples multiplied by a positive ``factor``."""
+        low, high = self.lowest * factor, self.highest * factor
+        return Activity(self.count, self.nonfinite, self.zeros, low, high)
+
     @property
     def zero_fraction(self) -> float:
         """Share of elements equal to 0."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.signals.precision import at_ease, full_precision, widened
+
 
 @dataclass(frozen=True)
 class Products:
@@ -39,15 +41,17 @@ def read_products(a: Tensor, b: Tensor) -> Tensor:
 
     Elements where either operand is non-finite are left out.
     """
-    with torch.autocast(a.device.type, enabled=False):
-        wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-        a, b = torch.broadcast_tensors(a.detach().to(wide), b.detach().to(wide))
-        finite = a.isfinite() & b.isfinite()
-        a, b = a.where(finite, 0), b.where(finite, 0)
-        tiny = torch.finfo(wide).tiny
-        size_a, size_b = a.abs().amax().clamp_min(tiny), b.abs().amax().clamp_min(tiny)
-        a, b = a / size_a, b / size_b
-        return torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum(), size_a, size_b])
+    with full_precision(a):
+        a, b = torch.broadcast_tensors(widened(a), widened(b))
+        size_a, size_b = torch.ones((), device=a.device), torch.ones((), device=a.device)
+        if not (at_ease(a.amin(), a.amax()) and at_ease(b.amin(), b.amax())):
+            finite = a.isfinite() & b.isfinite()
+            a, b = a.where(finite, 0), b.where(finite, 0)
+            tiny = torch.finfo(a.dtype).tiny
+            size_a, size_b = a.abs().amax().clamp_min(tiny), b.abs().amax().clamp_min(tiny)
+            a, b = a / size_a, b / size_b
+        norm = torch.linalg.vector_norm
+        return torch.stack([norm(a) ** 2, norm(b) ** 2, (a * b).sum(), size_a, size_b])
 
 
 def interpret_products(reading: npt.ArrayLike) -> Products:

@@ -70,6 +70,14 @@ class Moments:
             + 4 * delta * (a * other.m3 - b * self.m3),
         )
 
+    def scaled(self, factor: float) -> Moments:
+        """Return the moments of the samples multiplied by ``factor``."""
+        return Moments(
+            self.count,
+            self.mean * factor,
+            *(m * factor**p for p, m in ((2, self.m2), (3, self.m3), (4, self.m4))),
+        )
+
     def pooled(self) -> Moments:
         """Return the moments of all channels taken as one, shape (1,)."""
         n = np.maximum(self.count.sum(keepdims=True), 1.0)

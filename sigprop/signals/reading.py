@@ -18,6 +18,7 @@ from sigprop.errors import BadInput
 from sigprop.registry import Registry
 from sigprop.signals.activity import Activity
 from sigprop.signals.moments import Moments
+from sigprop.signals.precision import at_ease, full_precision, widened
 
 #: The columns of a reading, one row a channel.
 COLUMNS = (
@@ -33,7 +34,6 @@ COLUMNS = (
     "s3",
     "s4",
 )
-_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ class Signal:
 
     moments: Moments
     activity: Activity
+
+    def scaled(self, factor: float) -> Signal:
+        """Return the signal of the tensor multiplied by a positive ``factor``."""
+        if factor == 1:
+            return self
+        return Signal(self.moments.scaled(factor), self.activity.scaled(factor))
 
     def merge(self, other: Signal) -> Signal:
         """Return the signal over both sets of samples.
@@ -60,53 +66,75 @@ def readable(x: Tensor) -> bool:
     return x.is_floating_point() and x.layout == torch.strided and not x.is_meta and x.numel() > 0
 
 
-def channel_rows(x: Tensor, channel_dim: int) -> Tensor:
-    """Return ``x`` as (C, samples), float32 or wider; a scalar is one channel of one sample.
-
-    Raises:
-        BadInput: ``x`` has no such axis.
-    """
-    if x.ndim == 0:
-        x, channel_dim = x.reshape(1), 0
-    if not -x.ndim <= channel_dim < x.ndim:
-        raise BadInput(f"channel_dim {channel_dim} is outside a tensor of shape {tuple(x.shape)}")
-    x = x.detach().movedim(channel_dim, 0)
-    return x.reshape(x.shape[0], -1).to(torch.float32 if x.dtype in _HALF else x.dtype)
-
-
 def read(x: Tensor, channel_dim: int = 1) -> Tensor:
     """Return the sums from which every signal number follows, shape (C, len(COLUMNS)).
 
-    Values are divided by a power of two near the tensor's largest magnitude and shifted by the
-    channel's mean before they are raised to powers: nothing cancels when mean ≫ std, nothing
-    over- or underflows at 1e±30. Non-finite values are counted and left out. Nothing here waits
-    for the device.
+    Values are shifted by their channel's mean before they are raised to powers, and divided by a
+    power of two near the largest magnitude where that is far from 1: nothing cancels when
+    mean ≫ std, nothing over- or underflows at 1e±30. Non-finite values are counted and left out.
+    An accelerator is never waited for.
 
     Args:
-        x: a readable tensor, any shape.
+        x: a readable tensor, any shape; a scalar is one channel of one sample.
         channel_dim: which axis holds the channels.
 
     Raises:
         BadInput: ``x`` has no such axis.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        rows = channel_rows(x, channel_dim)
-        finite = rows.isfinite()
-        rows = rows.where(finite, 0)
-        samples = finite.sum(1).to(rows.dtype)
-        elements = torch.full_like(samples, rows.shape[1])
-        zeros = (rows == 0).sum(1).to(rows.dtype) - (elements - samples)
-        lowest, highest = rows.aminmax(dim=1)
-        peak = torch.maximum(-lowest, highest).amax().clamp_min(torch.finfo(rows.dtype).tiny)
-        # frexp gives peak = m·2^e with m in [0.5, 1); 2^(e-1) never overflows and divides exactly.
-        scale = torch.ldexp(torch.ones_like(peak), peak.frexp().exponent - 1)
-        rows = rows / scale
-        centre = rows.sum(1) / samples.clamp_min(1)
-        d = (rows - centre[:, None]).where(finite, 0)
-        square = d * d
-        sums = [d.sum(1), square.sum(1), (square * d).sum(1), (square * square).sum(1)]
-        columns = [elements, samples, zeros, lowest, highest, scale.expand_as(centre), centre]
-        return torch.stack([*columns, *sums], dim=1)
+    with full_precision(x):
+        values, others = _spread(x, channel_dim)
+        lowest, highest = values.amin(others), values.amax(others)
+        elements = torch.full_like(lowest, values.numel() // lowest.numel())
+        if at_ease(lowest, highest):
+            scale, samples, finite = torch.ones_like(lowest), elements, None
+        else:
+            finite = values.isfinite()
+            values = values.where(finite, 0)
+            samples = finite.to(values.dtype).sum(others)
+            lowest, highest = values.amin(others), values.amax(others)
+            scale = _power_of_two(lowest, highest).expand_as(lowest)
+            values = values / scale[0]
+        zeros = samples - values.sign().abs_().sum(others)
+        columns = [elements, samples, zeros, lowest, highest, scale]
+        return torch.stack([*columns, *_powers(values, others, samples, finite)], dim=1)
+
+
+def _spread(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Return ``x`` in float32 or wider, and the axes over which a channel spreads."""
+    shape = tuple(x.shape)
+    if x.ndim == 0:
+        x, channel_dim = x.reshape(1), 0
+    if not -x.ndim <= channel_dim < x.ndim:
+        raise BadInput(f"channel_dim {channel_dim} is outside a tensor of shape {shape}")
+    channel_dim %= x.ndim
+    x = x.unsqueeze(-1) if x.ndim == 1 else x
+    others = tuple(axis for axis in range(x.ndim) if axis != channel_dim)
+    return widened(x), others
+
+
+def _power_of_two(lowest: Tensor, highest: Tensor) -> Tensor:
+    """Return 2^(e-1), shape (1,), for a largest magnitude of m·2^e with m in [0.5, 1).
+
+    It never overflows, and dividing by it is exact.
+    """
+    peak = torch.maximum(-lowest, highest).amax(0, keepdim=True)
+    peak = peak.clamp_min(torch.finfo(peak.dtype).tiny)
+    return torch.ldexp(torch.ones_like(peak), peak.frexp().exponent - 1)
+
+
+def _powers(
+    values: Tensor, others: tuple[int, ...], samples: Tensor, finite: Tensor | None
+) -> list[Tensor]:
+    """Return the centre, about the mean, and the sums of the first four powers around it."""
+    count = samples.clamp_min(1)
+    centre = values.sum(others) / count
+    d = values - centre.reshape([1 if axis in others else -1 for axis in range(values.ndim)])
+    if finite is not None:
+        d = d.where(finite, 0)
+    square = d * d
+    s1, s2 = d.sum(others), square.sum(others)
+    s3 = d.mul_(square).sum(others)  # in place: both temporaries are ours, and memory is the cost
+    return [centre, s1, s2, s3, square.mul_(square).sum(others)]
 
 
 def interpret(reading: npt.ArrayLike) -> Signal:
