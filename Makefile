@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test lint types format clean
+.PHONY: help setup report claims test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 	rm -rf reports/first-light
 	$(BIN)/sigprop compare plain batchnorm rescale --depth 32 --width 64 --seeds 3 --steps 200 \
 		--output reports/first-light
+
+claims: $(READY)  ## Measure every claim of the literature that fits a CPU: reports/claims/
+	OMP_NUM_THREADS=1 $(BIN)/sigprop claims --jobs 2 --output reports/claims
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest

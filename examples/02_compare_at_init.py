@@ -25,7 +25,9 @@ records = concat(
     ]
 )
 
-forward = records.signals.query("port == 'out' and `pass` == 'forward' and name.str.count('[.]') == 1")
+forward = records.signals.query(
+    "port == 'out' and `pass` == 'forward' and name.str.count('[.]') == 1"
+)
 table = forward.pivot_table(index="block", columns="network", values="second_moment")
 print("second moment of every block's output, mean over 3 seeds")
 print(table.to_string(float_format="{:.3g}".format))

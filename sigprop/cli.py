@@ -26,9 +26,11 @@ from rich.table import Table
 
 from sigprop import networks as zoo
 from sigprop import training
+from sigprop.check import check as check_model
 from sigprop.compare import compare as compare_networks
 from sigprop.data import resolve
 from sigprop.errors import BadInput, SigpropError
+from sigprop.factories import factory, initialise
 from sigprop.measure import measure as measure_network
 from sigprop.records import Records, concat, load
 from sigprop.report import report as write_report
@@ -74,7 +76,7 @@ def networks() -> None:
     table = Table("network", "own options", "what it is", box=None, header_style="bold")
     for name in zoo.names():
         own = ", ".join(f"{key}={value}" for key, value in zoo.options(name).items())
-        about = (inspect.getdoc(zoo.NETWORKS[name]) or "").split("\n")[0]
+        about = (inspect.getdoc(zoo.NETWORKS[name]) or "").split("\n")[0].removeprefix("Return ")
         table.add_row(name, escape(own) or "-", escape(about))
     out.print(table)
 
@@ -211,6 +213,65 @@ def verify(
     return int(result.verdict == VIOLATED)
 
 
+@app.command(
+    epilog="Example: [b]sigprop check mypkg.models:make --inputs 4,3,32,32[/b]  |  "
+    "[b]sigprop check rescale --architecture resnet[/b]"
+)
+def check(
+    name: Annotated[str, typer.Argument(help="A name of the zoo, or [b]module:factory[/b].")],
+    depth: Depth = 4,
+    width: Width = 64,
+    architecture: Architecture = "mlp",
+    option: Options = [],
+    data: DataName = "digits",
+    inputs: InputShape = "",
+    batch: Batch = 16,
+    blocks: Blocks = "auto",
+) -> None:
+    """What a probe will see of a model, what not and why: its tree with the blocks chosen."""
+    batch_inputs, _, shape = _batch(data, inputs, batch)
+    options = _options(depth, width, architecture, option) | shape
+    model = initialise(factory(name, **options), seed=0)
+    out.print(escape(str(check_model(model, batch_inputs, blocks=blocks))), soft_wrap=True)
+
+
+@app.command(epilog="Example: [b]sigprop claims rescale-preserves law --output reports/claims[/b]")
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or tags; all if none.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the claims; run none.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for table, figures, JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as JSON.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    seed_base: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+) -> int:
+    """Measure what the papers claim; exit code 1 when a claim is violated."""
+    from sigprop import claims as book  # half a second of imports that no other command needs
+
+    picked = book.chosen(names or ())
+    if listing:
+        table = Table("claim", "row", "tags", "title", box=None, header_style="bold")
+        for one in picked:
+            table.add_row(one.name, one.row, " ".join(one.tags), escape(one.title))
+        out.print(table)
+        return 0
+    with Progress(*_BAR, TextColumn("{task.fields[news]}"), console=err) as bar:
+        task = bar.add_task("claims", total=len(picked), news="")
+
+        def show(name: str, done: int, of: int, outcome: book.Outcome | None) -> None:
+            news = name if outcome is None else f"{name}: {outcome.verdict}"
+            bar.update(task, completed=done, news=news)
+
+        ledger = book.run(names or (), show, seed_base, jobs=jobs)
+    if as_json:
+        out.print_json(json.dumps(ledger.as_dict()))
+    else:
+        _print_ledger(ledger.summary)
+        out.print(", ".join(f"{count} {verdict}" for verdict, count in ledger.counts.items()))
+    if output is not None:
+        err.print(f"saved to {ledger.save(output)}")
+    return int(ledger.verdict == VIOLATED)
+
+
 @app.command(epilog="Example: [b]sigprop report runs/a runs/b --output reports/a-and-b[/b]")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; those below them count too.")],
@@ -295,6 +356,21 @@ def _print_result(result: Result) -> None:
     if result.cause():
         out.print(f"likely cause: {escape(result.cause())}")
     out.print(f"[bold {colour}]{escape(result.headline())}[/bold {colour}]")
+
+
+def _print_ledger(summary: pd.DataFrame) -> None:
+    table = Table("claim", "row", "number", box=None, header_style="bold")
+    for column in ("predicted", "measured", "±"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for row in summary.to_dict("records"):
+        numbers = [row.get(key) for key in ("predicted", "measured", "error")]
+        shown = ["" if v is None or pd.isna(v) else f"{v:.5g}" for v in numbers]
+        what = row.get("what")
+        words = escape(what) if isinstance(what, str) else ""
+        number = str(row["number"]).removeprefix("row ")
+        table.add_row(str(row["claim"]), number, words, *shown, str(row["verdict"]))
+    out.print(table)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,20 @@ Recursion = Callable[[Design, Kernel], Prediction]
 #: Network of the zoo -> its recursion, given the design and the kernel of the first block's input.
 RECURSIONS: Registry[Recursion] = Registry("recursion")
 
+#: Options on which the recursions depend -> the values they cover, the default first.
+_COVERED: Mapping[str, tuple[object, ...]] = {
+    "architecture": ("mlp", "resnet"),
+    "order": ("norm-act-weight", "act-norm-weight"),
+    "stages": (1,),
+    "skip": (True,),
+    "block": ("basic",),
+    "groups": (1,),
+    "post": (False,),
+    "scaled": (True,),
+    "drop": (0.0,),
+    "stochastic_depth": (0.0,),
+}
+
 _FORWARD = ("second_moment", "channel_variance", "mean_shift")
 
 
@@ -38,13 +52,10 @@ def recursion_of(design: Design, start: Kernel) -> Prediction | None:
         [1.0, 2.0, 4.0, 8.0]
     """
     name = design.get("network")
-    images = design.get("architecture", "mlp") == "resnet"
-    if (
-        name not in RECURSIONS
-        or design.get("order") == "weight-norm-act"
-        or design.get("stages", 1) != 1
-        or (images and design.get("padding", "zeros") != "circular")
-    ):
+    images = design.get("architecture") == "resnet"
+    covered = all(design.get(option, values[0]) in values for option, values in _COVERED.items())
+    bordered = images and design.get("padding", "zeros") != "circular"
+    if name not in RECURSIONS or not covered or bordered:
         return None
     return RECURSIONS[str(name)](design, start)
 
@@ -130,3 +141,42 @@ def _rescale(design: Design, start: Kernel) -> Prediction:
     if design.get("bias", True):
         init = "centred_he" if design.get("gain") == "he" else "centred_preserving"
     return predict("rescale", **_shape(design), c=design.get("c"), init=init, start=start)
+
+
+@RECURSIONS.register("fixup")
+def _fixup(design: Design, start: Kernel) -> Prediction:
+    return predict("fixup", **_shape(design), start=start)
+
+
+@RECURSIONS.register("skipinit")
+def _skipinit(design: Design, start: Kernel) -> Prediction:
+    return predict("skipinit", **_shape(design), gain=design.get("gain", 0.0), start=start)
+
+
+@RECURSIONS.register("rezero")
+def _rezero(design: Design, start: Kernel) -> Prediction:
+    return predict("rezero", **_shape(design), start=start)
+
+
+@RECURSIONS.register("scaled-weightnorm")
+def _scaled_weightnorm(design: Design, start: Kernel) -> Prediction:
+    return predict("weightnorm", **_shape(design), power=design.get("power", 0.5), start=start)
+
+
+@RECURSIONS.register("unit-scaled")
+def _unit_scaled(design: Design, start: Kernel) -> Prediction:
+    own = {key: design.get(key, 1.0) for key in ("residual_mult", "attn_ratio")}
+    return predict("unit_scaled", **_shape(design), **own, start=start)
+
+
+@RECURSIONS.register("nf-resnet")
+def _nf_resnet(design: Design, start: Kernel) -> Prediction:
+    shape = _shape(design)
+    own = {"alpha": design.get("alpha", 0.2), "skip_gain": design.get("skip_gain", 1.0)}
+    return predict("nf", **{**shape, "depth": [shape["depth"]]}, **own, start=start)
+
+
+@RECURSIONS.register("layernorm")
+def _layernorm(design: Design, start: Kernel) -> Prediction:
+    order = design.get("order", "norm-act-weight")
+    return predict("layernorm", **_shape(design), order=order, start=start)

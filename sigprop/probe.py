@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -10,12 +11,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from sigprop.capture import Blocks, ChannelDim, Metric, ParameterReadings, Recorder, install, select
+from sigprop.capture import (
+    Blocks,
+    ChannelDim,
+    Metric,
+    ParameterReadings,
+    Recorder,
+    Scope,
+    install,
+    select,
+)
+from sigprop.capture.arrivals import Arrivals
 from sigprop.capture.naming import bare, modules, parameters
+from sigprop.capture.parameters import whole
 from sigprop.capture.rows import Collector
-from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.capture.surroundings import compiled
+from sigprop.errors import BadInput, ProbeWarning, UnknownName, suggestion
 from sigprop.records import SCHEMA, Records, provenance, tidy
 from sigprop.signals import QUANTITIES, singular_values
 from sigprop.signals.reading import Quantity
@@ -41,6 +55,7 @@ def attach(
     window: int | None = None,
     channel_dim: ChannelDim = None,
     strict: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Probe:
     """Attach a probe to a model; the model computes exactly what it computed before.
 
@@ -64,6 +79,8 @@ def attach(
             None for all since attaching.
         channel_dim: the channel axis everywhere or by module name, where the inferred one is wrong.
         strict: raise the probe's own errors instead of switching it off with a warning.
+        scaler: of a loss that is scaled for half precision; recorded gradients are divided by its
+            scale. Your own metrics see the gradient as it is.
 
     Raises:
         UnknownName: a glob matches no module, or a metric has no such name.
@@ -88,6 +105,7 @@ def attach(
         "window": window,
         "channel_dim": channel_dim,
         "strict": strict,
+        "scaler": scaler,
     }
     known = _PROBES.get(model) if isinstance(model, nn.Module) else None
     if known is not None:
@@ -107,6 +125,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         _check(model, options)
+        _warn_of_compiled(model)
         self._model = weakref.ref(model)
         self._options = options
         self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
@@ -124,8 +143,10 @@ class Probe:
         }
         self._rows: Rows = {table: [] for table in SCHEMA}
         self._forwarded = False
+        self._told_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
         self.step_index: int = options["step"]
+        self._arrivals: Arrivals | None = None
         self._handles = self._install(model, targets)
         self._schedule()
 
@@ -174,9 +195,14 @@ class Probe:
     def record_spectra(self) -> None:
         """Record the singular values of every weight with two axes or more, as they are now."""
         for name, parameter in parameters(self._living_model()):
-            if parameter.ndim < 2 or not parameter.is_floating_point() or parameter.is_meta:
+            if (
+                is_lazy(parameter)
+                or parameter.ndim < 2
+                or not parameter.is_floating_point()
+                or parameter.is_meta
+            ):
                 continue
-            for index, value in enumerate(singular_values(parameter).tolist()):
+            for index, value in enumerate(singular_values(whole(parameter.detach())).tolist()):
                 self._rows["spectra"].append(
                     {
                         **self._where(),
@@ -212,7 +238,19 @@ class Probe:
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self._recorder.on:
+            self._tell_of_silence()
             self._recorder.guarded(self._read_parameters, optimizer)
+
+    def _tell_of_silence(self) -> None:
+        if self._told_of_silence or not self._recorder.idle or self._recorder.total_calls:
+            return
+        self._told_of_silence = True
+        warnings.warn(
+            "a recorded step ends and no forward of the probed model was seen: it runs as compiled "
+            f"code, or another object is trained. {_UNCOMPILE}",
+            ProbeWarning,
+            stacklevel=2,
+        )
 
     def _after_update(self, *_: object) -> None:
         if self._recorder.on:
@@ -226,6 +264,14 @@ class Probe:
             rate = float(rates.get(id(parameter), math.nan))
             self._readings.read(name, parameter, rate, self._unit_dims.get(name, 0))
         self._readings.remember(named)
+        # A fused optimizer unscales inside its step.
+        inside = getattr(optimizer, "grad_scale", None)
+        self._collector.gradient_scale = 1.0 if inside is None else float(inside)
+
+    def _read_late(self) -> None:
+        """Read gradients whose arrival could not be watched, at the end of a step."""
+        for name, parameter in self._arrivals.late() if self._arrivals else ():
+            self._gradient_arrived(name, parameter)
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
         if self._recorder.on:
@@ -242,8 +288,17 @@ class Probe:
 
     def _collect(self, rows: Rows, provisional: bool = False) -> None:
         where = self._where()
+        self._unscale()
+        self._read_late()
         for table, step_rows in self._collector.collect(provisional).items():
             rows[table].extend({**where, **row} for row in step_rows)
+
+    def _unscale(self) -> None:
+        scaler: torch.amp.GradScaler | None = self._options["scaler"]
+        if scaler is not None and scaler.is_enabled():
+            self._collector.loss_scale = scaler.get_scale()
+            if self._optimizer is None:
+                self._collector.gradient_scale = self._collector.loss_scale
 
     def _coverage(self) -> list[dict[str, Any]]:
         model = self._model()
@@ -255,20 +310,18 @@ class Probe:
     # --- on and off -----------------------------------------------------------------------
 
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> list[RemovableHandle]:
-        handles = install(
-            model, targets, self._recorder, self._forward_begins, self._options["channel_dim"]
+        blocks, axis = self._options["blocks"], self._options["channel_dim"]
+        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
+        scope = Scope(blocks == "auto", everywhere, blocks == "leaves")
+        handles, self._session = install(
+            model, targets, self._recorder, self._forward_begins, axis, scope
         )
         if self._optimizer is not None:
             handles.append(self._optimizer.register_step_pre_hook(self._before_update))
             handles.append(self._optimizer.register_step_post_hook(self._after_update))
             return handles
-        arrived = weakref.WeakMethod(self._gradient_arrived)
-        for name, parameter in parameters(model):
-            if parameter.requires_grad:
-                handles.append(
-                    parameter.register_post_accumulate_grad_hook(_Arrival(name, arrived))
-                )
-        return handles
+        self._arrivals = Arrivals(model, self._gradient_arrived)
+        return handles + self._arrivals.handles
 
     def require_same(self, options: Mapping[str, Any]) -> None:
         """Check that a second `attach` asks for what this probe does.
@@ -294,9 +347,12 @@ class Probe:
         self._readings.clear()
         self._recorder.on = False
         self._recorder.end_step()
+        if self._arrivals is not None:
+            self._arrivals.clear()
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._session.stop()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
 
@@ -322,21 +378,11 @@ class Probe:
         return model
 
 
-class _Arrival:
-    """Hook on a parameter: its gradient is complete for this backward pass."""
-
-    def __init__(self, name: str, tell: weakref.WeakMethod[Callable[..., None]]) -> None:
-        self._name, self._tell = name, tell
-
-    def __call__(self, parameter: torch.Tensor) -> None:
-        tell = self._tell()
-        if tell is not None:
-            tell(self._name, parameter)
-
-
 def _check(model: object, options: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
         raise BadInput(f"a probe is attached to an nn.Module, not to {type(model).__name__}")
+    if isinstance(bare(model), torch.jit.ScriptModule):
+        raise BadInput("a ScriptModule cannot be hooked; probe the Python model it came from")
     if next(model.parameters(), None) is None:
         raise BadInput(f"{type(model).__name__} has no parameters: there is nothing to diagnose")
     every, window, optimizer = (options[name] for name in ("every", "window", "optimizer"))
@@ -348,10 +394,19 @@ def _check(model: object, options: Mapping[str, Any]) -> None:
         )
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise BadInput(f"optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise BadInput("a ScriptModule cannot be hooked; probe the Python model it came from")
     if bare(model) in _PROBES and bare(model) is not model:
         raise BadInput("the model inside this wrapper carries a probe already; detach it first")
+
+
+_UNCOMPILE = (
+    "Nothing can be read inside compiled code: run the steps to record in `with "
+    "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
+)
+
+
+def _warn_of_compiled(model: nn.Module) -> None:
+    if any(compiled(module) for module in model.modules()):
+        warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)
 
 
 def _records(rows: Rows) -> Records:

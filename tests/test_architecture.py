@@ -25,12 +25,13 @@ LAYERS = (
     ("calling", "factories", "batching"),
     ("data",),
     ("training",),
-    ("measure", "compare"),
+    ("measure", "compare", "check"),
     ("select",),
     ("predictions",),
     ("verification",),
     ("verify",),
     ("report",),
+    ("claims",),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}

@@ -68,6 +68,27 @@ def test_verify_says_holds_or_violated_and_exits_with_it(
     assert run([*VERIFY, "batchnorm", "--law", "predicted"], capsys)[0] == 0
 
 
+def test_check_draws_the_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["check", "rescale", "--depth", "2", "--width", "8"], capsys)
+    assert code == 0
+    assert "blocks" in out
+    assert "BiasBefore" in out
+
+
+def test_claims_are_listed_run_and_saved(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, _ = run(["claims", "--list"], capsys)
+    assert code == 0
+    assert "rescale-algebra" in out
+    code, out, _ = run(["claims", "rescale-algebra", "--output", str(tmp_path)], capsys)
+    assert code == 0
+    assert "1 holds" in out
+    assert (tmp_path / "claims.json").exists()
+    code, out, _ = run(["claims", "rescale-algebra", "--json"], capsys)
+    assert json.loads(out)
+
+
 def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run([*VERIFY, "plain", "--seeds", "3", "--json"], capsys)
     result = json.loads(out)
@@ -99,6 +120,7 @@ BAD = {
     "option form": (["measure", "plain", "-o", "c"], "--option is name=value, not 'c'"),
     "inputs": (["measure", "plain", "--inputs", "8,x"], "--inputs is a shape such as 16,3,32,32"),
     "law": (["verify", "plain", *SMALL, "--law", "preservd"], "did you mean 'preserved'"),
+    "claim": (["claims", "rescale-algebr"], "did you mean 'rescale-algebra'?"),
     "one seed": (["verify", "plain", *SMALL], "an interval needs at least 2 seeds, got 1"),
     "data": (["measure", "plain", "--data", "digit"], "digits"),
     "steps": (
@@ -134,7 +156,9 @@ def test_an_unwritable_output_is_said(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "cannot make the run directory" in err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("command", ["networks", "measure", "compare", "verify", "report"])
+@pytest.mark.parametrize(
+    "command", ["networks", "measure", "compare", "verify", "check", "claims", "report"]
+)
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run([command, "--help"], capsys)
     assert code == 0

@@ -36,6 +36,7 @@ CASES = {
     "skipinit": [{}, {"gain": 0.3}],
     "rezero": [{}, {"gain": 0.1, "layers": 1}],
     "weightnorm": [{"power": p} for p in (0.0, 0.5, 1.0)],
+    "unit_scaled": [{}, {"residual_mult": 2.0, "attn_ratio": 0.5, "layers": 1}],
     "mlp": [{}, {"centring": "batch"}, {"norm": "batchnorm"}, {"norm": "layernorm"}],
 }
 EVERY = [(name, options) for name, many in CASES.items() for options in many]
@@ -80,7 +81,9 @@ def test_shapes_and_missing_values(name, options):
 
 
 # those whose coefficients do not depend on the depth
-PREFIXES = [pair for pair in EVERY if pair[0] not in ("rescale", "weightnorm", "fixup")]
+PREFIXES = [
+    pair for pair in EVERY if pair[0] not in ("rescale", "weightnorm", "fixup", "unit_scaled")
+]
 
 
 @pytest.mark.parametrize(("name", "options"), PREFIXES)

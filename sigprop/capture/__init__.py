@@ -1,7 +1,8 @@
 """Where numbers are read: block selection, hooks, and the recorder that fetches them."""
 
 from sigprop.capture.blocks import Blocks, select
-from sigprop.capture.hooks import ChannelDim, install
+from sigprop.capture.channels import ChannelDim
+from sigprop.capture.install import Scope, Session, install
 from sigprop.capture.parameters import ParameterReadings
 from sigprop.capture.recorder import Metric, Recorder
 
@@ -11,6 +12,8 @@ __all__ = [
     "Metric",
     "ParameterReadings",
     "Recorder",
+    "Scope",
+    "Session",
     "install",
     "select",
 ]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
+import torch
 from torch import nn
 
-from sigprop.capture.naming import modules
+from sigprop.capture.naming import ROOT, aliases, modules
 from sigprop.capture.recorder import Recorder
+from sigprop.capture.surroundings import compiled
+
+SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made from"
+BYPASSED = "not callable: nn.MultiheadAttention uses its weight directly"
+DIRECT = "never called as a module, yet its weights have gradients: its forward is bypassed"
+FUSED = "not called: PyTorch ran the whole encoder layer as one fused function"
+COMPILED = "compiled: hooks see nothing inside; use torch.compiler.set_stance('force_eager')"
 
 
 def coverage(
@@ -17,7 +25,7 @@ def coverage(
     forward: Container[str],
     backward: Container[str],
 ) -> list[dict[str, object]]:
-    """Return one row per module, in the model's own order.
+    """Return one row per module, in the model's own order, and one per function and alias.
 
     Args:
         model: the probed model.
@@ -26,39 +34,82 @@ def coverage(
         forward: names of the modules with at least one activation recorded.
         backward: names of the modules with at least one gradient recorded.
     """
-    rows = []
-    for name, module in modules(model):
-        calls = recorder.total_calls[name]
-        reason = _reason(name in targets, calls, name in forward, _forwardless(module))
-        if recorder.broken and name in targets:
-            reason = f"the probe failed and is off: {recorder.broken}"
-        rows.append(
-            {
-                "name": name,
-                "type": type(module).__name__,
-                "recorded": name in forward,
-                "calls": calls,
-                "gradient": _gradient(name, name in targets, recorder, forward, backward),
-                "reason": reason,
-            }
-        )
-    return rows
+    everything = dict(modules(model))
+    called: dict[str, list[str]] = {}
+    for function, place in recorder.functions.items():
+        called.setdefault(place, []).append(function)
+
+    def row(name: str, kind: str, reason: str) -> dict[str, object]:
+        return {
+            "name": name,
+            "type": kind,
+            "recorded": name in forward,
+            "calls": recorder.total_calls[name],
+            "gradient": _gradient(name, name in targets, recorder, forward, backward),
+            "reason": reason,
+        }
+
+    def rows() -> Iterator[dict[str, object]]:
+        for name, module in everything.items():
+            reason = _reason(name, everything, targets, recorder, forward)
+            if not recorder.total_calls[name] and compiled(model):
+                reason = COMPILED
+            yield row(name, type(module).__name__, reason)
+            for function in called.get(name, ()):
+                yield row(function, "function", "")
+        for name, known, module in aliases(model):
+            yield row(name, type(module).__name__, f"another name of {known!r}, recorded there")
+
+    return list(rows())
 
 
-def _forwardless(module: nn.Module) -> bool:
-    return type(module).forward is nn.Module.forward
-
-
-def _reason(target: bool, calls: int, recorded: bool, forwardless: bool) -> str:
-    if recorded:
+def _reason(
+    name: str,
+    everything: dict[str, nn.Module],
+    targets: Container[str],
+    recorder: Recorder,
+    forward: Container[str],
+) -> str:
+    module = everything[name]
+    if recorder.broken and name in targets:
+        return f"the probe failed and is off: {recorder.broken}"
+    if name in forward:
         return ""
-    if forwardless:
+    if isinstance(module, torch.jit.ScriptModule):
+        return SCRIPTED
+    if type(module).forward is nn.Module.forward:
         return "a container without a forward of its own"
-    if not calls:
-        return "never called in a recorded step (or its forward was called directly)"
-    if not target:
+    if not recorder.total_calls[name]:
+        return _why_not_called(name, module, everything, recorder)
+    if name not in targets:
         return "not selected by blocks"
     return "returned no non-empty real floating-point tensor"
+
+
+def _why_not_called(
+    name: str, module: nn.Module, everything: dict[str, nn.Module], recorder: Recorder
+) -> str:
+    above = [everything[n] for n in _ancestors(name) if n in everything]
+    if above and isinstance(above[0], nn.MultiheadAttention):
+        return BYPASSED
+    if any(compiled(m) for m in (module, *above)):
+        return COMPILED
+    transformed = [p for p in recorder.passed_by if p.startswith(f"{name}: ")]
+    if transformed:
+        return f"called only {transformed[0].removeprefix(f'{name}: ')}, where nothing can be read"
+    for ancestor in above:
+        if isinstance(ancestor, nn.TransformerEncoderLayer) and not ancestor.training:
+            return FUSED
+    if any(p.grad is not None for p in module.parameters(recurse=False)):
+        return DIRECT
+    return "never called in a recorded step (or its forward was called directly)"
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """Yield the names of the modules around ``name``, the nearest first."""
+    while name and name != ROOT:
+        name = name.rpartition(".")[0]
+        yield name or ROOT
 
 
 def _gradient(
@@ -72,8 +123,8 @@ def _gradient(
         return "recorded"
     if name not in forward:
         return ""
-    if not target:
-        return "not asked: a rectifier inside a block is read for its dead units"
     if name in recorder.without_gradient:
         return "none by design: nothing before it requires a gradient"
+    if not target:
+        return "not asked: a rectifier inside a block is read for its dead units"
     return "none seen"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -13,20 +14,30 @@ def tensors(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield ``(path, tensor)`` for every tensor in a nest of tuples, lists, dicts and dataclasses.
 
     The path is ``""`` for a bare tensor, else ``"[1][0]"`` or ``"[logits]"``. Iterators and
-    generators are left alone: to look would be to consume.
+    generators are left alone: to look would be to consume. A nested tensor gives its values, its
+    ragged axes flattened into the first.
 
     Example:
-        >>> import torch
         >>> [path for path, _ in tensors((torch.ones(1), {"h": [torch.ones(2)]}))]
         ['[0]', '[1][h][0]']
     """
     if isinstance(value, Tensor):
-        yield path, value
+        yield path, _values(value) if value.is_nested else value
     elif isinstance(value, PackedSequence):
         yield path, value.data
     else:
         for key, part in _parts(value):
             yield from tensors(part, f"{path}[{key}]")
+
+
+def _values(nested: Tensor) -> Tensor:
+    values = nested.values()
+    if nested.layout is not torch.strided or not values.numel():
+        return values
+    try:
+        return values.reshape(-1, nested.size(-1))
+    except RuntimeError:  # the last axis is ragged too
+        return values
 
 
 def _parts(value: object) -> Iterator[tuple[object, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -16,10 +17,16 @@ _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """Return the model inside data-parallel wrappers."""
-    while isinstance(model, DataParallel | DistributedDataParallel):
-        model = model.module
-    return model
+    """Return the model inside the wrappers of data parallelism and of `torch.compile`."""
+    while True:
+        inner: Any = None
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            inner = model.module
+        elif type(model).__name__ == "OptimizedModule":  # its class is not imported for this
+            inner = model._orig_mod
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def clean(name: str) -> str:
@@ -48,6 +55,15 @@ def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if name not in seen:  # the wrapper comes first; it is what gets called
             seen.add(name)
             yield name, module
+
+
+def aliases(model: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yield ``(clean name, name in `modules`, module)`` for every second name of a module."""
+    first = {id(module): name for name, module in modules(model)}
+    for raw, module in bare(model).named_modules(remove_duplicate=False):
+        name, known = clean(raw), first.get(id(module))
+        if known is not None and name != known and "parametrizations" not in name:
+            yield name, known, module
 
 
 def parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -66,7 +66,7 @@ class ParameterReadings:
     def remember(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Keep copies of the parameters until `compare`; the price of one step's update."""
         self._before = {
-            name: parameter.detach().clone()
+            name: whole(parameter.detach()).clone()
             for name, parameter in parameters
             if name in self._norms and parameter.grad is not None
         }
@@ -76,14 +76,21 @@ class ParameterReadings:
         for name, parameter in parameters:
             if name in self._before:
                 before = self._before.pop(name)
-                moved = ratios.norm(parameter.detach() - before)
-                turned = ratios.angle(before, parameter)
+                after = whole(parameter.detach())
+                moved, turned = ratios.norm(after - before), ratios.angle(before, after)
                 self._updates[name] = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
         self._before.clear()
 
-    def numbers(self) -> dict[str, ParameterNumbers]:
-        """Fetch everything read so far and return it by parameter name."""
+    def numbers(self, gradient_scale: float = 1.0) -> dict[str, ParameterNumbers]:
+        """Fetch everything read so far and return it by parameter name.
+
+        Args:
+            gradient_scale: what the gradients that were read are multiples of.
+        """
         norms, updates = _fetch(self._norms), _fetch(self._updates)
+        for values in norms.values():
+            values[2] /= gradient_scale
+            values[4] /= gradient_scale
         return {name: self._numbers(name, norms[name], updates.get(name)) for name in norms}
 
     def clear(self) -> None:
@@ -119,17 +126,28 @@ def _normable(parameter: nn.Parameter) -> bool:
 
 def _norms(parameter: nn.Parameter, unit_dim: int) -> Tensor:
     """Return norm pairs of weight, gradient and worst unit, shape (6,), NaN without gradient."""
-    weight, grad = parameter.detach(), parameter.grad
-    whole = ratios.norm(weight)
+    weight, grad = whole(parameter.detach()), parameter.grad
+    norm = ratios.norm(weight)
     if grad is None:
-        return torch.cat([whole, whole.new_full((4,), math.nan)])
+        return torch.cat([norm, norm.new_full((4,), math.nan)])
+    grad = whole(grad)
     if grad.is_sparse:  # only the touched rows have a gradient; uncoalesced values would not add
         grad = grad.coalesce()
         weight, grad = weight[grad.indices()[0]], grad.values()
         if grad.numel() == 0:
-            return torch.cat([whole, whole.new_zeros(4)])
+            return torch.cat([norm, norm.new_zeros(4)])
     unit = ratios.unit_ratio_max(weight, grad, unit_dim)
-    return torch.cat([whole, ratios.norm(grad).to(whole.dtype), unit.to(whole.dtype)])
+    return torch.cat([norm, ratios.norm(grad).to(norm.dtype), unit.to(norm.dtype)])
+
+
+def whole(x: Tensor) -> Tensor:
+    """Return a tensor that FSDP or tensor parallelism has spread over ranks, put together.
+
+    A collective: every rank reads the same parameters in the same order. The norm of a DTensor
+    taken as it is would be that of the local shard, silently.
+    """
+    gather = getattr(x, "full_tensor", None)
+    return x if gather is None else gather()
 
 
 def _fetch(sums: dict[str, Tensor]) -> dict[str, list[float]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -14,9 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.capture.passing import Passing
+from sigprop.capture.surroundings import ordinary, transforming
 from sigprop.errors import ProbeWarning
 from sigprop.signals.correlation import Products, interpret_products, read_products
 from sigprop.signals.reading import Signal, interpret, read, readable
+
+#: Where a failure of the probe itself is told.
+REPORTS = "https://github.com/sigprop/sigprop/issues"
 
 Metric = Callable[[Tensor], Tensor]
 
@@ -111,6 +119,11 @@ def _switched_off(x: Tensor) -> Tensor:
     return torch.full((), float("nan"), device=x.device)
 
 
+def _place(address: Address) -> tuple[str, str]:
+    """Return what all calls at an address share: the name without call numbers, and the port."""
+    return re.sub(r"#\d+", "", address.name), address.port
+
+
 class GradientTap:
     """Hook on one tensor's gradient; holds addresses, never the tensor or the recorder."""
 
@@ -123,7 +136,9 @@ class GradientTap:
     def __call__(self, grad: Tensor) -> None:
         """Read the gradient, if its step is still the current one."""
         recorder = self._recorder()
-        if recorder is not None and recorder.on and recorder.step == self._step:
+        if recorder is None or not recorder.on or recorder.step != self._step:
+            return
+        if transforming() is None and ordinary(grad):
             recorder.guarded(recorder.read_signal, grad, self._channel_dim, self.addresses)
 
 
@@ -142,11 +157,12 @@ class Recorder:
         self.broken = ""
         self.step = 0
         self.mode = "train"
-        self.calls: Counter[str] = Counter()
+        self.now = Passing()
         self.total_calls: Counter[str] = Counter()
         self.order: dict[str, int] = {}
         self.without_gradient: set[str] = set()
-        self.maker: tuple[int, int] | None = None
+        self.passed_by: set[str] = set()
+        self.functions: dict[str, str] = {}
         self.rectified: Memo[bool] = Memo()
         self.signals: dict[Address, Signal] = {}
         self.products: dict[Address, Products] = {}
@@ -157,14 +173,20 @@ class Recorder:
         self._forward: Memo[list[Address]] = Memo()
         self._backward: Memo[GradientTap] = Memo()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._awaiting: dict[tuple[str, str], list[Address]] = {}
 
     # --- a forward pass -------------------------------------------------------------------
 
     def begin_forward(self, training: bool) -> None:
         """Start a forward pass of the whole model: calls count from 0 again."""
         self.mode = "train" if training else "eval"
-        self.calls.clear()
+        self.now.begin()
         self._forget_tensors()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has been read in this step."""
+        return not (self._waiting or self.signals)
 
     def block_of(self, target: str) -> int:
         """Return a target's depth: its place in the order of first calls."""
@@ -194,7 +216,28 @@ class Recorder:
         if not x.requires_grad:
             if torch.is_grad_enabled():
                 self.without_gradient.add(address.target)
+            else:
+                self._await_recompute(address)
             return
+        self._tap(x, address)
+
+    def _await_recompute(self, address: Address) -> None:
+        waiting = self._awaiting.setdefault(_place(address), [])
+        if address not in waiting:
+            waiting.append(address)
+
+    def recompute(self, x: Tensor, address: Address) -> None:
+        """Watch the gradient of a tensor that reentrant checkpointing makes a second time.
+
+        Its first time was without gradients. A module called more than once is recomputed in
+        reverse order, the last call first.
+        """
+        waiting = self._awaiting.get(_place(address))
+        if waiting and x.requires_grad and torch.is_grad_enabled():
+            waiting.insert(0, waiting.pop())
+            self._tap(x, waiting[0])
+
+    def _tap(self, x: Tensor, address: Address) -> None:
         tap = self._backward.get(x, address.channel_dim)
         if tap is None:
             tap = GradientTap(self, address.channel_dim)
@@ -262,7 +305,8 @@ class Recorder:
         self.settle()
         for merged in (self.signals, self.products, self.averages, self.rectified_addresses):
             merged.clear()
-        self.calls.clear()
+        self.now.begin()
+        self._awaiting.clear()
         self.step += 1
         self.remove_handles()
 
@@ -277,7 +321,6 @@ class Recorder:
         self._forward.clear()
         self._backward.clear()
         self.rectified.clear()
-        self.maker = None
 
     # --- failures -------------------------------------------------------------------------
 
@@ -294,8 +337,16 @@ class Recorder:
                 raise
             self.on, self.broken = False, f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"the probe failed and is now off; training goes on ({self.broken}). "
-                "Attach with strict=True to see where, and please report it.",
+                f"the probe failed and is now off; training goes on ({self.broken}, "
+                f"{_whereabouts(error)}). Attach with strict=True to see the whole traceback, and "
+                f"please report it: {REPORTS}",
                 ProbeWarning,
                 stacklevel=2,
             )
+
+
+def _whereabouts(error: BaseException) -> str:
+    """Return the line of our own code that the error passed through last."""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "sigprop" in f.filename]
+    last = ours[-1] if ours else traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {last.name}, {Path(last.filename).name}:{last.lineno}"

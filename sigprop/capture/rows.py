@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +13,14 @@ from torch import nn
 from sigprop.capture.blocks import owner
 from sigprop.capture.coverage import coverage
 from sigprop.capture.parameters import ParameterReadings
-from sigprop.capture.recorder import Address, Recorder
+from sigprop.capture.recorder import REPORTS, Address, Recorder
+from sigprop.errors import ProbeWarning
 from sigprop.signals.activity import DeadUnits
 from sigprop.signals.reading import Quantity, Signal
+
+
+def _nan(_: Signal) -> float:
+    return math.nan
 
 
 class Collector:
@@ -25,6 +32,11 @@ class Collector:
         targets: names of the modules chosen as blocks.
         quantities: the numbers to compute from each signal, by column.
         window: recorded steps over which a unit must be off to be dead; None for all.
+
+    Attributes:
+        loss_scale: what the loss was multiplied by (`torch.amp.GradScaler`); activations'
+            gradients are divided by it.
+        gradient_scale: what the parameters' gradients were still multiplied by when read.
     """
 
     def __init__(
@@ -37,7 +49,8 @@ class Collector:
     ) -> None:
         self._recorder, self._readings = recorder, readings
         self._targets = frozenset(targets)
-        self._quantities = quantities
+        self._quantities = dict(quantities)
+        self.loss_scale = self.gradient_scale = 1.0
         self._window = window
         self._dead: dict[Address, DeadUnits] = {}
         self._seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
@@ -76,7 +89,9 @@ class Collector:
             "channels": address.channels,
             "nonfinite": int(signal.activity.nonfinite.sum()),
         }
-        row |= {name: quantity(signal) for name, quantity in self._quantities.items()}
+        if address.direction == "backward":
+            signal = signal.scaled(1 / self.loss_scale)
+        row |= {name: self._number(name, signal) for name in self._quantities}
         if address in recorder.rectified_addresses:
             watch = dead.setdefault(address, DeadUnits(self._window))
             row["dead_fraction"] = watch.update(signal.activity.alive)
@@ -87,7 +102,22 @@ class Collector:
             row |= dict(zip(recorder.metrics, own, strict=True))
         return row
 
+    def _number(self, name: str, signal: Signal) -> float:
+        try:
+            return self._quantities[name](signal)
+        except Exception as error:
+            if self._recorder.strict:
+                raise
+            self._quantities[name] = _nan
+            warnings.warn(
+                f"the number {name!r} failed and is now off ({type(error).__name__}: {error}); "
+                f"please report it: {REPORTS}",
+                ProbeWarning,
+                stacklevel=2,
+            )
+            return math.nan
+
     def _parameters(self) -> Iterator[dict[str, Any]]:
-        for name, numbers in self._readings.numbers().items():
+        for name, numbers in self._readings.numbers(self.gradient_scale).items():
             block = self._recorder.order.get(owner(name, self._targets) or "", -1)
             yield {"name": name, "block": block, **vars(numbers)}

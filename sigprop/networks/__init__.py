@@ -1,34 +1,93 @@
-"""Residual networks to look at, by name: plain nn.Modules one could paste into a project.
+"""The zoo: networks to look at, by name. Plain nn.Modules one could paste into a project.
 
-Nothing here measures anything. `register` adds a network of one's own.
+Nothing here measures anything. `register` adds a network of one's own; `rescale_` and its siblings
+change a model of one's own.
 """
 
-from sigprop.networks import batchnorm, plain, rescale
+# isort: off
+# in the order in which they are listed
+from sigprop.networks import plain, normalised, rescale
+from sigprop.networks import fixup, weightnorm, nf_networks, deepnorm, width_transfer, vgg, lstm
+
+# isort: on
+from sigprop.networks.agc import AGC, clip_adaptively, unit_norms
 from sigprop.networks.catalogue import NETWORKS, build, names, options, register
+from sigprop.networks.deepnorm import deepnorm_constants
 from sigprop.networks.design import Design
-from sigprop.networks.gains import centred_gain, he_gain
-from sigprop.networks.layers import Add, BiasBefore, Multiplier, Scale
+from sigprop.networks.first_batch import Affine, BiasBefore, FromFirstBatches
+from sigprop.networks.gains import centred_gain, he_gain, jacobian_gain, official_gamma
+from sigprop.networks.layers import (
+    Add,
+    Multiplier,
+    ScalarBias,
+    Scale,
+    SqueezeExcite,
+    Standardise,
+    StochasticDepth,
+)
+from sigprop.networks.lsuv import lsuv_
+from sigprop.networks.network import Network
+from sigprop.networks.nf import expected_stds
+from sigprop.networks.norms import MeanOnlyBatchNorm
+from sigprop.networks.places import Change
+from sigprop.networks.recipe import Recipe
 from sigprop.networks.rescale import coefficients
-from sigprop.networks.residual import Recipe, ResidualBlock, ResidualNet
+from sigprop.networks.residual import ChainBlock, ResidualBlock, ResidualNet
+from sigprop.networks.surgery import RescaledAdd, centre_, rescale_, standardise_
+from sigprop.networks.weights import Standardised, UnitRows
+from sigprop.networks.width_transfer import mup_groups, unit_scaled_taus
 
 __all__ = [
+    "AGC",
     "NETWORKS",
     "Add",
+    "Affine",
     "BiasBefore",
+    "ChainBlock",
+    "Change",
     "Design",
+    "FromFirstBatches",
+    "MeanOnlyBatchNorm",
     "Multiplier",
+    "Network",
     "Recipe",
+    "RescaledAdd",
     "ResidualBlock",
     "ResidualNet",
+    "ScalarBias",
     "Scale",
-    "batchnorm",
+    "SqueezeExcite",
+    "Standardise",
+    "Standardised",
+    "StochasticDepth",
+    "UnitRows",
     "build",
+    "centre_",
     "centred_gain",
+    "clip_adaptively",
     "coefficients",
+    "deepnorm",
+    "deepnorm_constants",
+    "expected_stds",
+    "fixup",
     "he_gain",
+    "jacobian_gain",
+    "lstm",
+    "lsuv_",
+    "mup_groups",
     "names",
+    "nf_networks",
+    "normalised",
+    "official_gamma",
     "options",
     "plain",
     "register",
     "rescale",
+    "rescale_",
+    "standardise_",
+    "unit_norms",
+    "unit_scaled_taus",
+    "vgg",
+    "weightnorm",
+    "width_transfer",
 ]

@@ -70,6 +70,11 @@ def build(
     activation: str = "relu",
     stages: int = 1,
     padding: str = "zeros",
+    skip: bool = True,
+    block: str = "basic",
+    bottleneck: int = 4,
+    groups: int = 1,
+    heads: int = 2,
     **family_options: object,
 ) -> nn.Module:
     """Build a network by name, freshly initialised from torch's global generator.
@@ -79,16 +84,21 @@ def build(
 
     Args:
         name: one of `names()`.
-        depth: number of residual blocks.
+        depth: number of residual blocks; layers of a Transformer's encoder.
         width: units, or channels of the first stage.
-        architecture: ``"mlp"`` or ``"resnet"``.
+        architecture: ``"mlp"``, ``"resnet"`` or ``"transformer"``.
         inputs: shape of one sample, or the number of features.
         classes: number of outputs.
         order: ``"norm-act-weight"``, ``"act-norm-weight"`` or ``"weight-norm-act"``.
         branch_layers: weights in a branch.
-        activation: ``"relu"``, ``"identity"`` or ``"tanh"``.
+        activation: ``"relu"``, ``"tanh"``, ``"gelu"``, ``"silu"``, ``"identity"`` and others.
         stages: stages of a ResNet.
         padding: ``"zeros"`` or ``"circular"``.
+        skip: False for a network without skip connections.
+        block: ``"basic"`` or ``"bottleneck"``, of a ResNet.
+        bottleneck: width of a block over that inside its bottleneck.
+        groups: of the 3x3 convolutions in branches.
+        heads: of attention.
         family_options: the network's own options.
 
     Raises:
@@ -114,6 +124,11 @@ def build(
         activation=activation,
         stages=stages,
         padding=padding,
+        skip=skip,
+        block=block,
+        bottleneck=bottleneck,
+        groups=groups,
+        heads=heads,
     )
     return network(design, **family_options)
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
-from torch import nn
+from sigprop.errors import BadInput
+from sigprop.networks.activations import ACTIVATIONS
+from sigprop.networks.checks import check_known, check_whole
 
-from sigprop.errors import BadInput, suggestion
-
-ARCHITECTURES = ("mlp", "resnet")
+ARCHITECTURES = ("mlp", "resnet", "transformer")
 ORDERS = ("norm-act-weight", "act-norm-weight", "weight-norm-act")
 PADDINGS = ("zeros", "circular")
-ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"relu": nn.ReLU, "identity": nn.Identity, "tanh": nn.Tanh}
-)
+BLOCKS = ("basic", "bottleneck")
 
 
 @dataclass(frozen=True)
@@ -24,24 +20,33 @@ class Design:
     """The options that every network of the zoo shares.
 
     Attributes:
-        depth: number of residual blocks L.
-        width: units of an MLP, channels of a ResNet's first stage.
-        architecture: ``"mlp"`` or ``"resnet"`` (3x3 convolutions).
-        inputs: shape of one sample; a ResNet needs (channels, height, width), an MLP flattens.
+        depth: number of residual blocks L; of a Transformer, encoder layers, two blocks each.
+        width: units of an MLP or a Transformer's trunk, channels of a ResNet's first stage.
+        architecture: ``"mlp"``, ``"resnet"`` (3x3 convolutions) or ``"transformer"`` (an encoder
+            whose attention and feed-forward branches are blocks of their own).
+        inputs: shape of one sample; a ResNet needs (channels, height, width), an MLP flattens, a
+            Transformer reads (tokens, features), or the rows of an image as tokens.
         classes: number of outputs.
         order: of the slots of a branch. ``"norm-act-weight"`` (pre-activation, He et al. 2016b),
             ``"act-norm-weight"`` (as in the analysis of De & Smith 2020) or ``"weight-norm-act"``
             (He et al. 2016a and the RescaleNet authors' code: the last activation of a block
             comes after the addition). Slots that a network does not use are dropped.
-        branch_layers: weights in a branch, m.
-        activation: ``"relu"``, ``"tanh"`` or ``"identity"`` (a linear network).
+        branch_layers: weights in a branch, m; a bottleneck has 3, a Transformer's branches 2.
+        activation: a name of `sigprop.networks.activations.ACTIVATIONS`: ``"relu"``, ``"tanh"``,
+            ``"gelu"``, ``"silu"``, ``"identity"`` (a linear network), ...
         stages: of a ResNet; each further one halves the image and doubles the width.
         padding: of convolutions. ``"zeros"`` is what papers do, but takes variance away at
             borders: an n x n map keeps ((3n - 2)/(3n))² of it per 3x3 layer; ``"circular"``
             keeps all.
+        skip: whether blocks have skip connections; without, x_k = F_k(x_{k-1}), no coefficients.
+        block: of a ResNet: ``"basic"`` or ``"bottleneck"`` (1x1, 3x3, 1x1).
+        bottleneck: a bottleneck's inner width is the block's divided by this.
+        groups: of the 3x3 convolutions in branches.
+        heads: of a Transformer's attention.
 
     Raises:
-        BadInput: a value is unknown, not positive, or the image is too small for the stages.
+        BadInput: a value is unknown or not positive, sizes do not divide, or the image is too
+            small for the stages.
     """
 
     depth: int = 20
@@ -54,24 +59,31 @@ class Design:
     activation: str = "relu"
     stages: int = 1
     padding: str = "zeros"
+    skip: bool = True
+    block: str = "basic"
+    bottleneck: int = 4
+    groups: int = 1
+    heads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "classes", "branch_layers", "stages"):
-            _check_positive(name, getattr(self, name))
-        _check_known("architecture", self.architecture, ARCHITECTURES)
-        _check_known("order", self.order, ORDERS)
-        _check_known("activation", self.activation, ACTIVATIONS)
-        _check_known("padding", self.padding, PADDINGS)
+        for name in _SIZES:
+            check_whole(name, getattr(self, name))
+        check_known("architecture", self.architecture, ARCHITECTURES)
+        check_known("order", self.order, ORDERS)
+        check_known("block", self.block, BLOCKS)
+        check_known("activation", self.activation, ACTIVATIONS)
+        check_known("padding", self.padding, PADDINGS)
         for size in self.inputs:
-            _check_positive("every size in inputs", size)
+            check_whole("every size in inputs", size)
         if not self.inputs:
             raise BadInput("inputs is empty; give the shape of one sample, such as (1, 8, 8)")
         if self.architecture == "resnet":
             self._check_image()
-        elif self.stages > 1:
-            raise BadInput(
-                f"stages={self.stages} needs architecture='resnet'; an MLP has one stage"
-            )
+            self._check_convolutions()
+        else:
+            self._check_no_convolutions()
+        if self.architecture == "transformer":
+            self._check_transformer()
 
     def _check_image(self) -> None:
         if len(self.inputs) != 3:
@@ -91,6 +103,67 @@ class Design:
                 f"stages={self.stages}, each of which halves it; use at most {most}"
             )
 
+    def _check_convolutions(self) -> None:
+        if self.block == "bottleneck" and self.width % self.bottleneck:
+            raise BadInput(
+                f"width={self.width} does not divide by bottleneck={self.bottleneck}; "
+                "the inner width of a bottleneck is their quotient"
+            )
+        inner = self.width // self.bottleneck if self.block == "bottleneck" else self.width
+        if inner % self.groups:
+            raise BadInput(
+                f"groups={self.groups} does not divide the {inner} channels of a branch; "
+                f"use one of {_divisors(inner)}"
+            )
+
+    def _check_no_convolutions(self) -> None:
+        one = "an MLP has one stage" if self.architecture == "mlp" else "a Transformer has one"
+        if self.stages > 1:
+            raise BadInput(f"stages={self.stages} needs architecture='resnet'; {one}")
+        for name, value in (("block", "basic"), ("groups", 1)):
+            if getattr(self, name) != value:
+                raise BadInput(f"{name}={getattr(self, name)!r} needs architecture='resnet'")
+
+    def _check_transformer(self) -> None:
+        if len(self.inputs) not in (2, 3):
+            raise BadInput(
+                "a transformer needs inputs=(tokens, features) or (channels, height, width), "
+                f"got {self.inputs}"
+            )
+        if self.width % self.heads:
+            raise BadInput(
+                f"heads={self.heads} does not divide width={self.width}; "
+                f"use one of {_divisors(self.width)}"
+            )
+        if self.order != ORDERS[0] or not self.skip:
+            raise BadInput(
+                f"a transformer has skip connections and order={ORDERS[0]!r}, got "
+                f"order={self.order!r}, skip={self.skip}"
+            )
+
+    def turned(self, architecture: str) -> Design:
+        """Return the same design as another architecture, for families that have only one."""
+        return replace(self, architecture=architecture)
+
+    @property
+    def m(self) -> int:
+        """Weights that the signal passes in series in a branch."""
+        if self.architecture == "transformer":
+            return 2
+        return 3 if self.block == "bottleneck" else self.branch_layers
+
+    @property
+    def additions(self) -> int:
+        """Number of residual blocks, L in the papers' formulas."""
+        return 2 * self.depth if self.architecture == "transformer" else self.depth
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of a sample and features of a token: the rows of an image, (H, C·W)."""
+        if len(self.inputs) == 2:
+            return self.inputs[0], self.inputs[1]
+        return self.inputs[1], self.inputs[0] * self.inputs[2]
+
     @property
     def dims(self) -> int:
         """Spatial axes of a hidden tensor: 2 for images, 0 for vectors."""
@@ -108,7 +181,7 @@ class Design:
             >>> Design(depth=5, width=8, architecture="resnet", stages=2).widths()
             [8, 8, 8, 16, 16]
         """
-        each, left = divmod(self.depth, self.stages)
+        each, left = divmod(self.additions, self.stages)
         return [
             self.width * 2**stage
             for stage in range(self.stages)
@@ -116,12 +189,8 @@ class Design:
         ]
 
 
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{name} must be a whole number of at least 1, got {value!r}")
+_SIZES = ("depth", "width", "classes", "branch_layers", "stages", "bottleneck", "groups", "heads")
 
 
-def _check_known(option: str, value: str, known: Iterable[str]) -> None:
-    known = list(known)
-    if value not in known:
-        raise BadInput(f"no {option} is called {value!r}; {suggestion(str(value), known)}")
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)

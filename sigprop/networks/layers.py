@@ -1,11 +1,11 @@
-"""Layers that residual networks without normalisation are made of. No networks, no initialisers."""
+"""Small layers that residual networks are made of. No networks, no initialisers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from sigprop.errors import BadInput
+from sigprop.networks.checks import check_rate
 
 
 class Add(nn.Module):
@@ -53,111 +53,133 @@ class Scale(nn.Module):
 
 
 class Multiplier(nn.Module):
-    """A learned scalar: y = m x, of x's shape; m has shape (1,) and starts at 1.
+    """A learned multiplier: y = m x, of x's shape; one number, or one per channel.
 
-    Source: Shao et al. 2020 (RescaleNet), the multiplier m_k of a residual branch.
+    Source: Shao et al. 2020 (RescaleNet), the multiplier m_k of a residual branch; SkipInit's and
+    ReZero's gain (start 0), LayerScale's diagonal (per channel).
+
+    Args:
+        start: m at the start.
+        channels: how many numbers; 1 is a scalar.
+        dims: spatial axes behind the channel axis (per channel only).
+
+    Example:
+        >>> Multiplier(0.5)(torch.ones(1, 2)).tolist(), Multiplier(1.0, 6, dims=2).m.shape
+        ([[0.5, 0.5]], torch.Size([6, 1, 1]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: float = 1.0, channels: int = 1, dims: int = 0) -> None:
         super().__init__()
-        self.m = nn.Parameter(torch.ones(1))
+        shape = (channels, *[1] * dims) if channels > 1 else (1,)
+        self.m = nn.Parameter(torch.full(shape, float(start)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``m * x``."""
         return self.m * x
 
 
-class BiasBefore(nn.Module):
-    """A bias that is added before a matrix product: y = x + b, b := -mean of the first mini-batch.
+class ScalarBias(nn.Module):
+    """One learned number added to everything: y = x + b, of x's shape; 0 at the start.
 
-    Put right before a weight it makes y = W(x + b), so that every channel enters the weight with
-    mean 0 on the batch that initialised it. That batch is the first one seen in training mode, and
-    it is already centred in that very forward. In evaluation mode b is used but never initialised.
-    The outputs of W have mean 0 too, exactly when each tap of a kernel reads every position:
-    zero padding and strides leave a small mean.
-
-    Whether b is initialised is a plain Python bool: a forward tests it without asking the device.
-    It is part of the state_dict, so that a restored model does not start again.
-
-    Under data parallelism every rank would see another first batch: send one batch through the
-    model before it is wrapped, and the wrapper sends that rank's biases to all others.
-
-    Source: Shao et al. 2020 (RescaleNet), the bias moved in front of the weight.
-
-    Args:
-        channels: number of channels C.
-        dims: spatial axes that follow the channel axis: 0 for (N, ..., C), where channels are last,
-            2 for images (N, C, H, W).
-
-    Raises:
-        BadInput: (in forward) the batch that should initialise the bias is empty, holds NaN or
-            infinity, or has one value per channel.
+    Source: Zhang, Dauphin & Ma 2019 (Fixup), sec. 3.2, rule 3.
 
     Example:
-        >>> layer = BiasBefore(2)
-        >>> layer(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-        tensor([[-1.,  0.],
-                [ 1.,  0.]], grad_fn=<AddBackward0>)
+        >>> ScalarBias()(torch.ones(2)).tolist()
+        [1.0, 1.0]
     """
 
-    def __init__(self, channels: int, dims: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.dims = dims
-        self.bias = nn.Parameter(torch.empty(channels, *[1] * dims))
-        self.initialised = False
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the bias to zero and wait for a first mini-batch again."""
-        nn.init.zeros_(self.bias)
-        self.initialised = False
+        self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x + b``; x of shape (N, ..., C), or (N, C, *dims spatial axes)."""
-        if self.training and not self.initialised:
-            self._initialise(x)
+        """Return ``x + b``."""
         return x + self.bias
 
-    def _initialise(self, x: Tensor) -> None:
-        # detached and in the bias' own precision: under autocast x may have 8 bits of mantissa
-        seen = x.detach().to(self.bias.dtype)
-        channel_axis = seen.dim() - 1 - self.dims
-        others = [axis for axis in range(seen.dim()) if axis != channel_axis]
-        channels = self.bias.numel()
-        if seen.dim() < self.dims + 1 or seen.shape[channel_axis] != channels:
-            raise BadInput(
-                f"{self} needs {channels} channels on axis {-1 - self.dims}, "
-                f"got a batch of shape {tuple(x.shape)}"
-            )
-        self._check_count(seen.numel() // channels, tuple(x.shape))
-        mean = seen.mean(dim=others)
-        if not torch.isfinite(mean).all():
-            raise BadInput(
-                f"the first training batch holds NaN or infinity (shape {tuple(x.shape)}); "
-                "the bias before the weight cannot be set to minus its mean"
-            )
-        with torch.no_grad():
-            # copy_ of a new tensor: an in-place sum on an alias of the bias would leave it at zero
-            self.bias.copy_(mean.neg().view_as(self.bias))
-        self.initialised = True
 
-    def _check_count(self, count: int, shape: tuple[int, ...]) -> None:
-        if count == 0:
-            raise BadInput(f"the first training batch is empty (shape {shape})")
-        if count == 1:
-            raise BadInput(
-                f"the first training batch has one value per channel (shape {shape}); minus its "
-                "mean as a bias would erase the signal: start with a batch of at least 2 samples"
-            )
+class Standardise(nn.Module):
+    """Fixed standardisation: y = (x - mean)/std, of x's shape.
 
-    def get_extra_state(self) -> Tensor:
-        """Return whether the bias is initialised, as a tensor, for the state_dict."""
-        return torch.tensor(self.initialised)
+    Source: Arpit et al. 2016 (Normalization Propagation), the constants behind a ReLU.
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take over whether the bias is initialised from a state_dict."""
-        self.initialised = bool(state)
+    Example:
+        >>> Standardise(1.0, 2.0)(torch.tensor([5.0])).item()
+        2.0
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = float(mean), float(std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(x - mean) / std``."""
+        return (x - self.mean) / self.std
 
     def extra_repr(self) -> str:
-        """Show the sizes in the module's repr."""
-        return f"{self.bias.numel()}, dims={self.dims}"
+        """Show the constants in the module's repr."""
+        return f"mean={self.mean:.6g}, std={self.std:.6g}"
+
+
+class StochasticDepth(nn.Module):
+    """Drops a branch for whole samples in training: y = mask x, of x's shape, mask (N, 1, ...).
+
+    The survivors are not divided by 1 - rate unless asked: DeepMind's NFNets do not, Huang et al.
+    multiply in evaluation instead.
+
+    Source: Huang et al. 2016; Brock et al. 2021b.
+
+    Args:
+        rate: probability that a sample's branch is dropped.
+        rescale: divide survivors by 1 - rate.
+
+    Raises:
+        BadInput: the rate is not in [0, 1).
+
+    Example:
+        >>> StochasticDepth(0.5).eval()(torch.ones(2)).tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(self, rate: float, rescale: bool = False) -> None:
+        super().__init__()
+        self.rate, self.rescale = check_rate("the rate of stochastic depth", rate), rescale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with dropped samples at 0; unchanged in evaluation mode."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        kept = x * keep
+        return kept / (1 - self.rate) if self.rescale else kept
+
+    def extra_repr(self) -> str:
+        """Show the rate in the module's repr."""
+        return f"rate={self.rate:.6g}"
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates: y = gain sigmoid(W2 relu(W1 mean(x))) x; x and y of shape (N, C, H, W).
+
+    Source: Hu et al. 2018; gain 2 (1 at a gate half open) as in NFNets (Brock et al. 2021b).
+
+    Args:
+        channels: C.
+        ratio: hidden units per channel.
+        gain: factor on the gate.
+
+    Example:
+        >>> SqueezeExcite(8)(torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, channels: int, ratio: float = 0.5, gain: float = 2.0) -> None:
+        super().__init__()
+        hidden = max(1, int(channels * ratio))
+        self.gain = gain
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x times its gates."""
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(dim=(2, 3))))))
+        return self.gain * gate[..., None, None] * x

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from torch import nn
 
-from sigprop.errors import BadInput, suggestion
+from sigprop.errors import BadInput
+from sigprop.networks.activations import HOMOGENEOUS
 from sigprop.networks.catalogue import register
+from sigprop.networks.checks import check_known, check_rate, check_whole
 from sigprop.networks.design import Design
+from sigprop.networks.first_batch import BiasBefore
 from sigprop.networks.gains import centred_gain, he_gain
-from sigprop.networks.residual import Recipe, ResidualNet
+from sigprop.networks.layers import Multiplier
+from sigprop.networks.recipe import Maker, Recipe
+from sigprop.networks.residual import ResidualNet
 
 GAINS = ("preserving", "he")
+MULTIPLIERS: Mapping[str, Maker | None] = {
+    "scalar": lambda channels, dims: Multiplier(),
+    "vector": lambda channels, dims: Multiplier(1.0, channels, dims),
+    "none": None,
+}
 
 
 def coefficients(depth: int, c: float) -> tuple[list[float], list[float]]:
@@ -43,11 +54,15 @@ def coefficients(depth: int, c: float) -> tuple[list[float], list[float]]:
 @register("rescale")
 def rescale(
     design: Design,
-    c: float | None = None,
-    multiplier: bool = True,
+    c: float | str | None = None,
+    multiplier: str = "scalar",
     reparametrise: bool | None = None,
     bias: bool = True,
+    bias_batches: int = 1,
     gain: str = "preserving",
+    backbone: bool = False,
+    drop: float = 0.0,
+    drop_head: float = 0.0,
 ) -> nn.Module:
     """Return x_k = alpha_k x_{k-1} + beta_k m_k F_k(x_{k-1}), with biases in front of the weights.
 
@@ -62,43 +77,75 @@ def rescale(
     and expects what the stem's bias provides, pre-activations of mean 0 per channel.
     In the order weight-norm-act a ReLU follows every addition: there the algebra speaks of the sum
     before the ReLU only, and neither gain preserves the second moment of a block's output.
+    In a Transformer attention averages over tokens, so its branch adds less than beta_k².
 
     Source: Shao et al. 2020 (coefficients, multiplier, reparametrisation, bias); gain: derived at
-    `centred_gain`. The authors' code differs: c is L - 1, the exponent 1/6 (m = 3), the gain He's.
+    `centred_gain`. The authors' ImageNet model is c="official", gain="he", bias_batches=8,
+    block="bottleneck", order="weight-norm-act", drop=0.03, drop_head=0.3 here, but for its stem,
+    for dropout in its last two stages only, and for a bias that it shrinks while it averages.
 
     Args:
         design: sizes and orders.
-        c: sets how the variance of x_L is shared: x_0 keeps c/(L+c); the depth L when not given.
-        multiplier: a learned scalar m_k per branch, 1 at first.
+        c: sets how the variance of x_L is shared: x_0 keeps c/(L+c); the depth L when not given,
+            ``"official"`` is the authors' code's L - 1.
+        multiplier: what is learned on a branch, 1 at first: ``"scalar"``, ``"vector"`` (one per
+            channel) or ``"none"``.
         reparametrise: the paper's form; when not given, wherever it is exact, which is for
-            positively homogeneous activations (relu, identity) or one weight per branch.
+            positively homogeneous activations (relu, leaky_relu, identity), one weight per branch.
         bias: a bias in front of every weight; there is none after a weight in any case.
+        bias_batches: how many first mini-batches the biases are averaged over.
         gain: ``"preserving"``, or ``"he"`` as in the authors' code.
+        backbone: a learned scalar on the skip too, 1 at first.
+        drop: rate of dropout in front of every weight of a branch, which is scaled by √(1 - drop).
+        drop_head: rate of dropout in front of the head.
 
     Raises:
-        BadInput: c <= 0, an unknown gain, or reparametrise=True where it would change the function.
+        BadInput: c <= 0, an unknown multiplier or gain, bias_batches < 1, a rate outside [0, 1), or
+            reparametrise=True where it would change the function.
     """
-    c = float(design.depth) if c is None else c
-    alphas, betas = coefficients(design.depth, c)
-    if gain not in GAINS:
-        raise BadInput(f"no gain is called {gain!r}; {suggestion(gain, GAINS)}")
+    depth, layers = design.additions, design.m
+    c = depth_constant(c, depth)
+    alphas, betas = coefficients(depth, c)
+    check_known("gain", gain, GAINS)
+    check_known("multiplier", multiplier, MULTIPLIERS)
+    check_whole("bias_batches", bias_batches)
     paper = _exact(design) if reparametrise is None else reparametrise
     if paper and not _exact(design):
         raise BadInput(
             f"reparametrise=True moves factors through the activation, which {design.activation!r} "
             "does not allow with more than one weight per branch; use reparametrise=False"
         )
-    depth, layers = design.depth, design.branch_layers
     recipe = Recipe(
         gain=centred_gain if bias and gain == "preserving" else he_gain,
-        centre=bias,
+        before=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if bias else None,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: depth**-0.5 if paper else betas[k - 1],
         spread=lambda k: ((k + c) / depth) ** (-1 / (2 * layers)) if paper else 1.0,
-        multiplier=multiplier,
+        multiplier=MULTIPLIERS[multiplier],
+        backbone=backbone,
+        drop=check_rate("drop", drop),
+        drop_head=check_rate("drop_head", drop_head),
     )
     return ResidualNet(design, recipe)
 
 
+def depth_constant(c: float | str | None, depth: int) -> float:
+    """Return c as a number: L when not given, L - 1 for ``"official"``.
+
+    Raises:
+        BadInput: another word.
+
+    Example:
+        >>> depth_constant(None, 16), depth_constant("official", 16)
+        (16.0, 15.0)
+    """
+    if isinstance(c, str):
+        if c != "official":
+            raise BadInput(f"c must be a positive number or 'official' (L - 1), got {c!r}")
+        return float(depth - 1)
+    return float(depth) if c is None else c
+
+
 def _exact(design: Design) -> bool:
-    return design.activation in ("relu", "identity") or design.branch_layers == 1
+    # attention is linear in its values, and its branch passes no activation
+    return design.activation in HOMOGENEOUS or design.m == 1

@@ -22,6 +22,7 @@ from sigprop.theory.families import (
     rescale,
     rezero,
     skipinit,
+    unit_scaled,
     weightnorm,
 )
 from sigprop.theory.finite_width import (
@@ -168,6 +169,7 @@ __all__ = [
     "slope_second_moment",
     "squared_ratio",
     "stack_growth",
+    "unit_scaled",
     "variance",
     "variance_map",
     "weight_branch",

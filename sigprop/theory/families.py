@@ -216,6 +216,49 @@ def rezero(depth: int, *, gain: float = 0.0, **options: Any) -> Prediction:
     return skipinit(depth, gain=gain, **options)
 
 
+@FAMILIES.register("unit_scaled")
+def unit_scaled(
+    depth: int,
+    *,
+    residual_mult: float = 1.0,
+    attn_ratio: float = 1.0,
+    layers: int = 2,
+    activation: str | Activation = "relu",
+    start: Kernel | None = None,
+) -> Prediction:
+    """Return (x + t_k F(x))/sqrt(1 + t_k^2) with u-muP's t_k (Blake et al. 2024, appendix G).
+
+    t_k^2 = a_k^2/(L/2 + a_1^2 + ... + a_{k-1}^2), where odd k (attention) have a^2 = 2 r^2 p^2 /
+    (1 + p^2) and even ones 2 r^2/(1 + p^2). At r = p = 1 it is RescaleNet with c = L/2.
+
+    Args:
+        depth: L.
+        residual_mult: r, of all branches against the input.
+        attn_ratio: p, of attention against feed-forward branches.
+        layers: weight layers of a branch.
+        activation: of the branch; weights have He's gain.
+        start: the kernel of x_0.
+
+    Raises:
+        UnknownName: no such activation.
+        BadInput: a negative depth, fewer than one layer, an option that is not finite.
+
+    Example:
+        >>> made, same = unit_scaled(8), rescale(8, c=4)
+        >>> bool(abs(made.correlation - same.correlation).max() < 1e-12)
+        True
+    """
+    branch = weight_branch(layers, activation)
+    r, p = number("residual_mult", residual_mult), number("attn_ratio", attn_ratio)
+    blocks, seen = [], whole("depth", depth) / 2
+    for k in range(depth):
+        square = 2 * r * r / (1 + p * p) * (1 if k % 2 else p * p)
+        share = square / (seen + square)  # t^2/(1 + t^2)
+        blocks.append(Block(branch, (1 - share) ** 0.5, share**0.5))
+        seen += square
+    return recursion(blocks, start)
+
+
 @FAMILIES.register("weightnorm")
 def weightnorm(
     depth: int,

@@ -1,0 +1,58 @@
+"""Reads parameters' gradients as they arrive in a backward pass, where no optimizer tells when."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
+
+from sigprop.capture.naming import parameters
+
+Tell = Callable[[str, nn.Parameter], None]
+
+
+class Arrivals:
+    """Watches the gradients of a model's parameters.
+
+    Args:
+        tell: a bound method, called with the name and the parameter when its gradient is complete.
+
+    Attributes:
+        handles: take the hooks off.
+    """
+
+    def __init__(self, model: nn.Module, tell: Tell) -> None:
+        self.handles: list[RemovableHandle] = []
+        self._late: dict[str, nn.Parameter] = {}
+        # During backward a gradient of DDP is still that of one rank; lazy ones take no hook yet.
+        distributed = isinstance(model, DistributedDataParallel)
+        for name, parameter in parameters(model):
+            if distributed or is_lazy(parameter):
+                self._late[name] = parameter
+            elif parameter.requires_grad:
+                hook = _Arrival(name, weakref.WeakMethod(tell))
+                self.handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def late(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters with gradients that must be read at the end of a step."""
+        return [(name, p) for name, p in self._late.items() if p.grad is not None]
+
+    def clear(self) -> None:
+        """Let go of the parameters."""
+        self._late.clear()
+
+
+class _Arrival:
+    """Hook on a parameter: its gradient is complete for this backward pass."""
+
+    def __init__(self, name: str, tell: weakref.WeakMethod[Tell]) -> None:
+        self._name, self._tell = name, tell
+
+    def __call__(self, parameter: Tensor) -> None:
+        tell = self._tell()
+        if tell is not None and isinstance(parameter, nn.Parameter):
+            tell(self._name, parameter)

@@ -1,0 +1,240 @@
+"""Puts the hooks on a model, and everything on and off again around each forward pass."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from sigprop.capture.blocks import RECTIFIERS, owner
+from sigprop.capture.channels import ChannelDim
+from sigprop.capture.functional import FunctionalMode
+from sigprop.capture.hooks import After, Before, Hook
+from sigprop.capture.naming import bare, modules
+from sigprop.capture.passing import Place
+from sigprop.capture.recorder import Recorder
+from sigprop.capture.surroundings import recomputing, transforming
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is recorded beyond the blocks themselves.
+
+    Attributes:
+        additions: residual additions that lie outside of every block.
+        rectifiers: functional rectifiers that lie outside of every block.
+        attention: what functional attention makes.
+    """
+
+    additions: bool = False
+    rectifiers: bool = False
+    attention: bool = False
+
+
+class Unhooked:
+    """Watches modules that must not carry hooks, through global ones, during a forward pass.
+
+    `nn.TransformerEncoderLayer` runs as one fused function only if nothing inside it has a hook.
+    """
+
+    def __init__(self) -> None:
+        self._taps: dict[int, tuple[weakref.ref[nn.Module], Before | None, After]] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def add(self, module: nn.Module, before: Before | None, after: After) -> None:
+        """Watch a module with what would have been its hooks."""
+        self._taps[id(module)] = weakref.ref(module), before, after
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self.stop()
+        if self._taps:
+            self._handles = [
+                register_module_forward_pre_hook(self._before),
+                register_module_forward_hook(self._after),
+            ]
+
+    def stop(self) -> None:
+        """Stop watching; nothing global remains."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        known = self._taps.get(id(module))
+        if known is not None and known[0]() is module and known[1] is not None:
+            known[1](module, args)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        known = self._taps.get(id(module))
+        if known is not None and known[0]() is module:
+            known[2](module, args, output)
+
+
+class Session:
+    """What is active during one forward pass of the whole model, and only then."""
+
+    def __init__(self, recorder: Recorder, scope: Scope, unhooked: Unhooked) -> None:
+        self._recorder = weakref.ref(recorder)
+        self._scope, self._unhooked = scope, unhooked
+
+    def start(self, training: bool) -> None:
+        """Begin a forward pass on a recorded step."""
+        self.stop()
+        recorder = self._recorder()
+        if recorder is None:
+            return
+        recorder.begin_forward(training)
+        self._unhooked.start()
+        mode = FunctionalMode(recorder.now, self._guarded, self._addition, self._function)
+        recorder.now.mode = mode
+        mode.enter()
+
+    def stop(self) -> None:
+        """End a forward pass, however it ended."""
+        recorder = self._recorder()
+        self._unhooked.stop()
+        if recorder is not None and recorder.now.mode is not None:
+            recorder.now.mode.leave()
+            recorder.now.mode = None
+
+    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
+        recorder = self._recorder()
+        if recorder is not None and recorder.on:
+            recorder.guarded(act, *arguments)
+
+    def _addition(self, place: Place, skip: Tensor, branch: Tensor) -> None:
+        recorder = self._recorder()
+        if recorder is not None and isinstance(place, Before):
+            place.operands(recorder, {"skip": skip, "branch": branch}, place.name)
+
+    def _function(self, place: Place, kind: str, output: Tensor) -> None:
+        recorder = self._recorder()
+        if recorder is None or not isinstance(place, Before):
+            return
+        wanted = (
+            self._scope.attention
+            if kind == "sdpa"
+            else self._scope.rectifiers or place.target is not None
+        )
+        if wanted:
+            place.function(recorder, kind, output)
+
+
+class Start(Hook):
+    """Pre-hook of the whole model: a forward pass begins."""
+
+    def __init__(
+        self, recorder: Recorder, announce: Callable[[bool], None], session: Session
+    ) -> None:
+        super().__init__(recorder)
+        self._announce, self._session = weakref.WeakMethod(announce), session
+
+    def __call__(self, *arguments: Any) -> None:
+        """Tell the probe, also on steps that are not recorded: a step may end here."""
+        if torch.compiler.is_compiling():
+            return
+        recorder, announce = self._recorder(), self._announce()
+        if recorder is None or announce is None or recomputing() or transforming() is not None:
+            return
+        module = arguments[0]
+        if not getattr(module, "_is_replica", False):  # DataParallel's wrapper told already
+            announce(bool(module.training))
+        if recorder.on:
+            recorder.guarded(self._session.start, bool(module.training))
+
+
+class Announce(Start):
+    """Pre-hook of a DataParallel wrapper, whose replicas are not the model itself."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """Tell the probe that a forward pass begins."""
+        announce = self._announce()
+        if announce is not None:
+            announce(bool(arguments[0].training))
+
+
+class Finish(Hook):
+    """Last hook of the whole model, also when its forward raised."""
+
+    def __init__(self, recorder: Recorder, session: Session) -> None:
+        super().__init__(recorder)
+        self._session = session
+
+    def __call__(self, *arguments: Any) -> None:
+        """Take off what was put on for this forward pass."""
+        if torch.compiler.is_compiling() or recomputing():
+            return
+        if self._recorder() is not None:
+            self._session.stop()
+
+
+def install(
+    model: nn.Module,
+    targets: dict[str, nn.Module],
+    recorder: Recorder,
+    announce: Callable[[bool], None],
+    channel_dim: ChannelDim,
+    scope: Scope,
+) -> tuple[list[RemovableHandle], Session]:
+    """Put every hook on a model; return the handles that take them off, and the session to stop.
+
+    ScriptModules cannot be hooked and are passed over; the coverage table says so.
+
+    Args:
+        model: the model.
+        targets: what to record, from `select`.
+        recorder: where readings go.
+        announce: a bound method, called with the training flag when a forward pass begins.
+        channel_dim: the channel axis everywhere, or by module name; None to infer it.
+        scope: what is recorded beyond the targets.
+    """
+    root, unhooked = bare(model), Unhooked()
+    session = Session(recorder, scope, unhooked)
+    handles = [root.register_forward_pre_hook(Start(recorder, announce, session))]
+    if isinstance(model, nn.DataParallel):
+        handles.append(model.register_forward_pre_hook(Announce(recorder, announce, session)))
+    fused = _inside_encoder_layers(model)
+    for name, module in modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        target = owner(name, targets)
+        before = None
+        if name in targets or _speaks_or_has_code(module):
+            before = Before(recorder, name, module, target, channel_dim, scope.additions)
+        after = After(recorder, name, module, target, channel_dim)
+        if id(module) in fused:
+            unhooked.add(module, before, after)
+            continue
+        if before is not None:
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_hook(after))
+    handles.append(root.register_forward_hook(Finish(recorder, session), always_call=True))
+    return handles, session
+
+
+def _inside_encoder_layers(model: nn.Module) -> set[int]:
+    return {
+        id(inner)
+        for module in model.modules()
+        if isinstance(module, nn.TransformerEncoderLayer)
+        for inner in module.modules()
+    }
+
+
+def _speaks_or_has_code(module: nn.Module) -> bool:
+    """Return whether a module must be on the stack: PyTorch's own leaves need not be."""
+    return (
+        next(module.children(), None) is not None
+        or not type(module).__module__.startswith("torch.nn.modules")
+        or isinstance(module, RECTIFIERS)
+    )

@@ -1,0 +1,43 @@
+"""Says whether a forward is an ordinary one: not a recomputation, not under a transform."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+_TRACING = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+
+
+def recomputing() -> bool:
+    """Return whether a backward pass is running: then activation checkpointing calls the model."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def transforming() -> str | None:
+    """Return what makes the tensors of this moment unreadable, or None."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "under a torch.func transform"
+    if torch._C._get_tracing_state() is not None:
+        return "while being traced"
+    if any(torch._C._get_dispatch_mode(key) is not None for key in _TRACING):
+        return "with fake tensors, while being traced"
+    return None
+
+
+def compiled(module: nn.Module) -> bool:
+    """Return whether a module runs as compiled code."""
+    dynamo = sys.modules.get("torch._dynamo")  # not imported: nothing has been compiled
+    if dynamo is not None and isinstance(module, dynamo.OptimizedModule):
+        return True
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def ordinary(x: Tensor) -> bool:
+    """Return whether a tensor holds its own numbers: not fake, not a wrapper (DTensor and such)."""
+    if type(x) is Tensor:
+        return True
+    return not isinstance(x, FakeTensor) and not is_traceable_wrapper_subclass(x)

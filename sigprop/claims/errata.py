@@ -1,0 +1,194 @@
+"""Formulas that sources print wrongly: the right form, the printed one, and what is measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sigprop import theory
+from sigprop.claims.checks import Check, at_least, close
+from sigprop.claims.claim import Trial, claim
+from sigprop.claims.nf_parts import Clip, clipped
+from sigprop.claims.optimisation import direction_step, noise_draws
+from sigprop.claims.residual import DEPTH, alpha, ends, stack
+from sigprop.claims.subjects import Norm, batch_norm, courses, gaussian, layer_norm
+from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
+
+
+def _said(key: str, conditions: str) -> dict[str, Any]:
+    """Return what the catalogue of misprints says of one, as facts of a claim."""
+    erratum = theory.ERRATA[key]
+    return {
+        "source": erratum.source,
+        "conditions": conditions,
+        "statement": f"right: {erratum.right}",
+        "note": f"printed: {erratum.wrong}",
+        "erratum": key,
+    }
+
+
+def _values(key: str, *arguments: float) -> tuple[float, float]:
+    """Return what the printed and the right formula give."""
+    erratum = theory.ERRATA[key]
+    assert erratum.wrong_value is not None
+    assert erratum.right_value is not None
+    return erratum.wrong_value(*arguments), erratum.right_value(*arguments)
+
+
+@claim(
+    "misprint-s1",
+    "weight norm's data-dependent start",
+    **_said("S1", "torch's default Linear(30, 20), batch of 128; float64"),
+    saboteurs={"the printed formula": {"start": as_printed}},
+)
+def s1(trial: Trial, start: Start = data_dependent) -> list[Check]:
+    """Initialise one layer and look at its outputs."""
+    stds, _ = through_layers(start, trial.base, layers=1)
+    printed, _ = through_layers(as_printed, trial.base, layers=1)
+    return [
+        close(
+            "mean deviation of the outputs",
+            1.0,
+            float(stds.mean()),
+            "float64 rounding",
+            by=1e-10,
+            printed=float(printed.mean()),
+        )
+    ]
+
+
+@claim(
+    "misprint-s2",
+    "what divides a branch of a weight-norm ResNet",
+    **_said("S2", "n = 200, B = 10 blocks, 24 seeds, branches over √B"),
+    saboteurs={"branch over B, as printed": {"power": 1.0}},
+)
+def s2(trial: Trial, power: float = 0.5) -> list[Check]:
+    """Measure the growth with the authors' own factor."""
+    printed, right = _values("S2", 10.0)
+    forward, _ = arpit(trial, 10, power)
+    reason = "one net scatters by 5 %, 24 by 1 %"
+    what = "growth of the squared norm over 10 blocks"
+    return [close(what, right, forward, reason, share=trial.pick(0.06, 0.15), printed=printed)]
+
+
+@claim(
+    "misprint-s3",
+    "how far a scale-invariant weight's direction moves",
+    **_said("S3", "cubic loss of the direction, n = 50, ‖w‖ = 5, eta = 1e-5; float64"),
+    saboteurs={"norm of 1 instead of 5": {"norm": 1.0}},
+)
+def s3(trial: Trial, norm: float = 5.0) -> list[Check]:
+    """Measure the step of the direction over eta times the gradient on the sphere."""
+    printed, right = _values("S3", 1.0, 5.0)
+    _, size = direction_step(trial.base, norm, 1e-5)
+    what = "step over eta ‖grad h‖ at ‖w‖ = 5"
+    return [close(what, right, size, "order eta", share=1e-3, printed=printed)]
+
+
+@claim(
+    "misprint-s4",
+    "what layer normalisation does not notice",
+    **_said("S4", "32 samples, 20 -> 10 units; float64, eps = 0"),
+    saboteurs={"batch norm, which ignores a shift of the data": {"norm": batch_norm}},
+)
+def s4(trial: Trial, norm: Norm = layer_norm) -> list[Check]:
+    """Shift the data, and recentre the weights."""
+    generator = torch.Generator().manual_seed(trial.base)
+    w, x = (gaussian(generator, n, 20, double=True) for n in (10, 32))
+    row = gaussian(generator, 20, double=True)
+    before = norm(x @ w.T)
+    shifted = float((norm((x + row) @ w.T) - before).abs().max())
+    recentred = float((norm(x @ (w + row).T) - before).abs().max())
+    return [
+        close("change on recentring the weights", 0.0, recentred, "float64 rounding", by=1e-10),
+        replace(at_least("change on shifting the data", 0.1, shifted, "of size 1"), printed=0.0),
+    ]
+
+
+def _agc_as_printed(weight: Tensor, gradient: Tensor) -> Tensor:
+    scalar = 0.01 * weight.norm(dim=1, keepdim=True) / gradient.norm(dim=1, keepdim=True)
+    return scalar * torch.ones_like(gradient) / math.sqrt(gradient.shape[1])
+
+
+@claim(
+    "misprint-s5",
+    "what adaptive gradient clipping returns",
+    **_said("S5", "a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights; lambda = .01"),
+    saboteurs={"the printed formula": {"clip": _agc_as_printed}},
+)
+def s5(trial: Trial, clip: Clip = clipped) -> list[Check]:
+    """Clip two units."""
+    generator = torch.Generator().manual_seed(trial.base)
+    w, g = (gaussian(generator, 2, 12, double=True) for _ in range(2))
+    w, g = 2 * w / w.norm(dim=1, keepdim=True), 5 * g / g.norm(dim=1, keepdim=True)
+    w[1] = 0
+    out = clip(w, g).norm(dim=1)
+    checks = []
+    for unit, (name, norm) in enumerate((("‖W_i‖ = 2", 2.0), ("W_i = 0", 0.0))):
+        printed, right = _values("S5", norm, 5.0, 0.01, 1e-3)
+        what = f"norm of the clipped gradient, {name}"
+        found = float(out[unit])
+        checks.append(close(what, right, found, "float64 rounding", share=1e-10, printed=printed))
+    return checks
+
+
+@claim(
+    "misprint-s6",
+    "which gradient of Bjorck's bound is the estimate",
+    **_said("S6", "linear regression, 512 samples, B = 8 with replacement, 20,000 draws"),
+    saboteurs={"batch of 1": {"batch": 1}},
+)
+def s6(trial: Trial, batch: int = 8) -> list[Check]:
+    """Compare the scatter of single gradients with that of their mean."""
+    spread, errors = noise_draws(trial, batch)
+    return [
+        close(
+            "scatter of the estimate over that of one sample's gradient",
+            1 / 8,
+            errors / spread,
+            "6 standard errors: a draw scatters by .65 of its mean",
+            share=trial.pick(0.03, 0.09),
+            printed=8.0,
+        )
+    ]
+
+
+@claim(
+    "misprint-t1",
+    "the exponent of the reparametrised RescaleNet",
+    **_said("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
+    saboteurs={"exponent 1/6, as printed": {"exponent": 1 / 6}},
+)
+def t1(trial: Trial, exponent: float = 1 / 4) -> list[Check]:
+    """Measure the second moment through the reparametrised form with two weights a branch."""
+    width, samples = trial.pick(256, 128), trial.pick(512, 128)
+    found = courses(
+        trial,
+        lambda: stack(
+            width,
+            alphas=alpha,
+            betas=lambda k, c: c**-0.5,
+            spread=lambda k, c: ((k + c) / c) ** -exponent,
+            layers=2,
+        ),
+        (samples, width),
+        (40, 40),
+    )
+    pairs = np.array([_values("T1", k, DEPTH, DEPTH, 2) for k in range(1, DEPTH + 1)])
+    printed, right = pairs.prod(axis=0)
+    return [
+        close(
+            "second moment, x_20 over x_0",
+            float(right),
+            ends(found),
+            "5 standard errors of 40 nets: one net's ratio scatters by .045",
+            by=trial.pick(0.04, 0.06),
+            printed=float(printed),
+        )
+    ]

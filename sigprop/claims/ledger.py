@@ -1,0 +1,211 @@
+"""Runs claims, and saboteurs; keeps the outcomes and has them written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from sigprop.claims.checks import together
+from sigprop.claims.claim import CLAIMS, NOT_RUN, SABOTEURS, Claim, Trial, saboteurs_of
+from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
+from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.records import provenance
+
+#: The order in which themes are run and shown; others follow.
+THEMES = (
+    "residual",
+    "centring",
+    "zero_start",
+    "training",
+    "normalisation",
+    "invariances",
+    "weightnorm",
+    "nf",
+    "nf_parts",
+    "meanfield",
+    "width",
+    "matrices",
+    "optimisation",
+    "capture",
+    "laws",
+    "errata",
+    "scale",
+)
+
+Progress = Callable[[str, int, int, Outcome | None], None]
+
+
+@dataclass
+class Ledger:
+    """Outcomes of a run.
+
+    Attributes:
+        outcomes: one per claim, by theme.
+        manifest: command, versions, seeds.
+    """
+
+    outcomes: list[Outcome]
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """Of everything that was run; what was not run does not count."""
+        return together([o.verdict for o in self.outcomes])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of claims per verdict."""
+        return counts(self.outcomes)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per number measured; a claim that was not run has one row without numbers."""
+        return table(self.outcomes)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row per claim, with the number that decides its verdict."""
+        return summary(self.outcomes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON takes it: no NaN, no infinity."""
+        from sigprop.claims.page import plain
+
+        return plain(self.outcomes, self.manifest)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write claims.csv, claims.json, the page claims.md and the figures; return the page.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        from sigprop.claims.page import write  # matplotlib is loaded when a ledger is written
+
+        return write(self.outcomes, self.manifest, Path(directory))
+
+
+def chosen(asked: Sequence[str] = ()) -> list[Claim]:
+    """Return the claims that any of the names or tags picks, all of them when there are none.
+
+    Raises:
+        UnknownName: something asked for is neither a name nor a tag.
+
+    Example:
+        >>> [claim.name for claim in chosen(["rezero-jacobian"])]
+        ['rezero-jacobian']
+    """
+    tags = {tag for claim in CLAIMS.values() for tag in claim.tags}
+    for name in asked:
+        if name not in CLAIMS and name not in tags:
+            known = suggestion(name, [*CLAIMS, *tags])
+            raise UnknownName(f"no claim or tag is called {name!r}; {known}")
+    picked = [
+        claim
+        for claim in CLAIMS.values()
+        if not asked or claim.name in asked or set(claim.tags) & set(asked)
+    ]
+    order = {theme: place for place, theme in enumerate(THEMES)}
+    return sorted(picked, key=lambda claim: order.get(claim.theme, len(order)))
+
+
+def run(
+    asked: Sequence[str] = (),
+    on_progress: Progress | None = None,
+    seed_base: int = 0,
+    *,
+    quick: bool = False,
+    jobs: int = 1,
+) -> Ledger:
+    """Measure claims and return the ledger.
+
+    Args:
+        asked: names or tags; everything when empty.
+        on_progress: called as ``(name, done, of, outcome)``, without an outcome when a claim
+            begins (one process) and with it when it ends.
+        seed_base: the first seed; verdicts should not depend on it.
+        quick: small sizes, for a test suite.
+        jobs: processes; each uses one thread.
+
+    Raises:
+        UnknownName: something asked for is neither a name nor a tag.
+        BadInput: fewer than one job.
+    """
+    if jobs < 1:
+        raise BadInput(f"jobs must be at least 1, got {jobs!r}")
+    claims = chosen(asked)
+    names = [claim.name for claim in claims]
+    trial = Trial(seed_base, quick)
+    tell: Progress = on_progress or (lambda name, done, of, outcome: None)
+    many = jobs > 1 and len(names) > 1
+    found: dict[str, Outcome] = {}
+    for outcome in _parallel(names, trial, jobs) if many else _serial(names, trial, tell):
+        found[outcome.name] = outcome
+        tell(outcome.name, len(found), len(names), outcome)
+    threads = 1 if many else torch.get_num_threads()
+    manifest = provenance(seeds=[seed_base], quick=quick, threads=threads)
+    return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
+
+
+def _serial(names: Sequence[str], trial: Trial, tell: Progress) -> Iterator[Outcome]:
+    for done, name in enumerate(names):
+        tell(name, done, len(names), None)
+        yield measured(name, trial)
+
+
+def _parallel(names: Sequence[str], trial: Trial, jobs: int) -> Iterator[Outcome]:
+    context = get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for future in as_completed([pool.submit(measured, name, trial) for name in names]):
+            yield future.result()
+
+
+def measured(name: str, trial: Trial) -> Outcome:
+    """Return the outcome of one claim; an error in it is told, not raised: the others go on."""
+    function = CLAIMS[name].function
+    if function is None:
+        return Outcome(name)
+    begun = time.perf_counter()
+    try:
+        findings = tuple(Finding(name, check) for check in function(trial))
+    except Exception as error:
+        return Outcome(name, (), time.perf_counter() - begun, f"{type(error).__name__}: {error}")
+    return Outcome(name, findings, time.perf_counter() - begun)
+
+
+def sabotage(name: str, seed_base: int = 0, *, quick: bool = True) -> Finding:
+    """Run a claim's check on a subject broken on purpose and return the most violated number.
+
+    Args:
+        name: of a saboteur (``"claim: what"``), or of a claim, for its first one.
+        seed_base: the first seed.
+        quick: small sizes.
+
+    Raises:
+        UnknownName: no saboteur or claim has that name.
+        BadInput: the claim is not run here, so that there is nothing to break.
+
+    Example:
+        >>> sabotage("rescale-algebra").verdict
+        'violated'
+    """
+    known = saboteurs_of(name) if name in CLAIMS else [SABOTEURS[name]]
+    if not known:
+        raise BadInput(f"{name!r} has no saboteur: it is {NOT_RUN}")
+    saboteur = known[0]
+    function = CLAIMS[saboteur.claim].function
+    assert function is not None  # what has saboteurs has a function
+    checks = function(Trial(seed_base, quick), **saboteur.changes)
+    found = [Finding(saboteur.claim, check, saboteur.what) for check in checks]
+    overall = together([finding.verdict for finding in found])
+    alike = [finding for finding in found if finding.verdict == overall]
+    return max(alike, key=lambda finding: abs(finding.check.strain))
