@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report claims test lint types format clean
+.PHONY: help setup report claims ablation any-model test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,12 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 
 claims: $(READY)  ## Measure every claim of the literature that fits a CPU: reports/claims/
 	OMP_NUM_THREADS=1 $(BIN)/sigprop claims --jobs 2 --output reports/claims
+
+ablation: $(READY)  ## What each part of RescaleNet is good for: reports/ablation/
+	$(BIN)/python examples/05_ablate_rescalenet.py reports/ablation
+
+any-model: $(READY)  ## Transformers read without touching their source: reports/any-model/
+	$(BIN)/python examples/04_read_transformers.py reports/any-model
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 """Signal-propagation diagnostics for PyTorch: how activations and gradients travel, and why not."""
 
 from sigprop import networks
+from sigprop.check import check
 from sigprop.compare import compare
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.measure import measure
@@ -15,6 +16,8 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     # attach a probe
     "attach",
     "Probe",
+    # before training: what a probe will see
+    "check",
     # a picture at initialisation
     "measure",
     # networks side by side, during training

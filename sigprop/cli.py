@@ -53,7 +53,7 @@ Names = Annotated[
 ]
 Depth = Annotated[int, typer.Option(help="Residual blocks (networks of the zoo).")]
 Width = Annotated[int, typer.Option(help="Units, or channels of the first stage.")]
-Architecture = Annotated[str, typer.Option(help="mlp or resnet.")]
+Architecture = Annotated[str, typer.Option(help="mlp, resnet or transformer.")]
 Options = Annotated[
     list[str],
     typer.Option("--option", "-o", help="Any other option of the zoo, as name=value; repeatable."),
@@ -335,27 +335,35 @@ def _print_blocks(records: Records) -> None:
         for column in rows.columns:
             table.add_column(column.replace("_", " "), justify="right")
         for block, *numbers in rows.droplevel(0).itertuples():
-            table.add_row(str(block), *("-" if pd.isna(v) else f"{v:.4g}" for v in numbers))
+            table.add_row(str(block), *(_short(number) for number in numbers))
         out.print(table)
 
 
 def _print_result(result: Result) -> None:
-    colour = {"holds": "green", "violated": "red"}.get(result.verdict, "yellow")
-    columns = ["predicted", "measured", "low", "high", "spread", "correlation", "share"]
     table = Table(box=None, header_style="bold")
-    for column in ("stage", "block", *columns):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for row in result.table.reindex(columns=[*result.table.columns]).to_dict("records"):
-        numbers = [row.get(column) for column in columns]
+    table.add_column("block")
+    for column in ("law", "measured", "interval", "spread", "corr.", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in result.table.to_dict("records"):
         block = str(row["block"]) if row["block"] >= 0 else str(row["name"])
-        shown = ["-" if v is None or pd.isna(v) else f"{v:.4g}" for v in numbers]
-        paint = {"holds": "green", "violated": "red"}.get(str(row["verdict"]), "yellow")
-        table.add_row(str(row["stage"]), block, *shown, f"[{paint}]{row['verdict']}[/{paint}]")
+        keys = ("predicted", "measured", "spread", "correlation", "share")
+        law, measured, *rest = (_short(row.get(key)) for key in keys)
+        interval = f"{_short(row.get('low'))} .. {_short(row.get('high'))}"
+        table.add_row(block, law, measured, interval, *rest, _painted(str(row["verdict"])))
     out.print(table)
     if result.cause():
         out.print(f"likely cause: {escape(result.cause())}")
-    out.print(f"[bold {colour}]{escape(result.headline())}[/bold {colour}]")
+    out.print(_painted(result.verdict, escape(result.headline())))
+
+
+def _short(number: Any) -> str:
+    return "-" if number is None or pd.isna(number) else f"{number:.4g}"
+
+
+def _painted(verdict: str, words: str = "") -> str:
+    colour = {"holds": "green", "violated": "red"}.get(verdict, "yellow")
+    return f"[{colour}]{words or verdict}[/{colour}]"
 
 
 def _print_ledger(summary: pd.DataFrame) -> None:

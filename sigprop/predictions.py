@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -140,7 +141,14 @@ def _rescale(design: Design, start: Kernel) -> Prediction:
     init = "he"
     if design.get("bias", True):
         init = "centred_he" if design.get("gain") == "he" else "centred_preserving"
-    return predict("rescale", **_shape(design), c=design.get("c"), init=init, start=start)
+    shape, c = _shape(design), design.get("c")
+    c = shape["depth"] - 1 if c == "official" else c
+    return predict("rescale", **shape, c=c, init=init, start=start)
+
+
+@RECURSIONS.register("batchnorm-last")
+def _batchnorm_last(design: Design, start: Kernel) -> Prediction:
+    return predict("plain", **_shape(design), start=start)
 
 
 @RECURSIONS.register("fixup")
@@ -176,6 +184,14 @@ def _nf_resnet(design: Design, start: Kernel) -> Prediction:
     return predict("nf", **{**shape, "depth": [shape["depth"]]}, **own, start=start)
 
 
+@RECURSIONS.register("mup")
+def _mup(design: Design, start: Kernel) -> Prediction:
+    shape = _shape(design)
+    gain = design.get("branch", 1.0) / math.sqrt(shape["depth"])
+    return predict("skipinit", **shape, gain=gain, start=start)
+
+
+@RECURSIONS.register("groupnorm")
 @RECURSIONS.register("layernorm")
 def _layernorm(design: Design, start: Kernel) -> Prediction:
     order = design.get("order", "norm-act-weight")

@@ -129,6 +129,7 @@ def test_the_public_page() -> None:
     assert sigprop.__all__ == [
         "attach",
         "Probe",
+        "check",
         "measure",
         "compare",
         "verify",

@@ -52,7 +52,7 @@ def test_compare_then_report(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert manifest["status"] == "complete"
 
 
-VERIFY = ["verify", "--depth", "3", "--width", "96", "--inputs", "32,16"]
+VERIFY = ["verify", "--depth", "3", "--width", "192", "--inputs", "32,16", "--tolerance", "0.1"]
 
 
 def test_verify_says_holds_or_violated_and_exits_with_it(
