@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ from sigprop.capture.coverage import BYPASSED, COMPILED, FUSED, SCRIPTED
 from sigprop.capture.leaves import tensors
 from sigprop.capture.naming import ROOT, bare, modules
 from sigprop.capture.surroundings import compiled
-from sigprop.errors import BadInput, ProbeWarning
+from sigprop.errors import ProbeWarning
+from sigprop.factories import copied
+from sigprop.options import check_options
 from sigprop.probe import attach
 from sigprop.records import Records
 
@@ -110,7 +111,8 @@ def check(
         0
     """
     batch, wanted = split_batch(inputs, targets)
-    twin = _copy(model)
+    check_options(model, {})
+    twin = copied(bare(model))
     watch = _Watch()
     told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -167,17 +169,6 @@ class _Watch:
         if name is not None:
             first = next((x for _, x in tensors(output)), None)
             self.shapes.setdefault(name, "" if first is None else str(list(first.shape)))
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"check looks at an nn.Module, not at {type(model).__name__}")
-    if isinstance(bare(model), torch.jit.ScriptModule):
-        return model  # attach refuses it, with its reason
-    try:
-        return copy.deepcopy(bare(model))
-    except Exception as error:
-        raise BadInput(f"this model cannot be copied ({type(error).__name__}: {error})") from error
 
 
 def _table(model: nn.Module, records: Records, watch: _Watch) -> pd.DataFrame:

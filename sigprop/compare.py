@@ -14,7 +14,8 @@ from sigprop.capture import Blocks
 from sigprop.data import Data, resolve
 from sigprop.errors import BadInput, RunError
 from sigprop.factories import Factory, design, factory, initialise
-from sigprop.probe import Every, Metrics, Probe, attach
+from sigprop.options import Every, Metrics
+from sigprop.probe import Probe, attach
 from sigprop.records import Records, RunWriter, atomic_write, concat, load, provenance
 from sigprop.training import Plan, Progress, Training
 

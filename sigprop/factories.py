@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from collections.abc import Callable
@@ -70,6 +71,21 @@ def initialise(build: Factory, seed: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise BadInput(f"the factory returned {type(model).__name__}, not an nn.Module")
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model, for what would change it.
+
+    Raises:
+        BadInput: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise BadInput(
+            f"this model cannot be copied ({type(error).__name__}: {error}); pass a callable that "
+            "builds it"
+        ) from error
 
 
 def _imported(path: str) -> Factory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -11,8 +10,9 @@ from torch import nn
 from sigprop.calling import Loss, backward, call, split_batch
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
-from sigprop.factories import Factory, design, factory, initialise
-from sigprop.probe import Metrics, attach
+from sigprop.factories import Factory, copied, design, factory, initialise
+from sigprop.options import Metrics
+from sigprop.probe import attach
 from sigprop.records import Records, concat, provenance
 
 
@@ -91,18 +91,8 @@ def _initialised(
                 f"a model has one initialisation, so {len(seeds)} seeds would repeat it; pass a "
                 "callable that builds it anew"
             )
-        yield seeds[0], _copy(model)
+        yield seeds[0], copied(model)
         return
     build = factory(model, **options)
     for seed in seeds:
         yield seed, initialise(build, seed)
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise BadInput(
-            f"this model cannot be copied ({type(error).__name__}: {error}); pass a callable that "
-            "builds it"
-        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.utils.hooks import RemovableHandle
 from sigprop.capture import (
     Blocks,
     ChannelDim,
-    Metric,
     ParameterReadings,
     Recorder,
     Scope,
@@ -29,13 +28,11 @@ from sigprop.capture.naming import bare, modules, parameters
 from sigprop.capture.parameters import whole
 from sigprop.capture.rows import Collector
 from sigprop.capture.surroundings import compiled
-from sigprop.errors import BadInput, ProbeWarning, UnknownName, suggestion
+from sigprop.errors import BadInput, ProbeWarning
+from sigprop.options import Every, Metrics, check_options, split_metrics
 from sigprop.records import SCHEMA, Records, provenance, tidy
-from sigprop.signals import QUANTITIES, singular_values
-from sigprop.signals.reading import Quantity
+from sigprop.signals import singular_values
 
-Every = int | Callable[[int], bool]
-Metrics = Mapping[str, Metric] | Sequence[str]
 Rows = dict[str, list[dict[str, Any]]]
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
@@ -124,13 +121,15 @@ class Probe:
     """
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
-        _check(model, options)
+        check_options(model, options)
+        if bare(model) in _PROBES and bare(model) is not model:
+            raise BadInput("the model inside this wrapper carries a probe; detach it first")
         _warn_of_compiled(model)
         self._model = weakref.ref(model)
         self._options = options
         self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
         targets = select(model, options["blocks"])
-        own, quantities = _metrics(options["metrics"])
+        own, quantities = split_metrics(options["metrics"])
         self._recorder = Recorder(own, options["strict"])
         self._readings = ParameterReadings()
         self._collector = Collector(
@@ -378,26 +377,6 @@ class Probe:
         return model
 
 
-def _check(model: object, options: Mapping[str, Any]) -> None:
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"a probe is attached to an nn.Module, not to {type(model).__name__}")
-    if isinstance(bare(model), torch.jit.ScriptModule):
-        raise BadInput("a ScriptModule cannot be hooked; probe the Python model it came from")
-    if next(model.parameters(), None) is None:
-        raise BadInput(f"{type(model).__name__} has no parameters: there is nothing to diagnose")
-    every, window, optimizer = (options[name] for name in ("every", "window", "optimizer"))
-    if not callable(every) and not (isinstance(every, int) and every >= 1):
-        raise BadInput(f"every is a whole number of steps from 1, or a callable, not {every!r}")
-    if window is not None and not (isinstance(window, int) and window >= 1):
-        raise BadInput(
-            f"window is a whole number of recorded steps from 1, or None, not {window!r}"
-        )
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise BadInput(f"optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    if bare(model) in _PROBES and bare(model) is not model:
-        raise BadInput("the model inside this wrapper carries a probe already; detach it first")
-
-
 _UNCOMPILE = (
     "Nothing can be read inside compiled code: run the steps to record in `with "
     "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
@@ -414,18 +393,3 @@ def _records(rows: Rows) -> Records:
     for table, kept in rows.items():
         setattr(records, table, tidy(table, kept))
     return records
-
-
-def _metrics(metrics: Metrics) -> tuple[dict[str, Metric], dict[str, Quantity]]:
-    """Return (the user's own functions, the built-in numbers to compute)."""
-    if isinstance(metrics, Mapping):
-        taken = [name for name in metrics if name in SCHEMA["signals"]]
-        if taken:
-            raise BadInput(f"{taken[0]!r} is a column already; give your metric another name")
-        return dict(metrics), dict(QUANTITIES)
-    unknown = [name for name in metrics if name not in QUANTITIES]
-    if unknown:
-        raise UnknownName(
-            f"no metric is called {unknown[0]!r}; {suggestion(unknown[0], QUANTITIES)}"
-        )
-    return {}, {name: QUANTITIES[name] for name in metrics or QUANTITIES}

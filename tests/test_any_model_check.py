@@ -114,7 +114,7 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         check(Says(None), torch.randn(2, 3))
     with pytest.raises(UnknownName, match="no module's name matches 'fcc'; did you mean 'fc'"):
         check(Says(None), x, blocks="fcc")
-    with pytest.raises(BadInput, match=r"check looks at an nn\.Module, not at int"):
+    with pytest.raises(BadInput, match=r"attached to an nn\.Module, not to int"):
         check(3, x)
     with pytest.raises(BadInput, match="non-finite values"):
         check(Says(None), x / 0)

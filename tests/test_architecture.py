@@ -21,6 +21,7 @@ LAYERS = (
     ("signals", "theory", "networks"),
     ("capture",),
     ("records",),
+    ("options",),
     ("probe",),
     ("calling", "factories", "batching"),
     ("data",),
