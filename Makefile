@@ -17,6 +17,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	# A trained LSTM for the tests; what its package needs to load audio is not needed here.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt Resemblyzer
 	touch $@
 
 report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: reports/first-light/

@@ -39,6 +39,7 @@ with sigprop.attach(model, optimizer) as probe:  # the blocks are found by thems
 
 signals = probe.records.signals
 forward = signals.query("step == 0 and port == 'out' and `pass` == 'forward'")
+forward = forward[~forward["name"].str.endswith("relu")]  # rectifiers inside are recorded too
 print(forward[["block", "name", "second_moment", "channel_variance", "mean_shift"]].to_string())
 
 weights = probe.records.parameters.query("step == 0 and name.str.endswith('conv.weight')")
