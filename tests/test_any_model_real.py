@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -222,8 +223,8 @@ class Speaker(nn.Module):
         return raw / torch.norm(raw, dim=1, keepdim=True)
 
 
-def test_a_trained_lstm() -> None:
-    """Its package wants a compiler for audio that is not needed here: only weights are read."""
+def speaker() -> nn.Module:
+    """Return the trained encoder; its package wants a compiler for audio, here only weights."""
     spec = find_spec("resemblyzer")
     if spec is None or spec.origin is None:
         pytest.skip("Resemblyzer is not installed")
@@ -231,6 +232,11 @@ def test_a_trained_lstm() -> None:
     model = Speaker()
     weights = {k: v for k, v in saved["model_state"].items() if not k.startswith("similarity")}
     model.load_state_dict(weights)
+    return model
+
+
+def test_a_trained_lstm() -> None:
+    model = speaker()
     mels = torch.rand(3, 20, 40, generator=torch.Generator().manual_seed(0))
     expected = model(mels)
     with sigprop.attach(model, strict=True) as probe:
@@ -245,3 +251,37 @@ def test_a_trained_lstm() -> None:
         assert set(signals[signals["pass"] == direction]["name"]) == names
     dead = signals.query("name == 'relu' and `pass` == 'forward'")["dead_fraction"].item()
     assert dead == oracles.dead_fraction([expected.detach()], 1)
+
+
+def words() -> Tensor:
+    return torch.randint(1000, 2000, (2, 9), generator=torch.Generator().manual_seed(0))
+
+
+def mels() -> Tensor:
+    return torch.rand(3, 20, 40, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("load", "inputs"), [(minilm, words), (speaker, mels)])
+def test_not_a_bit_of_a_trained_model_is_altered(
+    load: Callable[[], nn.Module], inputs: Callable[[], Tensor], training: bool
+) -> None:
+    trained = load().train(training)
+
+    def run(probed: bool) -> list[Tensor]:
+        model = copy.deepcopy(trained)
+        torch.manual_seed(1)
+        probe = sigprop.attach(model, strict=True) if probed else None
+        out = model(inputs())
+        out = out if isinstance(out, Tensor) else out.last_hidden_state
+        out.square().sum().backward()
+        if probe is not None:
+            probe.detach()
+            assert len(probe.records.signals) > 10
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        flags = torch.tensor([m.training for m in model.modules()])
+        return [out, *grads, *model.state_dict().values(), torch.get_rng_state(), flags]
+
+    pairs = list(zip(run(False), run(True), strict=True))
+    assert len(pairs) > 10
+    assert all(torch.equal(a, b) for a, b in pairs)
