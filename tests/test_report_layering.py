@@ -81,7 +81,6 @@ def test_pure_modules_do_without_plotting_libraries():
     for name in (
         "aggregate",
         "glossary",
-        "select",
         "story",
         "summary",
         "tables",
