@@ -223,3 +223,33 @@ def test_own_metrics_become_columns_and_merge_by_count() -> None:
         optimizer.step()
     row = probe.records.signals.query("name == '1' and port == 'out' and `pass` == 'forward'")
     assert row["l1"].item() == pytest.approx(float(net(x).detach().abs().mean()), rel=1e-6)
+
+
+def test_an_in_place_rectifier_under_inference_mode_is_read_anew() -> None:
+    """Inference tensors have no version counter: a reading made before a write is stale."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)).eval()
+    x = torch.randn(32, 4)
+    with sigprop.attach(net, blocks="leaves", strict=True) as probe, torch.inference_mode():
+        net(x)
+    rows = probe.records.signals.query("port == 'out'").set_index("name")
+    before = net[0](x).detach()
+    assert rows.loc["0", "second_moment"] == pytest.approx(oracles.second_moment(before), rel=1e-5)
+    after = before.relu()
+    assert rows.loc["1", "second_moment"] == pytest.approx(oracles.second_moment(after), rel=1e-5)
+    assert rows.loc["1", "dead_fraction"] == oracles.dead_fraction([after], 1)
+
+
+def test_an_early_fetch_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sigprop.capture.recorder as recorder
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(6, 2, 5, 5)
+    targets = torch.tensor([0, 1, 2, 0, 1, 2])
+    whole = sigprop.measure(net, x, targets).signals
+    monkeypatch.setattr(recorder, "_MOST_WAITING", 1)  # fetch after every reading
+    piecemeal = sigprop.measure(net, x, targets).signals
+    keys = ["name", "port", "pass"]
+    pd.testing.assert_frame_equal(
+        whole.sort_values(keys, ignore_index=True), piecemeal.sort_values(keys, ignore_index=True)
+    )

@@ -91,28 +91,28 @@ class Waiting(Generic[M]):
 
 
 class Memo(Generic[T]):
-    """Finds what was made of this very tensor at this very version, so that it is read once."""
+    """Finds what was made of this very tensor at this very version, so that it is read once.
+
+    Inference tensors do not count their versions: whether one has been written to since cannot be
+    known, so nothing is filed under them.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, int], tuple[weakref.ref[Tensor], T]] = {}
 
     def get(self, x: Tensor, channel_dim: int) -> T | None:
         """Return what `put` filed for this tensor, if it has not been written to since."""
-        known = self._known.get(self._key(x, channel_dim))
+        known = None if x.is_inference() else self._known.get((id(x), x._version, channel_dim))
         return known[1] if known and known[0]() is x else None
 
     def put(self, x: Tensor, channel_dim: int, thing: T) -> None:
         """File a thing under a tensor; the tensor is not kept alive."""
-        self._known[self._key(x, channel_dim)] = weakref.ref(x), thing
+        if not x.is_inference():
+            self._known[id(x), x._version, channel_dim] = weakref.ref(x), thing
 
     def clear(self) -> None:
         """Forget everything."""
         self._known.clear()
-
-    @staticmethod
-    def _key(x: Tensor, channel_dim: int) -> tuple[int, int, int]:
-        # Inference tensors do not count their versions; they are rarely written to either.
-        return id(x), 0 if x.is_inference() else x._version, channel_dim
 
 
 def _switched_off(x: Tensor) -> Tensor:
@@ -201,8 +201,8 @@ class Recorder:
             known.append(address)
         else:
             addresses = [address]
+            self._forward.put(x, address.channel_dim, addresses)  # first: reading may settle
             self.read_signal(x, address.channel_dim, addresses)
-            self._forward.put(x, address.channel_dim, addresses)
         if gradient:
             self._watch_gradient(x, address)
 
@@ -289,6 +289,7 @@ class Recorder:
     def settle(self) -> None:
         """Fetch every waiting reading in one transfer per device and dtype, and merge it."""
         waiting, self._waiting, self._waiting_numbers = self._waiting, [], 0
+        self._forward.clear()  # an address that joins a reading after this would come too late
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for index, item in enumerate(waiting):
             groups.setdefault((item.sums.device, item.sums.dtype), []).append(index)
@@ -302,7 +303,7 @@ class Recorder:
 
     def end_step(self) -> None:
         """Forget the step that was read; the next readings belong to the next step."""
-        self.settle()
+        self._waiting, self._waiting_numbers = [], 0
         for merged in (self.signals, self.products, self.averages, self.rectified_addresses):
             merged.clear()
         self.now.begin()
