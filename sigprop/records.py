@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,6 @@ def provenance(command: Sequence[str] | None = None, **facts: object) -> dict[st
         command: the command line; that of this process when not given.
         facts: anything else worth keeping (seeds, networks, data, device).
     """
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "unknown"
     command = command or [
         "python" if sys.argv[0] in ("", "-c") else Path(sys.argv[0]).name,
         *sys.argv[1:],
@@ -211,10 +206,21 @@ def provenance(command: Sequence[str] | None = None, **facts: object) -> dict[st
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(command),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions,
+        "versions": dict(_versions()),
         "seeds": [],
         **facts,
     }
+
+
+@cache  # reading seven packages' metadata takes milliseconds, and many a run asks for it often
+def _versions() -> Mapping[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
 
 
 class RunWriter:
