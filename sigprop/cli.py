@@ -119,7 +119,7 @@ def measure(
         records = concat([one(name) for name in bar.track(names, description="measuring")])
     _print_blocks(records)
     if output is not None:
-        out.print(f"saved to {records.save(output)}")
+        out.print(f"saved to {records.save(output)}", soft_wrap=True)
 
 
 @app.command(
@@ -175,7 +175,7 @@ def compare(
             options=_options(depth, width, architecture, option),
             on_progress=show,
         )
-    out.print(f"report: {write_report(records, output)}")
+    out.print(f"report: {write_report(records, output)}", soft_wrap=True)
 
 
 @app.command(
@@ -268,7 +268,7 @@ def claims(
         _print_ledger(ledger.summary)
         out.print(", ".join(f"{count} {verdict}" for verdict, count in ledger.counts.items()))
     if output is not None:
-        err.print(f"saved to {ledger.save(output)}")
+        err.print(f"saved to {ledger.save(output)}", soft_wrap=True)
     return int(ledger.verdict == VIOLATED)
 
 
@@ -284,7 +284,7 @@ def report(
     for sentence in records.missing:
         err.print(f"[yellow]missing:[/yellow] {escape(sentence)}")
     page = write_report(records, output, figures=figure or None, title=title or None)
-    out.print(f"report: {page}")
+    out.print(f"report: {page}", soft_wrap=True)
 
 
 def _batch(data: str, inputs: str, batch: int) -> tuple[torch.Tensor, Any, dict[str, Any]]:
