@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sigprop.errors import BadInput
 from sigprop.signals import Signal, measure_signal
-from sigprop.signals.reading import COLUMNS, interpret, read
+from sigprop.signals.reading import COLUMNS, read
+from sigprop.signals.signal import interpret
 
 
 def normal(*shape: int, mean: float = 0.0, std: float = 1.0, seed: int = 0) -> Tensor:

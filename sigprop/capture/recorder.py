@@ -21,7 +21,8 @@ from sigprop.capture.passing import Passing
 from sigprop.capture.surroundings import ordinary, transforming
 from sigprop.errors import ProbeWarning
 from sigprop.signals.correlation import Products, interpret_products, read_products
-from sigprop.signals.reading import Signal, interpret, read, readable
+from sigprop.signals.reading import read, readable
+from sigprop.signals.signal import Signal, interpret
 
 #: Where a failure of the probe itself is told.
 REPORTS = "https://github.com/sigprop/sigprop/issues"

@@ -16,7 +16,7 @@ from sigprop.capture.parameters import ParameterReadings
 from sigprop.capture.recorder import REPORTS, Address, Recorder
 from sigprop.errors import ProbeWarning
 from sigprop.signals.activity import DeadUnits
-from sigprop.signals.reading import Quantity, Signal
+from sigprop.signals.signal import Quantity, Signal
 
 
 def _nan(_: Signal) -> float:

@@ -15,7 +15,7 @@ from sigprop.claims.claim import Trial, claim
 from sigprop.claims.subjects import gaussian
 from sigprop.factories import initialise
 from sigprop.measure import measure
-from sigprop.signals.reading import measure_signal
+from sigprop.signals import measure_signal
 
 Reader = Callable[[Tensor, int], tuple[float, float, float]]
 

@@ -3,7 +3,7 @@
 from sigprop.signals.activity import Activity, DeadUnits
 from sigprop.signals.correlation import Products
 from sigprop.signals.moments import Moments
-from sigprop.signals.reading import QUANTITIES, Signal, measure_signal
+from sigprop.signals.signal import QUANTITIES, Signal, measure_signal
 from sigprop.signals.spectra import singular_values
 
 __all__ = [
