@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -29,11 +30,12 @@ from sigprop.capture.parameters import whole
 from sigprop.capture.rows import Collector
 from sigprop.capture.surroundings import compiled
 from sigprop.errors import BadInput, ProbeWarning
+from sigprop.growing import Growing
 from sigprop.options import Every, Metrics, check_options, split_metrics
 from sigprop.records import SCHEMA, Records, provenance, tidy
 from sigprop.signals import singular_values
 
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, Growing]
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -140,7 +142,7 @@ class Probe:
             for name, module in modules(model)
             if isinstance(module, nn.modules.conv._ConvTransposeNd)
         }
-        self._rows: Rows = {table: [] for table in SCHEMA}
+        self._rows: Rows = {table: Growing(table) for table in SCHEMA}
         self._forwarded = False
         self._told_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
@@ -154,10 +156,10 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
-        rows = {table: list(kept) for table, kept in self._rows.items()}
+        rows = {table: kept.copy() for table, kept in self._rows.items()}
         self._recorder.guarded(self._collect, rows, True)
-        rows["coverage"] = self._coverage()
         records = _records(rows)
+        records.coverage = tidy("coverage", self._coverage())
         networks, seeds = [self._options["network"]], [self._options["seed"]]
         records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
         return records
@@ -167,7 +169,7 @@ class Probe:
 
         For long runs that write as they go; the coverage table comes with `records` only.
         """
-        rows, self._rows = self._rows, {table: [] for table in SCHEMA}
+        rows, self._rows = self._rows, {table: Growing(table) for table in SCHEMA}
         return _records(rows)
 
     def log(
@@ -188,7 +190,8 @@ class Probe:
                 "loss": loss,
                 "accuracy": accuracy,
                 "learning_rate": learning_rate,
-            }
+            },
+            1,
         )
 
     def record_spectra(self) -> None:
@@ -201,17 +204,20 @@ class Probe:
                 or parameter.is_meta
             ):
                 continue
-            for index, value in enumerate(singular_values(whole(parameter.detach())).tolist()):
-                self._rows["spectra"].append(
-                    {
-                        **self._where(),
-                        "name": name,
-                        "operator": "matrix",
-                        "index": index,
-                        "singular_value": value,
-                        "log_singular_value": math.log(value) if value > 0 else -math.inf,
-                    }
-                )
+            values = singular_values(whole(parameter.detach())).numpy()
+            with np.errstate(divide="ignore"):  # a singular value of 0 has the logarithm -inf
+                logarithms = np.log(values)
+            self._rows["spectra"].append(
+                {
+                    **self._where(),
+                    "name": name,
+                    "operator": "matrix",
+                    "index": np.arange(len(values)),
+                    "singular_value": values,
+                    "log_singular_value": logarithms,
+                },
+                len(values),
+            )
 
     # --- a step ---------------------------------------------------------------------------
 
@@ -241,7 +247,7 @@ class Probe:
             self._recorder.guarded(self._read_parameters, optimizer)
 
     def _tell_of_silence(self) -> None:
-        if self._told_of_silence or not self._recorder.idle or self._recorder.total_calls:
+        if self._told_of_silence or not self._recorder.gathered.empty or self._recorder.total_calls:
             return
         self._told_of_silence = True
         warnings.warn(
@@ -289,8 +295,8 @@ class Probe:
         where = self._where()
         self._unscale()
         self._read_late()
-        for table, step_rows in self._collector.collect(provisional).items():
-            rows[table].extend({**where, **row} for row in step_rows)
+        for table, (columns, count) in self._collector.collect(provisional).items():
+            rows[table].append({**where, **columns}, count)
 
     def _unscale(self) -> None:
         scaler: torch.amp.GradScaler | None = self._options["scaler"]
@@ -391,5 +397,5 @@ def _warn_of_compiled(model: nn.Module) -> None:
 def _records(rows: Rows) -> Records:
     records = Records()
     for table, kept in rows.items():
-        setattr(records, table, tidy(table, kept))
+        setattr(records, table, kept.frame())
     return records

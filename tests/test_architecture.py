@@ -21,7 +21,7 @@ LAYERS = (
     ("signals", "theory", "networks"),
     ("capture",),
     ("records",),
-    ("options",),
+    ("growing", "options"),
     ("probe",),
     ("calling", "factories", "batching"),
     ("data",),

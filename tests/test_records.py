@@ -7,11 +7,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import sigprop
 from sigprop.errors import RunError
+from sigprop.growing import Growing
 from sigprop.records import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -212,3 +214,19 @@ def test_an_unwritable_place_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot make the run directory"):
         some().save(tmp_path / "file" / "run")
+
+
+def test_a_growing_table_fills_what_a_part_leaves_out_and_copies_grow_apart() -> None:
+    table = Growing("signals")
+    table.append({"network": "plain", "name": ["a", "b"], "mean": np.array([1.0, 2.0])}, 2)
+    other = table.copy()
+    other.append({"network": "rescale", "name": "c", "mean": 3.0, "own": np.array([4.0])}, 1)
+    table.append({}, 0)
+    assert len(table.frame()) == 2
+    frame = other.frame()
+    assert frame["network"].tolist() == ["plain", "plain", "rescale"]
+    assert frame["name"].tolist() == ["a", "b", "c"]
+    assert frame["mean"].tolist() == [1.0, 2.0, 3.0]
+    assert frame["own"].isna().tolist() == [True, True, False]
+    assert frame["step"].tolist() == [0, 0, 0]
+    pd.testing.assert_frame_equal(Growing("signals").frame(), tidy("signals", []))

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sigprop.capture.address import Address
 from sigprop.capture.blocks import CONTAINERS, RECTIFIERS
 from sigprop.capture.channels import ChannelDim, channel_axis, is_rectified, made_by
 from sigprop.capture.leaves import tensors
-from sigprop.capture.recorder import Address, Recorder
+from sigprop.capture.recorder import Recorder
 from sigprop.capture.surroundings import ordinary, recomputing, transforming
 from sigprop.errors import BadInput
 from sigprop.signals.reading import readable

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.signals import ratios
 
-
-@dataclass(frozen=True)
-class ParameterNumbers:
-    """What one step did to one parameter; a number that is undefined is NaN."""
-
-    count: int
-    weight_norm: float
-    grad_norm: float
-    grad_to_weight: float
-    update_to_weight: float
-    unit_grad_to_weight_max: float
-    angular_update: float
-    effective_lr: float
-
-    @classmethod
-    def columns(cls) -> list[str]:
-        """Return the names of the numbers, in order."""
-        return [field.name for field in fields(cls)]
+Array = npt.NDArray[np.float64]
 
 
 class ParameterReadings:
@@ -81,38 +65,33 @@ class ParameterReadings:
                 self._updates[name] = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
         self._before.clear()
 
-    def numbers(self, gradient_scale: float = 1.0) -> dict[str, ParameterNumbers]:
-        """Fetch everything read so far and return it by parameter name.
+    def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Array]]:
+        """Fetch everything read so far; return the names and, by column, a number for each.
+
+        A number that is undefined is NaN.
 
         Args:
             gradient_scale: what the gradients that were read are multiples of.
         """
-        norms, updates = _fetch(self._norms), _fetch(self._updates)
-        for values in norms.values():
-            values[2] /= gradient_scale
-            values[4] /= gradient_scale
-        return {name: self._numbers(name, norms[name], updates.get(name)) for name in norms}
+        names = list(self._norms)
+        weight, grad, unit = _products(_fetch(self._norms, names, 6))
+        updates = _fetch(self._updates, names, 3)
+        moved = updates[:, 0] * updates[:, 1]
+        return names, {
+            "count": np.array([self._counts[name] for name in names], dtype=np.int64),
+            "weight_norm": weight,
+            "grad_norm": grad / gradient_scale,
+            "grad_to_weight": ratios.ratio(grad / gradient_scale, weight),
+            "update_to_weight": ratios.ratio(moved, weight),
+            "unit_grad_to_weight_max": unit / gradient_scale,
+            "angular_update": updates[:, 2],
+            "effective_lr": ratios.ratio([self._rates[name] for name in names], weight**2),
+        }
 
     def clear(self) -> None:
         """Forget everything read: the step is over."""
         for kept in (self._before, self._norms, self._updates, self._counts, self._rates):
             kept.clear()
-
-    def _numbers(
-        self, name: str, values: list[float], update: list[float] | None
-    ) -> ParameterNumbers:
-        weight, grad, unit = (values[i] * values[i + 1] for i in (0, 2, 4))
-        moved, turned = (update[0] * update[1], update[2]) if update else (math.nan, math.nan)
-        return ParameterNumbers(
-            count=self._counts[name],
-            weight_norm=weight,
-            grad_norm=grad,
-            grad_to_weight=ratios.ratio(grad, weight),
-            update_to_weight=ratios.ratio(moved, weight),
-            unit_grad_to_weight_max=unit,
-            angular_update=turned,
-            effective_lr=ratios.ratio(self._rates[name], weight * weight),
-        )
 
 
 def _normable(parameter: nn.Parameter) -> bool:
@@ -150,12 +129,19 @@ def whole(x: Tensor) -> Tensor:
     return x if gather is None else gather()
 
 
-def _fetch(sums: dict[str, Tensor]) -> dict[str, list[float]]:
+def _products(pairs: Array) -> tuple[Array, ...]:
+    """Return the numbers behind pairs (norm of x/size, size), one array a pair of columns."""
+    return tuple(pairs[:, i] * pairs[:, i + 1] for i in range(0, pairs.shape[1], 2))
+
+
+def _fetch(sums: dict[str, Tensor], names: Sequence[str], width: int) -> Array:
+    """Return one row a name, NaN where it has no sums, in one transfer per device."""
     by_device: dict[torch.device, list[str]] = {}
-    for name, values in sums.items():
-        by_device.setdefault(values.device, []).append(name)
-    fetched: dict[str, list[float]] = {}
-    for names in by_device.values():
-        rows = torch.stack([sums[name].double() for name in names]).tolist()
-        fetched.update(zip(names, rows, strict=True))
-    return {name: fetched[name] for name in sums}
+    for name in sums:
+        by_device.setdefault(sums[name].device, []).append(name)
+    fetched: dict[str, Array] = {}
+    for known in by_device.values():
+        rows = torch.stack([sums[name].double() for name in known]).cpu().numpy()
+        fetched.update(zip(known, rows, strict=True))
+    missing = np.full(width, np.nan)
+    return np.array([fetched.get(name, missing) for name in names]).reshape(-1, width)

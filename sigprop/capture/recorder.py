@@ -1,4 +1,4 @@
-"""Where readings wait: device sums pile up during a step and are fetched together at its end."""
+"""Takes tensors on their way, forward and backward, and issues one reading of each."""
 
 from __future__ import annotations
 
@@ -8,87 +8,26 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.capture.address import Address
+from sigprop.capture.gathering import Gathering
 from sigprop.capture.passing import Passing
 from sigprop.capture.surroundings import ordinary, transforming
 from sigprop.errors import ProbeWarning
-from sigprop.signals.correlation import Products, interpret_products, read_products
+from sigprop.signals.correlation import read_products
 from sigprop.signals.reading import read, readable
-from sigprop.signals.signal import Signal, interpret
 
 #: Where a failure of the probe itself is told.
 REPORTS = "https://github.com/sigprop/sigprop/issues"
 
 Metric = Callable[[Tensor], Tensor]
 
-#: Fetch early when this many numbers wait: an evaluation of a thousand batches is one step.
-_MOST_WAITING = 4_000_000
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a number was read. Readings of one address merge."""
-
-    mode: str
-    target: str
-    block: int
-    name: str
-    call: int
-    port: str
-    direction: str
-    channel_dim: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class Averages:
-    """A user's own metrics of one tensor, averaged by element count when merged."""
-
-    numbers: npt.NDArray[np.float64]
-    weight: float
-
-    def merge(self, other: Averages) -> Averages:
-        """Return the average over both."""
-        weight = self.weight + other.weight
-        return Averages(
-            (self.numbers * self.weight + other.numbers * other.weight) / weight, weight
-        )
-
-
-class Mergeable(Protocol):
-    """Anything of which two make one."""
-
-    def merge(self: M, other: M) -> M:
-        """Return the two as one."""
-        ...
-
-
-M = TypeVar("M", bound=Mergeable)
 T = TypeVar("T")
-
-
-@dataclass
-class Waiting(Generic[M]):
-    """Device sums with every address that they answer for."""
-
-    sums: Tensor
-    understand: Callable[[npt.NDArray[np.float64]], M]
-    into: dict[Address, M]
-    addresses: list[Address] = field(default_factory=list)
-
-    def settle(self, numbers: npt.NDArray[np.float64]) -> None:
-        """Merge the fetched numbers into every address."""
-        seen = self.understand(numbers.reshape(tuple(self.sums.shape)))
-        for address in self.addresses:
-            self.into[address] = self.into[address].merge(seen) if address in self.into else seen
 
 
 class Memo(Generic[T]):
@@ -165,12 +104,8 @@ class Recorder:
         self.passed_by: set[str] = set()
         self.functions: dict[str, str] = {}
         self.rectified: Memo[bool] = Memo()
-        self.signals: dict[Address, Signal] = {}
-        self.products: dict[Address, Products] = {}
-        self.averages: dict[Address, Averages] = {}
+        self.gathered = Gathering()
         self.rectified_addresses: set[Address] = set()
-        self._waiting: list[Waiting[Signal] | Waiting[Products] | Waiting[Averages]] = []
-        self._waiting_numbers = 0
         self._forward: Memo[list[Address]] = Memo()
         self._backward: Memo[GradientTap] = Memo()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -183,11 +118,6 @@ class Recorder:
         self.mode = "train" if training else "eval"
         self.now.begin()
         self._forget_tensors()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing has been read in this step."""
-        return not (self._waiting or self.signals)
 
     def block_of(self, target: str) -> int:
         """Return a target's depth: its place in the order of first calls."""
@@ -209,9 +139,7 @@ class Recorder:
 
     def observe_pair(self, skip: Tensor, branch: Tensor, address: Address) -> None:
         """Read how the two operands of a residual addition correlate."""
-        self._wait(
-            Waiting(read_products(skip, branch), interpret_products, self.products), [address]
-        )
+        self.gathered.pair(read_products(skip, branch), address)
 
     def _watch_gradient(self, x: Tensor, address: Address) -> None:
         if not x.requires_grad:
@@ -244,7 +172,7 @@ class Recorder:
             tap = GradientTap(self, address.channel_dim)
             self._handles.append(x.register_hook(tap))
             self._backward.put(x, address.channel_dim, tap)
-        tap.addresses.append(replace(address, direction="backward"))
+        tap.addresses.append(address._replace(direction="backward"))
 
     # --- readings -------------------------------------------------------------------------
 
@@ -252,24 +180,11 @@ class Recorder:
         """Issue the device work of one reading; nothing waits for its result."""
         if not readable(x):
             return
-        self._wait(Waiting(read(x, channel_dim), interpret, self.signals), addresses)
-        if self.metrics:
-            sums = torch.stack([self._metric(name, x) for name in self.metrics])
-            weight = float(x.numel())
-            self._wait(
-                Waiting(sums, lambda values: Averages(values, weight), self.averages), addresses
-            )
-
-    def _wait(
-        self,
-        waiting: Waiting[Signal] | Waiting[Products] | Waiting[Averages],
-        addresses: list[Address],
-    ) -> None:
-        waiting.addresses = addresses
-        self._waiting.append(waiting)
-        self._waiting_numbers += waiting.sums.numel()
-        if self._waiting_numbers > _MOST_WAITING:
+        if self.gathered.reading(read(x, channel_dim), addresses):
             self.settle()
+        if self.metrics:
+            own = torch.stack([self._metric(name, x) for name in self.metrics])
+            self.gathered.own(own, float(x.numel()), addresses)
 
     def _metric(self, name: str, x: Tensor) -> Tensor:
         try:
@@ -288,25 +203,14 @@ class Recorder:
             return _switched_off(x)
 
     def settle(self) -> None:
-        """Fetch every waiting reading in one transfer per device and dtype, and merge it."""
-        waiting, self._waiting, self._waiting_numbers = self._waiting, [], 0
+        """Fetch every waiting reading, and merge it."""
         self._forward.clear()  # an address that joins a reading after this would come too late
-        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for index, item in enumerate(waiting):
-            groups.setdefault((item.sums.device, item.sums.dtype), []).append(index)
-        fetched: dict[int, npt.NDArray[np.float64]] = {}
-        for indices in groups.values():
-            flat = torch.cat([waiting[i].sums.reshape(-1) for i in indices]).cpu().double().numpy()
-            ends = np.cumsum([waiting[i].sums.numel() for i in indices])[:-1]
-            fetched.update(zip(indices, np.split(flat, ends), strict=True))
-        for index, item in enumerate(waiting):  # in the order read, so that sums are reproducible
-            item.settle(fetched[index])
+        self.gathered.settle()
 
     def end_step(self) -> None:
         """Forget the step that was read; the next readings belong to the next step."""
-        self._waiting, self._waiting_numbers = [], 0
-        for merged in (self.signals, self.products, self.averages, self.rectified_addresses):
-            merged.clear()
+        self.gathered.clear()
+        self.rectified_addresses.clear()
         self.now.begin()
         self._awaiting.clear()
         self.step += 1

@@ -1,26 +1,33 @@
-"""Turns a step's readings into rows of the frames."""
+"""Turns a step's readings into rows of the frames, column by column."""
 
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
+from sigprop.capture.address import Address
 from sigprop.capture.blocks import owner
 from sigprop.capture.coverage import coverage
 from sigprop.capture.parameters import ParameterReadings
-from sigprop.capture.recorder import REPORTS, Address, Recorder
+from sigprop.capture.recorder import REPORTS, Recorder
 from sigprop.errors import ProbeWarning
 from sigprop.signals.activity import DeadUnits
 from sigprop.signals.signal import Quantity, Signal
 
+Array = npt.NDArray[np.float64]
 
-def _nan(_: Signal) -> float:
-    return math.nan
+#: Columns of one table, all of one length.
+Columns = dict[str, Any]
+
+
+def _nan(signal: Signal) -> Array:
+    return np.full(len(signal), np.nan)
 
 
 class Collector:
@@ -54,9 +61,11 @@ class Collector:
         self._window = window
         self._dead: dict[Address, DeadUnits] = {}
         self._seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
+        self._owners: dict[str, str | None] = {}
+        self._where: tuple[list[Address], Columns] = ([], {})
 
-    def collect(self, provisional: bool = False) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of the step in progress, for `signals` and `parameters`.
+    def collect(self, provisional: bool = False) -> dict[str, tuple[Columns, int]]:
+        """Return (columns, number of rows) of the step in progress, by table.
 
         Args:
             provisional: the step goes on; it will be collected again.
@@ -64,45 +73,52 @@ class Collector:
         self._recorder.settle()
         dead = copy.deepcopy(self._dead) if provisional else self._dead
         return {
-            "signals": [self._signal(*seen, dead) for seen in self._recorder.signals.items()],
-            "parameters": list(self._parameters()),
+            "signals": (self._signals(dead), len(self._recorder.gathered.places)),
+            "parameters": self._parameters(),
         }
 
     def coverage(self, model: nn.Module) -> list[dict[str, Any]]:
         """Return the coverage rows, over every step so far."""
         return coverage(model, self._targets, self._recorder, *self._seen.values())
 
-    def _signal(
-        self, address: Address, signal: Signal, dead: dict[Address, DeadUnits]
-    ) -> dict[str, Any]:
-        recorder = self._recorder
-        self._seen[address.direction].add(address.target)
-        row: dict[str, Any] = {
-            "mode": address.mode,
-            "block": address.block,
-            "name": address.name,
-            "call": address.call,
-            "port": address.port,
-            "pass": address.direction,
-            "channel_dim": address.channel_dim,
-            "count": int(signal.activity.count.sum()),
-            "channels": address.channels,
-            "nonfinite": int(signal.activity.nonfinite.sum()),
+    def _signals(self, dead: dict[Address, DeadUnits]) -> Columns:
+        gathered = self._recorder.gathered
+        if gathered.signal is None:
+            return {}
+        addresses, places = list(gathered.places), list(gathered.places.values())
+        signal = gathered.signal
+        starts, activity = signal.starts, signal.activity
+        numbers = {
+            "count": np.add.reduceat(activity.count, starts)[places],
+            "nonfinite": np.add.reduceat(activity.nonfinite, starts)[places],
         }
-        if address.direction == "backward":
-            signal = signal.scaled(1 / self.loss_scale)
-        row |= {name: self._number(name, signal) for name in self._quantities}
-        if address in recorder.rectified_addresses:
-            watch = dead.setdefault(address, DeadUnits(self._window))
-            row["dead_fraction"] = watch.update(signal.activity.alive)
-        if address in recorder.products:
-            row["skip_branch_correlation"] = recorder.products[address].correlation
-        if address in recorder.averages:
-            own = recorder.averages[address].numbers.tolist()
-            row |= dict(zip(recorder.metrics, own, strict=True))
-        return row
+        if self.loss_scale != 1:
+            # The same tensor may be read forward and backward: each address has its own copy.
+            backward = np.array([address.direction == "backward" for address in addresses])
+            signal = signal.take(places).scaled(np.where(backward, 1 / self.loss_scale, 1.0))
+            places = list(range(len(addresses)))
+        numbers |= {name: self._number(name, signal)[places] for name in self._quantities}
+        return {
+            **self._locations(addresses),
+            **numbers,
+            **self._dead_fractions(addresses, [signal.alive[p] for p in places], dead),
+            **self._correlations(addresses),
+            **self._own(addresses),
+        }
 
-    def _number(self, name: str, signal: Signal) -> float:
+    def _locations(self, addresses: list[Address]) -> Columns:
+        """Return the columns that say where; those of the step before, when nothing changed."""
+        known, columns = self._where
+        if addresses != known:
+            for address in addresses:
+                self._seen[address.direction].add(address.target)
+            rows = zip(*addresses, strict=True)
+            columns = dict(zip(_LOCATION, map(list, rows), strict=True))
+            del columns["target"]
+            self._where = addresses, columns
+        return columns
+
+    def _number(self, name: str, signal: Signal) -> Array:
         try:
             return self._quantities[name](signal)
         except Exception as error:
@@ -115,9 +131,42 @@ class Collector:
                 ProbeWarning,
                 stacklevel=2,
             )
-            return math.nan
+            return _nan(signal)
 
-    def _parameters(self) -> Iterator[dict[str, Any]]:
-        for name, numbers in self._readings.numbers(self.gradient_scale).items():
-            block = self._recorder.order.get(owner(name, self._targets) or "", -1)
-            yield {"name": name, "block": block, **vars(numbers)}
+    def _dead_fractions(
+        self,
+        addresses: list[Address],
+        alive: list[npt.NDArray[np.bool_]],
+        dead: dict[Address, DeadUnits],
+    ) -> Columns:
+        rectified = self._recorder.rectified_addresses
+        column = np.full(len(addresses), np.nan)
+        for row, address in enumerate(addresses):
+            if address in rectified:
+                watch = dead.setdefault(address, DeadUnits(self._window))
+                column[row] = watch.update(alive[row])
+        return {"dead_fraction": column}
+
+    def _correlations(self, addresses: list[Address]) -> Columns:
+        products = self._recorder.gathered.products
+        column = [products[a].correlation if a in products else np.nan for a in addresses]
+        return {"skip_branch_correlation": np.array(column)}
+
+    def _own(self, addresses: list[Address]) -> Columns:
+        averages, names = self._recorder.gathered.averages, list(self._recorder.metrics)
+        missing = np.full(len(names), np.nan)
+        rows = [averages[a].numbers if a in averages else missing for a in addresses]
+        return {name: np.array([row[i] for row in rows]) for i, name in enumerate(names)}
+
+    def _parameters(self) -> tuple[Columns, int]:
+        names, numbers = self._readings.numbers(self.gradient_scale)
+        blocks = [self._recorder.order.get(self._owner(name), -1) for name in names]
+        return {"name": names, "block": blocks, **numbers}, len(names)
+
+    def _owner(self, name: str) -> str:
+        if name not in self._owners:
+            self._owners[name] = owner(name, self._targets)
+        return self._owners[name] or ""
+
+
+_LOCATION = ["pass" if field == "direction" else field for field in Address._fields]

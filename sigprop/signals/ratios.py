@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -68,14 +68,15 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
     return 2 * torch.atan2(norm_of(u - v), norm_of(u + v))
 
 
-def ratio(part: float, whole: float) -> float:
-    """Return part/whole, or NaN where a ratio is undefined: nothing to divide by.
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return part/whole, NaN where a ratio is undefined: nothing to divide by.
 
     Example:
-        >>> ratio(1.0, 4.0), ratio(1.0, 0.0)
-        (0.25, nan)
+        >>> ratio([1.0, 1.0], [4.0, 0.0])
+        array([0.25,  nan])
     """
-    return part / whole if whole > 0 else math.nan
+    whole = np.asarray(whole)
+    return np.asarray(part) / np.where(whole > 0, whole, np.nan)
 
 
 def _unit(x: Tensor) -> Tensor:
