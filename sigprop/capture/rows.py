@@ -101,7 +101,7 @@ class Collector:
         return {
             **self._locations(addresses),
             **numbers,
-            **self._dead_fractions(addresses, [signal.alive[p] for p in places], dead),
+            **self._dead_fractions(addresses, dead),
             **self._correlations(addresses),
             **self._own(addresses),
         }
@@ -134,17 +134,16 @@ class Collector:
             return _nan(signal)
 
     def _dead_fractions(
-        self,
-        addresses: list[Address],
-        alive: list[npt.NDArray[np.bool_]],
-        dead: dict[Address, DeadUnits],
+        self, addresses: list[Address], dead: dict[Address, DeadUnits]
     ) -> Columns:
-        rectified = self._recorder.rectified_addresses
+        gathered, rectified = self._recorder.gathered, self._recorder.rectified_addresses
         column = np.full(len(addresses), np.nan)
-        for row, address in enumerate(addresses):
-            if address in rectified:
-                watch = dead.setdefault(address, DeadUnits(self._window))
-                column[row] = watch.update(alive[row])
+        watched = [row for row, address in enumerate(addresses) if address in rectified]
+        if gathered.signal is not None and watched:
+            alive = gathered.signal.alive
+            for row in watched:
+                watch = dead.setdefault(addresses[row], DeadUnits(self._window))
+                column[row] = watch.update(alive[gathered.places[addresses[row]]])
         return {"dead_fraction": column}
 
     def _correlations(self, addresses: list[Address]) -> Columns:

@@ -102,12 +102,13 @@ class Moments:
         n = add(self.count)
         mean = add(self.count * self.mean) / np.maximum(n, 1.0)
         d = self.mean - np.repeat(mean, np.diff(starts, append=len(self.mean)))
+        d2 = d * d  # higher powers from products: numpy's own take a hundred times as long
         return Moments(
             n,
             mean,
-            add(self.m2 + self.count * d**2),
-            add(self.m3 + 3 * d * self.m2 + self.count * d**3),
-            add(self.m4 + 4 * d * self.m3 + 6 * d**2 * self.m2 + self.count * d**4),
+            add(self.m2 + self.count * d2),
+            add(self.m3 + d * (3 * self.m2 + self.count * d2)),
+            add(self.m4 + 4 * d * self.m3 + d2 * (6 * self.m2 + self.count * d2)),
         )
 
     def channel_variances(self, starts: npt.NDArray[np.intp] = WHOLE) -> Array:

@@ -88,16 +88,17 @@ def interpret(reading: npt.ArrayLike, starts: Starts = WHOLE) -> Signal:
         reading: shape (C, len(COLUMNS)); the readings of several tensors one below the other.
         starts: the row where each tensor's reading begins.
     """
-    table = np.asarray(reading, dtype=np.float64)
-    elements, n, zeros, lowest, highest, scale, centre, s1, s2, s3, s4 = table.T
+    table = np.ascontiguousarray(np.asarray(reading, dtype=np.float64).T)
+    elements, n, zeros, lowest, highest, scale, centre, s1, s2, s3, s4 = table
     # The centre is a rounded mean; the first-order sum s1 says by how much it is off.
     shift = s1 / np.maximum(n, 1)
+    shift2, scale2 = shift * shift, scale * scale
     moments = Moments(
         n,
         scale * (centre + shift),
-        scale**2 * np.maximum(s2 - n * shift**2, 0),
-        scale**3 * (s3 - 3 * shift * s2 + 2 * n * shift**3),
-        scale**4 * np.maximum(s4 - 4 * shift * s3 + 6 * shift**2 * s2 - 3 * n * shift**4, 0),
+        scale2 * np.maximum(s2 - n * shift2, 0),
+        scale2 * scale * (s3 - shift * (3 * s2 - 2 * n * shift2)),
+        scale2 * scale2 * np.maximum(s4 - 4 * shift * s3 + shift2 * (6 * s2 - 3 * n * shift2), 0),
     )
     return Signal(moments, Activity(elements, elements - n, zeros, lowest, highest), starts)
 
