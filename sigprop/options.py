@@ -39,6 +39,11 @@ def check_options(model: object, options: Mapping[str, Any]) -> None:
         raise BadInput(
             f"window is a whole number of recorded steps from 1, or None, not {window!r}"
         )
+    overhead = options.get("overhead")
+    if overhead is not None and not (isinstance(overhead, int | float) and overhead > 0):
+        raise BadInput(f"overhead is a share of the step time such as 0.03, not {overhead!r}")
+    if overhead is not None and every != 1:
+        raise BadInput(f"overhead chooses the cadence by itself; leave every={every!r} out")
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise BadInput(f"optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}")
 

@@ -17,7 +17,7 @@ PACKAGE = Path(sigprop.__file__).parent
 #: From the ground up. A module may import from its own layer's folder and from any layer below.
 LAYERS = (
     ("errors",),
-    ("registry",),
+    ("registry", "overhead"),
     ("signals", "theory", "networks"),
     ("capture",),
     ("records",),

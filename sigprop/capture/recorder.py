@@ -19,6 +19,7 @@ from sigprop.capture.gathering import Gathering
 from sigprop.capture.passing import Passing
 from sigprop.capture.surroundings import ordinary, transforming
 from sigprop.errors import ProbeWarning
+from sigprop.overhead import Stopwatch
 from sigprop.signals.correlation import read_products
 from sigprop.signals.reading import read, readable
 
@@ -88,11 +89,15 @@ class Recorder:
     Args:
         metrics: a user's own functions ``Tensor -> scalar Tensor`` by column name.
         strict: raise internal errors instead of switching off with a warning.
+
+    Attributes:
+        stopwatch: times the steps, and the probe's own code in them.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None, strict: bool = False) -> None:
         self.metrics = dict(metrics or {})
         self.strict = strict
+        self.stopwatch = Stopwatch()
         self.on = False
         self.broken = ""
         self.step = 0
@@ -236,6 +241,7 @@ class Recorder:
         Raises:
             Exception: whatever ``act`` raised, in strict mode.
         """
+        outermost = self.stopwatch.enter()
         try:
             act(*arguments)
         except Exception as error:
@@ -249,6 +255,9 @@ class Recorder:
                 ProbeWarning,
                 stacklevel=2,
             )
+        finally:
+            if outermost:
+                self.stopwatch.leave()
 
 
 def _whereabouts(error: BaseException) -> str:

@@ -133,9 +133,7 @@ class Collector:
             )
             return _nan(signal)
 
-    def _dead_fractions(
-        self, addresses: list[Address], dead: dict[Address, DeadUnits]
-    ) -> Columns:
+    def _dead_fractions(self, addresses: list[Address], dead: dict[Address, DeadUnits]) -> Columns:
         gathered, rectified = self._recorder.gathered, self._recorder.rectified_addresses
         column = np.full(len(addresses), np.nan)
         watched = [row for row, address in enumerate(addresses) if address in rectified]

@@ -1,0 +1,119 @@
+"""What a probe costs, measured while it runs, and a cadence that keeps to a budget."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+
+#: Steps of each kind that medians are taken over.
+_RECENT = 25
+#: Steps of each kind before their times are compared: the first ones are slow for other reasons.
+_ENOUGH = 5
+
+
+class Stopwatch:
+    """Times the steps of a training loop, those that are recorded and those that are not.
+
+    Once there are enough of both kinds the probe's cost is the difference between their medians,
+    which includes what it makes an accelerator do; until then it is the time spent in its own code.
+
+    Args:
+        clock: seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._steps: dict[bool, deque[float]] = {on: deque(maxlen=_RECENT) for on in (True, False)}
+        self._own: deque[float] = deque(maxlen=_RECENT)
+        self._own_now = 0.0
+        self._recorded = self._all = 0
+        self._entered: float | None = None
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Start the time of the first step: whatever came before it is no step."""
+        if self._began is None:
+            self._began = self._clock()
+
+    def enter(self) -> bool:
+        """Start the time of the probe's own code; return whether it was not running already."""
+        if self._entered is not None:
+            return False
+        self._entered = self._clock()
+        return True
+
+    def leave(self) -> None:
+        """Stop the time of the probe's own code."""
+        if self._entered is not None:
+            self._own_now += self._clock() - self._entered
+            self._entered = None
+
+    def end(self, recorded: bool) -> None:
+        """End a step."""
+        now, began = self._clock(), self._began
+        self._began = now
+        if began is None:
+            return
+        self._all += 1
+        self._steps[recorded].append(now - began)
+        if recorded:
+            self._recorded += 1
+            self._own.append(self._own_now)
+        self._own_now = 0.0
+
+    @property
+    def cost(self) -> float:
+        """Seconds that recording adds to a step; NaN before the first recorded step ended."""
+        if min(map(len, self._steps.values())) >= _ENOUGH:
+            recorded, bare = (statistics.median(self._steps[on]) for on in (True, False))
+            return max(0.0, recorded - bare)
+        return statistics.median(self._own) if self._own else math.nan
+
+    @property
+    def bare(self) -> float:
+        """Seconds that a step takes without being recorded; NaN before the first step ended."""
+        if self._steps[False]:
+            return statistics.median(self._steps[False])
+        return statistics.median(self._steps[True]) - self.cost if self._steps[True] else math.nan
+
+    @property
+    def share(self) -> float:
+        """Time added so far over the time that the same steps take bare, 0.03 for 3 %."""
+        return self.cost * self._recorded / (self.bare * self._all) if self._all else math.nan
+
+
+class Budget:
+    """A cadence: as many steps are recorded as keep the cost below a share of the bare time.
+
+    Step 0 is always recorded. Two recorded steps are never neighbours, so that there are bare steps
+    to compare with.
+
+    Args:
+        share: largest cost allowed over the bare time, 0.03 for 3 %.
+        stopwatch: knows the cost.
+
+    Attributes:
+        every: the distance chosen last, in steps; 0 before the first choice.
+    """
+
+    def __init__(self, share: float, stopwatch: Stopwatch) -> None:
+        self.share, self.every = share, 0
+        self._stopwatch = stopwatch
+        self._last: int | None = None
+
+    def __call__(self, step: int) -> bool:
+        """Return whether a step is recorded."""
+        if self._last is None:
+            self._last = step
+            return True
+        cost, bare = self._stopwatch.cost, self._stopwatch.bare
+        if not (math.isfinite(cost) and bare > 0):
+            return False
+        self.every = max(2, math.ceil(cost / (self.share * bare)))
+        due = step - self._last >= self.every
+        if due:
+            self._last = step
+        return due
