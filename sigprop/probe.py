@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from sigprop.capture import (
     Blocks,
     ChannelDim,
+    Hooks,
     ParameterReadings,
     Recorder,
     Scope,
@@ -262,6 +263,8 @@ class Probe:
         every = self._budget or self._options["every"]
         due = every(self.step_index) if callable(every) else self.step_index % every == 0
         self._recorder.on = bool(due) and not self._recorder.broken
+        for hooks in self._hooks:
+            hooks.put_on() if self._recorder.on else hooks.take_off()
 
     def _forward_begins(self, training: bool) -> None:
         if training and self._optimizer is None and self._forwarded:
@@ -346,15 +349,17 @@ class Probe:
         blocks, axis = self._options["blocks"], self._options["channel_dim"]
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
         scope = Scope(blocks == "auto", everywhere, blocks == "leaves")
-        handles, self._session = install(
+        handles, hooks, self._session = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )
+        self._hooks: list[Hooks | Arrivals] = [hooks]
         if self._optimizer is not None:
             handles.append(self._optimizer.register_step_pre_hook(self._before_update))
             handles.append(self._optimizer.register_step_post_hook(self._after_update))
             return handles
         self._arrivals = Arrivals(model, self._gradient_arrived)
-        return handles + self._arrivals.handles
+        self._hooks.append(self._arrivals)
+        return handles
 
     def require_same(self, options: Mapping[str, Any]) -> None:
         """Check that a second `attach` asks for what this probe does.
@@ -384,6 +389,8 @@ class Probe:
             self._arrivals.clear()
         for handle in self._handles:
             handle.remove()
+        for hooks in self._hooks:
+            hooks.take_off()
         self._handles = []
         self._session.stop()
         if model is not None and _PROBES.get(model) is self:

@@ -414,3 +414,40 @@ def test_empty_batches_leave_counts_unchanged() -> None:
             optimizer.step()
     rows = probe.records.signals.query("port == 'out' and `pass` == 'forward'")
     assert rows["count"].tolist() == [20, 20, 10]
+
+
+def hooks_on(model: nn.Module) -> int:
+    inner = [module for module in model.modules() if module is not model]
+    return sum(
+        len(hooks)
+        for thing in (*inner, *model.parameters())
+        for hooks in (
+            getattr(thing, "_forward_hooks", None),
+            getattr(thing, "_forward_pre_hooks", None),
+            getattr(thing, "_post_accumulate_grad_hooks", None),
+        )
+        if hooks
+    )
+
+
+@pytest.mark.parametrize("with_optimizer", [True, False])
+def test_a_step_that_is_not_recorded_has_no_hooks_inside_the_model(with_optimizer) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+    with sigprop.attach(
+        model, optimizer if with_optimizer else None, blocks=["*"], every=3
+    ) as probe:
+        for _ in range(7):
+            optimizer.zero_grad()
+            model(torch.randn(5, 3)).sum().backward()
+            seen.append(hooks_on(model) > 0)
+            optimizer.step()
+        signals, parameters = probe.records.signals, probe.records.parameters
+    assert seen == [True, False, False, True, False, False, True]
+    assert hooks_on(model) == 0
+    by_step = signals.groupby("step")[["name", "port", "pass"]].agg(list)
+    assert by_step.index.tolist() == parameters["step"].unique().tolist() == [0, 3, 6]
+    first = by_step.loc[0].tolist()
+    assert "(model)" in first[0]
+    assert all(by_step.loc[step].tolist() == first for step in (3, 6))

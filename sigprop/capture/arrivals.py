@@ -20,14 +20,12 @@ class Arrivals:
 
     Args:
         tell: a bound method, called with the name and the parameter when its gradient is complete.
-
-    Attributes:
-        handles: take the hooks off.
     """
 
     def __init__(self, model: nn.Module, tell: Tell) -> None:
-        self.handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle] = []
         self._late: dict[str, nn.Parameter] = {}
+        self._watched: list[tuple[weakref.ref[nn.Parameter], _Arrival]] = []
         # During backward a gradient of DDP is still that of one rank; lazy ones take no hook yet.
         distributed = isinstance(model, DistributedDataParallel)
         for name, parameter in parameters(model):
@@ -35,7 +33,22 @@ class Arrivals:
                 self._late[name] = parameter
             elif parameter.requires_grad:
                 hook = _Arrival(name, weakref.WeakMethod(tell))
-                self.handles.append(parameter.register_post_accumulate_grad_hook(hook))
+                self._watched.append((weakref.ref(parameter), hook))
+
+    def put_on(self) -> None:
+        """Watch the gradients from now on."""
+        if self._handles:
+            return
+        for known, hook in self._watched:
+            parameter = known()
+            if parameter is not None and parameter.requires_grad:
+                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def take_off(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def late(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters with gradients that must be read at the end of a step."""

@@ -80,6 +80,37 @@ class Unhooked:
             known[2](module, args, output)
 
 
+class Hooks:
+    """The hooks on a model's modules; they are on it for recorded steps only: others cost nothing.
+
+    Hooks that carry no work still cost: PyTorch calls every module that has one the slow way.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[weakref.ref[nn.Module], Before | None, After]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def add(self, module: nn.Module, before: Before | None, after: After) -> None:
+        """Give a module its hooks, from the next `put_on`."""
+        self._entries.append((weakref.ref(module), before, after))
+
+    def put_on(self) -> None:
+        """Put every hook on, in the order in which they were given."""
+        if self._handles:
+            return
+        for known, before, after in self._entries:
+            module = known()
+            if module is None:
+                continue
+            self._handles.extend(_registered(module, before, after))
+
+    def take_off(self) -> None:
+        """Take every hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
 class Session:
     """What is active during one forward pass of the whole model, and only then."""
 
@@ -185,8 +216,11 @@ def install(
     announce: Callable[[bool], None],
     channel_dim: ChannelDim,
     scope: Scope,
-) -> tuple[list[RemovableHandle], Session]:
-    """Put every hook on a model; return the handles that take them off, and the session to stop.
+) -> tuple[list[RemovableHandle], Hooks, Session]:
+    """Give a model its hooks; return what takes off the permanent ones, the others, the session.
+
+    Permanent are those on the model itself: a step may end and a recorded one begin within the
+    first of them, too late to put others on it.
 
     ScriptModules cannot be hooked and are passed over; the coverage table says so.
 
@@ -198,7 +232,7 @@ def install(
         channel_dim: the channel axis everywhere, or by module name; None to infer it.
         scope: what is recorded beyond the targets.
     """
-    root, unhooked = bare(model), Unhooked()
+    root, unhooked, hooks = bare(model), Unhooked(), Hooks()
     session = Session(recorder, scope, unhooked)
     handles = [root.register_forward_pre_hook(Start(recorder, announce, session))]
     if isinstance(model, nn.DataParallel):
@@ -215,11 +249,19 @@ def install(
         if id(module) in fused:
             unhooked.add(module, before, after)
             continue
-        if before is not None:
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(module.register_forward_hook(after))
+        if module is root:
+            handles.extend(_registered(root, before, after))
+        else:
+            hooks.add(module, before, after)
     handles.append(root.register_forward_hook(Finish(recorder, session), always_call=True))
-    return handles, session
+    return handles, hooks, session
+
+
+def _registered(module: nn.Module, before: Before | None, after: After) -> list[RemovableHandle]:
+    handles = [module.register_forward_hook(after)]
+    if before is not None:
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+    return handles
 
 
 def _inside_encoder_layers(model: nn.Module) -> set[int]:
