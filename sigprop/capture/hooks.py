@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sigprop.capture.address import Address
 from sigprop.capture.blocks import CONTAINERS, RECTIFIERS
-from sigprop.capture.channels import ChannelDim, channel_axis, is_rectified, made_by
+from sigprop.capture.channels import ChannelDim, Maker, channel_axis, is_rectified, made_by
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
 from sigprop.capture.surroundings import ordinary, recomputing, transforming
@@ -229,6 +229,9 @@ class After(Tap):
         super().__init__(recorder, name, module, target, axis)
         self.inner_rectifier = self.rectifier and not self.is_target and target is not None
         self._weighs = next(module.parameters(), None) is not None
+        self._transparent = _transparent(module)
+        self._maker: Maker | None = None
+        self._maker_known = False
 
     def act(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
         """Count the call, take the output, and take the module off the stack."""
@@ -236,7 +239,9 @@ class After(Tap):
         call = now.calls[self.name]
         now.calls[self.name] += 1
         recorder.total_calls[self.name] += 1
-        now.maker = made_by(module) or now.maker
+        if not self._maker_known:  # at the first call, when a lazy module knows its channels
+            self._maker, self._maker_known = made_by(module), True
+        now.maker = self._maker or now.maker
         if self.rectifier and isinstance(output, Tensor):
             recorder.rectified.put(output, 0, True)
         if self.is_target or self.inner_rectifier:
@@ -246,7 +251,8 @@ class After(Tap):
             )
         if now.mode is not None:
             now.mode.resume(self.name)
-            now.mode.bridge(args, output, self._weighs)
+            if not self._transparent:
+                now.mode.bridge(args, output, self._weighs)
         now.leave(self.name)
 
     def act_again(
@@ -255,6 +261,18 @@ class After(Tap):
         """Watch the gradients of outputs that checkpointing makes again."""
         if self.is_target:
             self.take_again(recorder, output, "out")
+
+
+def _transparent(module: nn.Module) -> bool:
+    """Return whether all that a module does is done by functions that the mode sees.
+
+    So it is with PyTorch's own leaves and containers; the fused encoder layer and recurrent nets
+    call what is no such function.
+    """
+    kind = type(module)
+    own = kind.__module__.startswith("torch.nn.modules.") or kind in CONTAINERS
+    patched = "forward" in vars(module)
+    return own and not patched and not isinstance(module, (*FUSED, nn.RNNBase))
 
 
 def _may_fuse(module: nn.Module) -> bool:

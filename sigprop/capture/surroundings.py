@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_TRACING = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+_FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
 
 def recomputing() -> bool:
@@ -23,7 +23,8 @@ def transforming() -> str | None:
         return "under a torch.func transform"
     if torch._C._get_tracing_state() is not None:
         return "while being traced"
-    if any(torch._C._get_dispatch_mode(key) is not None for key in _TRACING):
+    mode = torch._C._get_dispatch_mode  # written out: this is asked at every hook
+    if mode(_FAKE) is not None or mode(_PROXY) is not None:
         return "with fake tensors, while being traced"
     return None
 
