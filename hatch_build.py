@@ -13,7 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOM = "sigprop/signals/native"
-SOURCES = ("readings.c",)
+SOURCE = "kernels.c"
 LIBRARY = "kernels.so"  # on every system: ctypes does not mind
 
 
@@ -42,7 +42,7 @@ def compile_kernels(room: Path, made: Path) -> str:
     compiler = shlex.split(os.environ.get("CC", "cc"))
     # No -ffast-math: NaN and infinity have to be seen.
     flags = ["-O3", "-std=gnu11", "-shared", "-fPIC", "-Wno-psabi"]
-    command = [*compiler, *flags, "-o", str(fresh), *(str(room / s) for s in SOURCES), "-lm"]
+    command = [*compiler, *flags, "-o", str(fresh), str(room / SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except OSError as error:

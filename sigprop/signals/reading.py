@@ -69,8 +69,6 @@ def _axis(x: Tensor, channel_dim: int) -> int:
 
 def _read_compiled(x: Tensor, axis: int) -> Tensor:
     assert native.LIBRARY is not None
-    if x.is_neg():  # a lazy minus sign, which memory does not show
-        x = x.detach().resolve_neg()
     if not x.is_contiguous():
         x, axis = _as_it_lies(x.detach(), axis)
     shape = x.shape

@@ -26,7 +26,11 @@ def _open() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(str(path))  # lets other threads run while it reads
     library.sigprop_read.argtypes = [_POINTER, _INT, _SIZE, _SIZE, _SIZE, _POINTER]
-    library.sigprop_read.restype = None
+    library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _POINTER]
+    library.sigprop_moves.argtypes = [_SIZE, _POINTER, _POINTER]
+    library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _POINTER]
+    for name in ("read", "norms", "moves", "products"):
+        getattr(library, f"sigprop_{name}").restype = None
     return library
 
 
@@ -34,18 +38,41 @@ def _open() -> ctypes.CDLL | None:
 LIBRARY = _open()
 
 
+#: A type of tensors has memory of its own if it leaves dispatch alone, as parameters do.
+_OWN_MEMORY = Tensor.__torch_dispatch__
+
+
 def serves(x: Tensor) -> bool:
     """Return whether the library can read this tensor: one on the CPU, as it lies in memory.
 
-    Subclasses and the wrappers of `torch.func` have no memory of their own; a compiled graph could
-    not see into the library.
+    The wrappers of `torch.func` have no memory; a compiled graph could not see into the library.
     """
     return (
         LIBRARY is not None
-        and type(x) is Tensor
         and x.is_cpu
         and x.dtype in TYPES
+        and x.layout is torch.strided
+        and type(x).__torch_dispatch__ is _OWN_MEMORY
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and x.data_ptr() != 0
+        and not x.is_neg()
     )
+
+
+def serves_pair(a: Tensor, b: Tensor) -> bool:
+    """Return whether the library can walk through both side by side, in the order of axis 0."""
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and serves(a)
+        and serves(b)
+        and (
+            (a.is_contiguous() and b.is_contiguous())
+            or (_channels_last(a) and _channels_last(b) and a.stride() == b.stride())
+        )
+    )
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)

@@ -1,14 +1,12 @@
 /* One read over a tensor, in lanes: sums of powers, extremes and counts, channel by channel.
 
-   A template. kernels.c includes it once for every instruction set and arithmetic, with
+   A template. target.h includes it once for every instruction set and arithmetic, with
      NAME(f)   the name of f in this copy
      TARGET    the instruction set, as a function attribute
-     WIDTH     bytes in a register
+     WIDTH     bytes in a register, of LANES numbers
      REAL, WHOLE   the arithmetic: a floating type, and the integer of its size
-     LESSER(a, b), GREATER(a, b), COUNT_ZEROS(count, v)   lane by lane
+     LESSER(a, b), GREATER(a, b)   lane by lane
      CAREFUL   whether non-finite values are looked for, counted and left out */
-
-#define LANES ((int)(WIDTH / sizeof(REAL)))
 
 typedef REAL NAME(reals) __attribute__((vector_size(WIDTH)));
 typedef WHOLE NAME(wholes) __attribute__((vector_size(WIDTH)));
@@ -16,8 +14,6 @@ typedef float NAME(singles) __attribute__((vector_size(4 * LANES)));
 typedef uint32_t NAME(words) __attribute__((vector_size(4 * LANES)));
 typedef uint16_t NAME(halves) __attribute__((vector_size(2 * LANES)));
 typedef double NAME(doubles) __attribute__((vector_size(8 * LANES)));
-
-#define INLINE static inline __attribute__((always_inline)) TARGET
 
 /* What lies in registers while values stream by. */
 struct NAME(running) {
@@ -87,7 +83,7 @@ INLINE void NAME(step)(struct NAME(running) *a, NAME(reals) v, NAME(reals) centr
     a->s4 += square * square;
     a->lowest = LESSER(low, a->lowest);
     a->highest = GREATER(high, a->highest);
-    a->zeros = COUNT_ZEROS(a->zeros, v);
+    a->zeros -= v == 0;
 }
 
 /* Add the running sums into ones of double precision, and start them again. */
@@ -209,5 +205,3 @@ TARGET static void NAME(columns)(const void *x, int type, int64_t rows, int64_t 
 }
 
 #undef EACH
-#undef INLINE
-#undef LANES

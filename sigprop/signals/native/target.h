@@ -1,4 +1,4 @@
-/* Both precisions of lanes.h for the instruction set that readings.c has just named. */
+/* The templates for the instruction set that targets.h has just named. */
 
 #define REAL float
 #define WHOLE int32_t
@@ -15,6 +15,7 @@
 #define CAREFUL 1
 #define NAME(f) JOIN(f, careful, TARGETED)
 #include "lanes.h"
+#include "pairs.h"
 #undef REAL
 #undef WHOLE
 #undef CAREFUL
@@ -23,6 +24,7 @@
 static const struct passes JOIN(passes, of, TARGETED) = {
     {JOIN(rows, fast, TARGETED), JOIN(rows, careful, TARGETED)},
     {JOIN(columns, fast, TARGETED), JOIN(columns, careful, TARGETED)},
+    JOIN(pairs, careful, TARGETED),
 };
 
 #undef TARGETED
