@@ -13,7 +13,7 @@ help:  ## List what can be done
 
 setup: $(READY)  ## Make the virtual environment and install everything
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard sigprop/signals/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LIBRARY = "sigprop/signals/native/kernels.so"
+
+
+def build(kind: str, out: Path, **environment: str) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out)]
+    environment = {**os.environ, **environment}
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True, env=environment)
+    return next(path for path in out.iterdir() if path.suffix in (".whl", ".gz"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
-    return next(out.glob("*.whl"))
+    return build("wheel", tmp_path_factory.mktemp("dist"))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -46,6 +53,49 @@ print(sigprop.__version__)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()
     assert done.stdout.strip() in wheel.name
+
+
+WHERE_READINGS_COME_FROM = """
+import torch, sigprop
+from sigprop.signals import native
+signal = sigprop.signals.measure_signal(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+print(native.LIBRARY is not None, signal.moments.second_moment)
+"""
+
+
+def run_unpacked(wheel: Path, site: Path) -> str:
+    zipfile.ZipFile(wheel).extractall(site)
+    return subprocess.run(
+        [sys.executable, "-c", WHERE_READINGS_COME_FROM],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    ).stdout
+
+
+def test_the_wheel_holds_the_compiled_readings(wheel: Path, tmp_path: Path) -> None:
+    assert LIBRARY in zipfile.ZipFile(wheel).namelist()
+    assert "-py3-none-" in wheel.name  # for any Python 3, on one platform
+    assert not wheel.name.endswith("-any.whl")
+    assert run_unpacked(wheel, tmp_path) == "True 6.5\n"
+
+
+def test_without_a_compiler_the_wheel_is_pure_and_works(tmp_path: Path) -> None:
+    pure = build("wheel", tmp_path / "dist", CC="no-such-compiler")
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert LIBRARY not in zipfile.ZipFile(pure).namelist()
+    assert run_unpacked(pure, tmp_path / "site") == "False 6.5\n"
+
+
+def test_the_library_can_be_built_from_the_sdist(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / LIBRARY).parent.glob("*.[ch]")}
+    assert sources
+    assert sources | {"hatch_build.py", "pyproject.toml"} <= names
+    assert LIBRARY not in names
 
 
 def test_torch_is_no_build_requirement() -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.signals import native
 from sigprop.signals.precision import at_ease, full_precision, widened
 
 
@@ -39,8 +40,20 @@ class Products:
 def read_products(a: Tensor, b: Tensor) -> Tensor:
     """Return five device sums for `interpret_products`, shape (5,); any broadcastable shapes.
 
-    Elements where either operand is non-finite are left out.
+    Elements where either operand is non-finite are left out. On the CPU a compiled library adds up
+    in float64 what lies side by side in memory; plain torch does the rest.
     """
+    # Squares of float64 may leave float64's range; plain torch scales them first.
+    if native.LIBRARY is not None and a.dtype != torch.float64 and native.serves_pair(a, b):
+        sums = torch.ones(5, dtype=torch.float64, device="cpu")
+        kind, out = native.TYPES[a.dtype], sums.data_ptr()
+        native.LIBRARY.sigprop_products(a.data_ptr(), b.data_ptr(), kind, a.numel(), out)
+        return sums
+    return read_products_plain(a, b)
+
+
+def read_products_plain(a: Tensor, b: Tensor) -> Tensor:
+    """Return the same five sums by plain torch, on any device, in float32 or wider."""
     with full_precision(a):
         a, b = torch.broadcast_tensors(widened(a), widened(b))
         size_a, size_b = torch.ones((), device=a.device), torch.ones((), device=a.device)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
 
 from sigprop.errors import BadInput
+from sigprop.signals import native
 from sigprop.signals.precision import at_ease, full_precision, widened
 
 #: The columns of a reading, one row a channel.
@@ -37,10 +39,13 @@ def readable(x: Tensor) -> bool:
 def read(x: Tensor, channel_dim: int = 1) -> Tensor:
     """Return the sums from which every signal number follows, shape (C, len(COLUMNS)).
 
-    Values are shifted by their channel's mean before they are raised to powers, and divided by a
-    power of two near the largest magnitude where that is far from 1: nothing cancels when
-    mean ≫ std, nothing over- or underflows at 1e±30. Non-finite values are counted and left out.
-    An accelerator is never waited for.
+    Values are shifted by a value near their channel's mean before they are raised to powers, and
+    divided by a power of two near their spread or magnitude where that is far from 1: nothing
+    cancels when mean ≫ std, nothing over- or underflows at 1e±30. Non-finite values are counted
+    and left out. An accelerator is never waited for.
+
+    On the CPU a compiled library reads the tensor once, into float64; everywhere else, and where it
+    was not compiled, plain torch does it, into float32 or wider.
 
     Args:
         x: a readable tensor, any shape; a scalar is one channel of one sample.
@@ -49,8 +54,44 @@ def read(x: Tensor, channel_dim: int = 1) -> Tensor:
     Raises:
         BadInput: ``x`` has no such axis.
     """
+    axis = _axis(x, channel_dim)
+    return _read_compiled(x, axis) if native.serves(x) else read_plain(x, axis)
+
+
+def _axis(x: Tensor, channel_dim: int) -> int:
+    """Return the channel axis counted from the front; 0 for a scalar."""
+    if x.ndim == 0:
+        return 0
+    if not -x.ndim <= channel_dim < x.ndim:
+        raise BadInput(f"channel_dim {channel_dim} is outside a tensor of shape {tuple(x.shape)}")
+    return channel_dim % x.ndim
+
+
+def _read_compiled(x: Tensor, axis: int) -> Tensor:
+    assert native.LIBRARY is not None
+    if not x.is_contiguous():
+        x, axis = _as_it_lies(x.detach(), axis)
+    shape = x.shape
+    channels = shape[axis] if shape else 1
+    inner = math.prod(shape[axis + 1 :])
+    outer = x.numel() // (channels * inner)
+    table = torch.empty((channels, len(COLUMNS)), dtype=torch.float64, device="cpu")
+    kind = native.TYPES[x.dtype]
+    native.LIBRARY.sigprop_read(x.data_ptr(), kind, outer, channels, inner, table.data_ptr())
+    return table
+
+
+def _as_it_lies(x: Tensor, axis: int) -> tuple[Tensor, int]:
+    """Return ``x`` with its axes in the order of its memory, copied only if it has gaps."""
+    order = sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True)
+    dense = x.permute(order)
+    return (dense, order.index(axis)) if dense.is_contiguous() else (x.contiguous(), axis)
+
+
+def read_plain(x: Tensor, axis: int) -> Tensor:
+    """Return the same numbers by plain torch, on any device; ``axis`` is counted from the front."""
     with full_precision(x):
-        values, others = _spread(x, channel_dim)
+        values, others = _spread(x, axis)
         lowest, highest = values.amin(others), values.amax(others)
         elements = torch.full_like(lowest, values.numel() // lowest.numel())
         if at_ease(lowest, highest):
@@ -68,16 +109,11 @@ def read(x: Tensor, channel_dim: int = 1) -> Tensor:
         return torch.stack([*columns, *powers], dim=1)
 
 
-def _spread(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, ...]]:
+def _spread(x: Tensor, axis: int) -> tuple[Tensor, tuple[int, ...]]:
     """Return ``x`` in float32 or wider, and the axes over which a channel spreads."""
-    shape = tuple(x.shape)
-    if x.ndim == 0:
-        x, channel_dim = x.reshape(1), 0
-    if not -x.ndim <= channel_dim < x.ndim:
-        raise BadInput(f"channel_dim {channel_dim} is outside a tensor of shape {shape}")
-    channel_dim %= x.ndim
+    x = x.reshape(1) if x.ndim == 0 else x
     x = x.unsqueeze(-1) if x.ndim == 1 else x
-    others = tuple(axis for axis in range(x.ndim) if axis != channel_dim)
+    others = tuple(other for other in range(x.ndim) if other != axis)
     return widened(x), others
 
 

@@ -1,0 +1,200 @@
+/* Readings of tensors: for every channel its counts, extremes and sums of four powers.
+
+   Plain C on plain pointers; reading.py says what the numbers mean. A channel is read once about a
+   provisional centre, the mean of a few values spread over it, in single precision whose sums are
+   folded into doubles. It is read again where that was no good: about its true mean where the
+   centre was off by more than a standard deviation, scaled by a power of two where fourth powers
+   left single precision, and in double precision where values are not finite. */
+
+enum {
+    SAMPLED = 16,  /* rows that the provisional centre is taken from */
+    SHORTEST = 16, /* neighbours that make a row worth its own loop */
+    TRIES = 3,     /* readings in one precision */
+    NUMBERS = 11,  /* columns of the table */
+};
+
+/* Channels that are read together: one in rows of its own, or many as the columns of each row. */
+struct group {
+    const char *x;
+    int type;
+    int64_t rows, stride, length; /* of elements */
+    int columnwise;
+    int64_t channels, inner;      /* neighbouring columns belong to one channel */
+    int64_t repeats, odd;         /* times that the channels recur in a row; elements after the last */
+    double elements;              /* of one channel */
+};
+
+/* Read elements that are too few for lanes: those after the last row. */
+static void add_odd(const struct group *g, int careful, const double *centre, const double *factor,
+                    struct sums *s) {
+    for (int64_t i = 0; i < g->odd; i++) {
+        int64_t c = i % (g->channels * g->inner) / g->inner;
+        double v = value(g->x, g->rows * g->stride + i, g->type), d = (v - centre[c]) * factor[c];
+        if (careful && !isfinite(v)) {
+            s->nonfinite[c]++;
+            continue;
+        }
+        s->s1[c] += d, s->s2[c] += d * d, s->s3[c] += d * d * d, s->s4[c] += d * d * d * d;
+        s->zeros[c] += v == 0;
+        if (v < s->lowest[c]) s->lowest[c] = v;
+        if (v > s->highest[c]) s->highest[c] = v;
+    }
+}
+
+/* Add the columns of a channel together, in place. */
+static void gather(const struct group *g, struct sums *s) {
+    int64_t period = g->channels * g->inner;
+    for (int64_t c = 0; c < g->channels; c++) {
+        struct { double s1, s2, s3, s4, lowest, highest, zeros, nonfinite; } t = {
+            .lowest = INFINITY, .highest = -INFINITY};
+        for (int64_t j = c * g->inner; g->rows && j < g->length; j += period)
+            for (int64_t i = j; i < j + g->inner; i++) {
+                t.s1 += s->s1[i], t.s2 += s->s2[i], t.s3 += s->s3[i], t.s4 += s->s4[i];
+                t.zeros += s->zeros[i], t.nonfinite += s->nonfinite[i];
+                if (s->lowest[i] < t.lowest) t.lowest = s->lowest[i];
+                if (s->highest[i] > t.highest) t.highest = s->highest[i];
+            }
+        s->s1[c] = t.s1, s->s2[c] = t.s2, s->s3[c] = t.s3, s->s4[c] = t.s4;
+        s->lowest[c] = t.lowest, s->highest[c] = t.highest;
+        s->zeros[c] = t.zeros, s->nonfinite[c] = t.nonfinite;
+    }
+}
+
+/* Read a group once, about these centres. */
+static void read_once(const struct group *g, int careful, const double *centre,
+                      const double *factor, struct sums *s) {
+    const struct passes *p = chosen();
+    pass *read = g->columnwise ? p->columns[careful] : p->rows[careful];
+    int scaled = 0;
+    for (int64_t c = 0; c < g->channels; c++) scaled |= factor[c] != 1;
+    if (!g->columnwise || g->length == g->channels) {
+        read(g->x, g->type, g->rows, g->stride, g->length, centre, factor, scaled, s);
+        return;
+    }
+    double centres[WIDEST], factors[WIDEST];
+    for (int64_t j = 0; j < g->length; j++) {
+        int64_t c = j % (g->channels * g->inner) / g->inner;
+        centres[j] = centre[c], factors[j] = factor[c];
+    }
+    if (g->rows) read(g->x, g->type, g->rows, g->stride, g->length, centres, factors, scaled, s);
+    gather(g, s);
+    add_odd(g, careful, centre, factor, s);
+}
+
+/* The power of two that brings a spread to [0.5, 1), or 1 where fourth powers are safe as it is. */
+static double factor_for(double spread) {
+    if (!(spread > 0) || (spread > 1e-4 && spread < 1e4)) return 1;
+    int exponent;
+    frexp(spread, &exponent);
+    return ldexp(1, exponent < -126 ? 126 : exponent > 126 ? -126 : -exponent);
+}
+
+/* Put the centres at the means that were read, and the factors where their spreads ask for them. */
+static void place(const struct group *g, int careful, const struct sums *s, double *centre,
+                  double *factor) {
+    for (int64_t c = 0; c < g->channels; c++) {
+        double low = s->lowest[c], high = s->highest[c];
+        double mean = centre[c] + s->s1[c] / (g->elements - s->nonfinite[c]) / factor[c];
+        if (!isfinite(mean)) mean = low / 2 + high / 2;
+        mean = mean < low ? low : mean > high ? high : mean;
+        if (!careful) mean = (float)mean; /* rounding is monotonic: still within the extremes */
+        centre[c] = isfinite(mean) ? mean : 0;
+        factor[c] = factor_for(high - mean > mean - low ? high - mean : mean - low);
+    }
+}
+
+/* Take provisional centres from a few values spread over the tensor. */
+static void sample(const struct group *g, int careful, double *centre, double *factor,
+                   struct sums *s) {
+    struct group few = *g;
+    few.odd = g->rows ? 0 : g->odd;
+    few.rows = g->rows < SAMPLED ? g->rows : SAMPLED;
+    if (!g->columnwise) {
+        few.length = SHORTEST;
+        if (g->rows == 1) {
+            few.rows = g->length / SHORTEST < SAMPLED ? g->length / SHORTEST : SAMPLED;
+            few.stride = g->length / few.rows;
+        } else {
+            few.x += (g->length - SHORTEST) / 2 * SIZE[g->type];
+        }
+    }
+    if (g->rows > 1) few.stride *= g->rows / few.rows;
+    few.elements = (double)(few.rows * few.length + few.odd) / (double)g->channels;
+    for (int64_t c = 0; c < g->channels; c++) centre[c] = 0, factor[c] = 1;
+    read_once(&few, careful, centre, factor, s);
+    place(&few, careful, s, centre, factor);
+}
+
+enum verdict { GOOD, MISPLACED, BROKEN };
+
+/* Say whether sums can be trusted: about a centre within a standard deviation of the mean, whose
+   fourth powers neither overflowed nor sank below single precision. */
+static enum verdict judge(const struct group *g, const struct sums *s) {
+    int misplaced = 0, broken = 0;
+    for (int64_t c = 0; c < g->channels; c++) {
+        double n = g->elements - s->nonfinite[c], shift = s->s1[c] / n;
+        double variance = s->s2[c] / n - shift * shift;
+        int good = (shift * shift <= variance) & (s->s2[c] >= 1e-16 * n) & (s->s4[c] < INFINITY);
+        int constant = (s->lowest[c] == s->highest[c]) & (s->s1[c] == 0);
+        misplaced += !(good | constant | (n == 0));
+        broken += !(fabs(s->s1[c]) < INFINITY);
+    }
+    return broken ? BROKEN : misplaced ? MISPLACED : GOOD;
+}
+
+static void write(const struct group *g, const struct sums *s, const double *centre,
+                  const double *factor, double *out) {
+    for (int64_t c = 0; c < g->channels; c++, out += NUMBERS) {
+        double finite = g->elements - s->nonfinite[c];
+        out[0] = g->elements, out[1] = finite, out[2] = s->zeros[c];
+        out[3] = finite > 0 ? s->lowest[c] : 0, out[4] = finite > 0 ? s->highest[c] : 0;
+        out[5] = 1 / factor[c], out[6] = centre[c] * factor[c];
+        out[7] = s->s1[c], out[8] = s->s2[c], out[9] = s->s3[c], out[10] = s->s4[c];
+    }
+}
+
+static void read_group(const struct group *g, double *out) {
+    double centre[WIDEST], factor[WIDEST];
+    struct sums s;
+    int careful = g->type == FLOAT64;
+    sample(g, careful, centre, factor, &s);
+    for (int tries = 1;; tries++) {
+        read_once(g, careful, centre, factor, &s);
+        enum verdict verdict = judge(g, &s);
+        if (verdict == GOOD || (careful && tries == TRIES)) break;
+        place(g, careful, &s, centre, factor);
+        if (!careful && (verdict == BROKEN || tries == TRIES)) careful = 1, tries = 0;
+    }
+    write(g, &s, centre, factor, out);
+}
+
+/* Read a dense tensor of outer x channels x inner elements into a table of channels x NUMBERS. */
+void sigprop_read(const void *x, int type, int64_t outer, int64_t channels, int64_t inner,
+                  double *out) {
+    const int64_t period = channels * inner;
+    struct group g = {.x = x, .type = type, .rows = outer, .stride = period, .inner = inner,
+                      .repeats = 1, .elements = (double)(outer * inner), .channels = 1};
+    if (inner >= SHORTEST) {
+        g.length = inner;
+        for (int64_t c = 0; c < channels; c++, g.x += inner * SIZE[type])
+            read_group(&g, out + c * NUMBERS);
+        return;
+    }
+    g.columnwise = 1;
+    if (period < SHORTEST) { /* whole rows side by side, until they fill lanes evenly */
+        while (period * g.repeats % SHORTEST) g.repeats *= 2;
+        g.channels = channels;
+        g.rows = outer / g.repeats, g.odd = outer % g.repeats * period;
+        g.stride = g.length = period * g.repeats;
+        read_group(&g, out);
+        return;
+    }
+    const int64_t most = WIDEST / inner, least = (SHORTEST + inner - 1) / inner;
+    for (int64_t c = 0; c < channels; c += most) {
+        int64_t first = channels - c < least ? channels - least : c; /* some a second time */
+        g.channels = channels - first < most ? channels - first : most;
+        g.length = g.channels * inner;
+        g.x = (const char *)x + first * inner * SIZE[type];
+        read_group(&g, out + first * NUMBERS);
+    }
+}

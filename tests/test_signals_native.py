@@ -1,0 +1,270 @@
+"""The compiled readings against sums of exact float64 loops, in every layout, type and size."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sigprop.signals import native
+from sigprop.signals.reading import COLUMNS, read, read_plain
+from sigprop.signals.signal import Signal, interpret, measure_signal
+
+TYPES = list(native.TYPES)
+
+
+def normal(*shape: int, mean: float = 0.0, std: float = 1.0, seed: int = 0) -> Tensor:
+    return torch.empty(shape).normal_(mean, std, generator=torch.Generator().manual_seed(seed))
+
+
+def misread(signal: Signal, x: Tensor, axis: int) -> list[str]:
+    """Return what of a signal is wrong, each channel against exactly rounded sums (math.fsum)."""
+    wrong = []
+    moments, activity = signal.moments, signal.activity
+    channels = x.detach().reshape(1) if x.ndim == 0 else x.detach().movedim(axis, 0)
+    for c, channel in enumerate(channels.double().reshape(len(channels), -1).tolist()):
+        finite = [v for v in channel if math.isfinite(v)]
+        n = max(len(finite), 1)
+        mean = math.fsum(v / n for v in finite)
+        d = [v - mean for v in finite]
+        std = math.sqrt(math.fsum(v**2 for v in d) / n)
+        m3, m4 = math.fsum(v**3 for v in d), math.fsum(v**4 for v in d)
+        # Odd moments cancel: their tolerance is that of the terms.
+        truth = {
+            "count": (moments.count[c], len(finite), 0),
+            "nonfinite": (activity.nonfinite[c], len(channel) - len(finite), 0),
+            "zeros": (activity.zeros[c], finite.count(0.0), 0),
+            "lowest": (activity.lowest[c], min(finite, default=0), 0),
+            "highest": (activity.highest[c], max(finite, default=0), 0),
+            "mean": (moments.mean[c], mean, 1e-5 * std + 1e-12 * abs(mean)),
+            "m2": (moments.m2[c], n * std**2, 1e-5 * n * std**2),
+            "m3": (moments.m3[c], m3, 1e-5 * math.fsum(abs(v**3) for v in d)),
+            "m4": (moments.m4[c], m4, 1e-5 * m4),
+        }
+        wrong += [
+            f"channel {c}: {name} is {got!r}, not {want!r}"
+            for name, (got, want, tolerance) in truth.items()
+            if not abs(got - want) <= tolerance
+        ]
+    return wrong
+
+
+def right(x: Tensor, axis: int = 1) -> bool:
+    assert native.serves(x)
+    wrong = misread(interpret(read(x, axis).numpy()), x, axis)
+    assert not wrong, "\n".join(wrong[:5])
+    return True
+
+
+#: Around the widths of registers (4, 8, 16), of a row's shortest run and of a fold (64 x 16).
+SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 49, 64, 255, 256, 257, 1023, 1024, 1025]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_length_of_a_row(size: int) -> None:
+    assert right(normal(3, 5, size, mean=0.5), 1)
+    assert right(normal(1, 2, size, mean=0.5), 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_width_of_columns(size: int) -> None:
+    assert right(normal(7, size, mean=-0.5), 1)
+    assert right(normal(130, size), -1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_number_of_samples(size: int) -> None:
+    assert right(normal(size, 3), 1)
+    assert right(normal(size, 20), 1)
+    assert right(normal(size, 2, 18), 1)
+    assert right(normal(size, 4, 3, 3), 1)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((5, 3, 7, 7), 1), ((66, 40), 1), ((33, 5), 1), ((9, 6, 2, 3), 1)]
+)
+def test_every_type(dtype: torch.dtype, shape: tuple[int, ...], axis: int) -> None:
+    x = normal(*shape, mean=2.0).to(dtype)
+    x.view(-1)[::5] = 0.0
+    assert right(x, axis)
+    x.view(-1)[3] = math.inf
+    x.view(-1)[-1] = math.nan
+    assert right(x, axis)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_every_half_is_widened_as_torch_widens_it(dtype: torch.dtype) -> None:
+    """All 65,536 of them: one a channel, as columns and as rows of equals."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    wide = every.double()
+    zero = torch.zeros((), dtype=torch.float64)
+    for table in (read(every[None], 1), read(every[None, :, None].repeat(1, 1, 17), 1)):
+        assert torch.equal(table[:, 3], wide.where(wide.isfinite(), zero))
+        assert torch.equal(table[:, 1] > 0, wide.isfinite())
+
+
+VIEWS = {
+    "channels last": normal(4, 20, 5, 5).to(memory_format=torch.channels_last),
+    "channels last in 3d": normal(2, 5, 3, 4, 4).to(memory_format=torch.channels_last_3d),
+    "transposed": normal(20, 30).T,
+    "permuted": normal(6, 5, 4, 3).permute(2, 0, 3, 1),
+    "with gaps": normal(20, 30)[::2, ::3],
+    "expanded": normal(4, 1, 5).expand(4, 20, 5),
+    "with an offset": normal(40, 7)[3:, :],
+    "one sample": normal(1, 6, 4, 4),
+    "one channel": normal(6, 1, 4, 4),
+    "with a gradient": normal(5, 4).requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("x", VIEWS.values(), ids=VIEWS.keys())
+def test_every_way_to_lie_in_memory(x: Tensor) -> None:
+    for axis in range(x.ndim):
+        assert right(x, axis)
+
+
+def test_a_scalar_and_a_vector() -> None:
+    assert right(torch.tensor(2.5), 0)
+    assert right(normal(100), 0)
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "few columns"])
+@pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nothing_cancels_about_a_large_mean(layout: str, ratio: float, dtype: torch.dtype) -> None:
+    shape = {"rows": (40, 4, 50), "columns": (2000, 40), "few columns": (2000, 3)}[layout]
+    assert right(normal(*shape, mean=ratio).to(dtype))
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "few columns"])
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-12, 1e-6, 1e8, 1e19, 1e30, 1e37])
+def test_powers_stay_in_range(layout: str, scale: float) -> None:
+    shape = {"rows": (40, 4, 50), "columns": (200, 40), "few columns": (200, 3)}[layout]
+    assert right(normal(*shape) * scale)
+    assert right(normal(*shape).double() * scale**2)
+
+
+@pytest.mark.parametrize("shape", [(60, 4, 50), (600, 40), (600, 3)], ids=str)
+def test_a_beginning_unlike_the_rest(shape: tuple[int, ...]) -> None:
+    """Whatever the provisional centre is taken from, it may mislead."""
+    x = normal(*shape)
+    for odd in (1e3, 1e9, 1e-9, 1e30, math.nan, math.inf):
+        tail, sparse = x.clone(), torch.zeros(shape)
+        tail[shape[0] // 2 :] = tail[shape[0] // 2 :] * min(abs(odd), 1e30) + 5
+        sparse.view(-1)[shape[-1] + 1] = odd
+        assert right(tail)
+        assert right(sparse)
+
+
+@pytest.mark.parametrize("shape", [(60, 4, 50), (600, 40), (600, 3)], ids=str)
+@pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -3e-39, 1e4 + 1 / 3, 3e38])
+def test_a_constant_has_no_spread(shape: tuple[int, ...], value: float) -> None:
+    signal = measure_signal(torch.full(shape, value))
+    assert signal.moments.m2.tolist() == [0.0] * shape[1]
+    assert signal.moments.m4.tolist() == [0.0] * shape[1]
+    assert signal.moments.mean.tolist() == [float(np.float32(value))] * shape[1]
+    assert signal.activity.zero_fraction == float(value == 0)
+
+
+@pytest.mark.parametrize("shape", [(60, 4, 50), (600, 40), (600, 3), (5, 4, 3, 3)], ids=str)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_left_out(shape: tuple[int, ...], odd: float) -> None:
+    x = normal(*shape, mean=3.0)
+    x[0, 0] = odd
+    assert right(x)
+    x[:, 1] = odd
+    assert right(x)
+    assert right(torch.full(shape, odd))
+
+
+def test_denormals_are_no_zeros() -> None:
+    x = torch.tensor([[1e-45, 0.0], [-0.0, 0.0], [0.0, 1e-40]])
+    assert read(x)[:, 2].tolist() == [2, 2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    axis=st.integers(0, 3),
+    mean=st.sampled_from([0.0, 1.0, -1e4]),
+    scale=st.sampled_from([1e-20, 1.0, 1e20]),
+    rectified=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_both_ways_agree(
+    shape: list[int], axis: int, mean: float, scale: float, rectified: bool, seed: int
+) -> None:
+    axis %= len(shape)
+    x = normal(*shape, mean=mean, seed=seed) * scale
+    x = x.relu() if rectified else x
+    a, b = (interpret(table.double().numpy()) for table in (read(x, axis), read_plain(x, axis)))
+    size, n = float(x.abs().max()) or 1.0, b.moments.count
+    std = np.sqrt(b.moments.m2 / n) / size
+    for name, power in (("mean", 1), ("m2", 2), ("m3", 3), ("m4", 4)):
+        got, want = (getattr(way.moments, name) / size**power for way in (a, b))
+        # Plain sums are in single precision, of terms about as large as the spread or, for what is
+        # constant, as the rounding of its mean.
+        terms = np.maximum(n * (std + 1e-7) ** power, np.abs(want)) if power > 1 else std + 1
+        assert (np.abs(got - want) <= 1e-5 * terms).all()
+    assert np.array_equal(a.activity.zeros, b.activity.zeros)
+    assert np.array_equal(a.activity.highest, b.activity.highest)
+
+
+def test_a_wrong_centre_without_a_second_reading_is_noticed() -> None:
+    """The saboteur: sums in single precision about 0, where the mean is 1e4 standard deviations."""
+    x = normal(400, 3, mean=1e4)
+    sums = [(x**p).sum(0) for p in range(1, 5)]
+    n, zero = torch.full((3,), 400.0), torch.zeros(3)
+    table = torch.stack([n, n, zero, x.amin(0), x.amax(0), zero + 1, zero, *sums], dim=1)
+    assert any("m2" in line for line in misread(interpret(table.numpy()), x, 1))
+    assert misread(interpret(read(x).numpy()), x, 1) == []
+
+
+@pytest.mark.parametrize("column", [c for c in COLUMNS if c not in ("elements", "scale", "centre")])
+def test_a_damaged_column_is_noticed(column: str) -> None:
+    x = normal(40, 3, mean=1.0)
+    table = read(x)
+    table[1, COLUMNS.index(column)] += 1
+    assert misread(interpret(table.numpy()), x, 1)
+
+
+def test_a_reading_alters_nothing_and_repeats_to_the_bit() -> None:
+    x = normal(30, 4, 9)
+    x[0, 0, 0] = math.nan
+    before, rng = x.clone(), torch.get_rng_state()
+    assert torch.equal(read(x), read(x))
+    assert torch.equal(x.view(torch.int32), before.view(torch.int32))
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_what_the_library_cannot_see_is_left_to_torch() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    assert native.serves(torch.ones(2))
+    assert not native.serves(torch.ones(2, dtype=torch.complex64))
+    assert not native.serves(torch.ones(2, device="meta"))
+    assert not native.serves(torch.ones(2).to_sparse())
+    assert not native.serves(torch.imag(torch.ones(2, dtype=torch.complex64).conj()))  # lazy minus
+    with FakeTensorMode() as mode:
+        assert not native.serves(mode.from_tensor(torch.ones(2)))
+    seen = []
+    torch.func.vmap(lambda x: seen.append(native.serves(x)) or x)(torch.ones(2, 2))
+    assert seen == [False]
+
+
+def test_the_environment_can_leave_it_shut() -> None:
+    script = "from sigprop.signals import native; print(native.LIBRARY)"
+    environment = {**os.environ, "SIGPROP_NATIVE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == "None\n"
