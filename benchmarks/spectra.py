@@ -4,9 +4,9 @@ Run: python benchmarks/spectra.py [ROUNDS]   (writes reports/benchmarks/spectra.
 
 All ways run interleaved in one process, on one thread; medians of CPU seconds. `error` is the
 largest deviation of any singular value from `numpy.linalg.svd` in float64, over the weight's
-largest. weightwatcher takes part where it is installed: it reads a 3x3 kernel as nine matrices
-instead of one, which is another spectrum and less work, so it has no error here; its `analyze` also
-fits a power law to each spectrum.
+largest. weightwatcher takes part where it is installed. It reads a 3x3 kernel as nine matrices
+instead of one, which is another spectrum and less work; linear layers of the flattened kernels make
+it compute the same one. Its `analyze` also fits a power law to each spectrum.
 """
 
 from __future__ import annotations
@@ -65,17 +65,37 @@ def ways(model: nn.Sequential) -> dict[str, Callable[[], Spectra | None]]:
     return found | (weightwatchers(model) if importlib.util.find_spec("weightwatcher") else {})
 
 
-def weightwatchers(model: nn.Module) -> dict[str, Callable[[], None]]:
+def weightwatchers(model: nn.Sequential) -> dict[str, Callable[[], Spectra | None]]:
     import weightwatcher
 
     watcher = weightwatcher.WeightWatcher(model=model)
     settings = weightwatcher.weightwatcher.DEFAULT_PARAMS.copy()
 
-    def spectra() -> None:
-        for layer in watcher.make_layer_iterator(model=model, params=settings):
-            watcher.apply_esd(layer, settings)
+    def spectra(of: nn.Module) -> Spectra:
+        layers = watcher.make_layer_iterator(model=of, params=settings)
+        squares = [watcher.apply_esd(layer, settings).evals for layer in layers]
+        return [torch.from_numpy(np.sort(np.sqrt(found))[::-1].copy()) for found in squares]
 
-    return {"weightwatcher: spectra": spectra, "weightwatcher: analyze": watcher.analyze}
+    def slices() -> None:
+        spectra(model)
+
+    def analysis() -> None:
+        watcher.analyze(model=model)
+
+    return {
+        "weightwatcher: spectra": lambda: spectra(flattened(model)),
+        "weightwatcher: spectra of 3x3 slices": slices,
+        "weightwatcher: analyze, 3x3 slices": analysis,
+    }
+
+
+def flattened(model: nn.Sequential) -> nn.Sequential:
+    """Return linear layers that share the model's weights, as matrices."""
+    layers = [nn.Linear(1, 1, bias=False) for _ in model]
+    for layer, original in zip(layers, model, strict=True):
+        layer.weight = nn.Parameter(weight_matrix(original.weight))
+        layer.out_features, layer.in_features = layer.weight.shape
+    return nn.Sequential(*layers)
 
 
 def error(spectra: Spectra, exact: list[np.ndarray]) -> float:
