@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -23,6 +22,9 @@ from sigprop.factories import copied
 from sigprop.options import check_options
 from sigprop.probe import attach
 from sigprop.records import Records
+
+if TYPE_CHECKING:  # loaded with the first frame, see `records`
+    import pandas as pd
 
 #: Why something is blind -> what is done, or can be done, about it.
 FALLBACKS = {
@@ -172,6 +174,8 @@ class _Watch:
 
 
 def _table(model: nn.Module, records: Records, watch: _Watch) -> pd.DataFrame:
+    import pandas as pd
+
     everything = dict(modules(model))
     ports = records.signals.query("port in ('in', 'out')")
     names = set(ports["name"].str.replace(r"(#\d+|\[.*)", "", regex=True))

@@ -129,17 +129,24 @@ def weight_matrices(parameters: pd.DataFrame) -> pd.DataFrame:
     inside = parameters[parameters["block"] >= 0]
     if "ndim" in inside.columns:
         return inside[inside["ndim"] >= 2]
-    parts = inside["name"].str.rsplit(".", n=1)
+    # Decided once per parameter: a long run repeats each of them at every step.
+    which = inside.groupby(["network", "block", "name", "count"], sort=False).ngroup()
+    is_matrix = _look_like_matrices(inside[~which.duplicated()]).to_numpy()
+    return inside[is_matrix[which]]
+
+
+def _look_like_matrices(parameters: pd.DataFrame) -> pd.Series[bool]:
+    parts = parameters["name"].str.rsplit(".", n=1)
     leaf = parts.str[-1]
     is_bias = leaf.str.contains("bias")
-    beside = inside["name"].str.slice_replace(start=-6, repl="bias").where(leaf == "weight", "")
-    bias_counts = inside.loc[is_bias].groupby(["network", "name"])["count"].max()
-    keys = pd.MultiIndex.from_arrays([inside["network"], beside])
-    affine = bias_counts.reindex(keys).to_numpy() == inside["count"].to_numpy()
-    largest = inside.groupby(["network", "block"])["count"].transform("max")
-    vector_sized = inside["count"] <= 2 * np.sqrt(largest)
-    alone = inside.groupby(["network", "block"])["name"].transform("nunique") == 1
-    return inside[~is_bias & ~affine & (~vector_sized | alone)]
+    beside = parameters["name"].str.slice_replace(start=-6, repl="bias").where(leaf == "weight", "")
+    bias_counts = parameters.loc[is_bias].groupby(["network", "name"])["count"].max()
+    keys = pd.MultiIndex.from_arrays([parameters["network"], beside])
+    affine = bias_counts.reindex(keys).to_numpy() == parameters["count"].to_numpy()
+    largest = parameters.groupby(["network", "block"])["count"].transform("max")
+    vector_sized = parameters["count"] <= 2 * np.sqrt(largest)
+    alone = parameters.groupby(["network", "block"])["name"].transform("nunique") == 1
+    return ~is_bias & ~affine & (~vector_sized | alone)
 
 
 def weights_by_block(parameters: pd.DataFrame) -> pd.DataFrame:

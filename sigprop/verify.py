@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
 from sigprop.factories import Factory, design
 from sigprop.measure import measure
-from sigprop.predictions import recursion_of, start_kernel
 from sigprop.records import Records, concat
-from sigprop.verification.evidence import evidence
-from sigprop.verification.judgement import judgement
-from sigprop.verification.laws import law_of
-from sigprop.verification.result import Result
+
+if TYPE_CHECKING:  # pandas, scipy and the theory are loaded by the first verdict, not with sigprop
+    from sigprop.verification.result import Result
 
 
 def verify(
@@ -70,6 +68,12 @@ def verify(
         >>> verify("plain", x, seeds=4, options=options).verdict
         'violated'
     """
+    from sigprop.predictions import recursion_of, start_kernel
+    from sigprop.verification.evidence import evidence
+    from sigprop.verification.judgement import judgement
+    from sigprop.verification.laws import law_of
+    from sigprop.verification.result import Result
+
     chosen = law_of(law)
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check(which, tolerance, level)

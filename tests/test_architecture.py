@@ -148,10 +148,39 @@ def test_the_public_page() -> None:
     assert all(getattr(sigprop, name).__doc__ for name in sigprop.__all__)
 
 
-def test_importing_loads_nothing_heavy() -> None:
-    script = "import sigprop, sys; print([m for m in ('matplotlib', 'seaborn', 'sklearn', 'typer', "
-    script += "'jinja2', 'pyarrow.parquet', 'scipy.stats') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+#: Packages that take tenths of a second to import, and that no training loop needs.
+HEAVY = (
+    "matplotlib",
+    "seaborn",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "jinja2",
+    "typer",
+    "rich",
+)
+PROBED_STEP = """
+model = torch.nn.Linear(2, 2)
+probe = sigprop.attach(model)
+model(torch.ones(3, 2)).sum().backward()
+probe.step()
+"""
+
+
+def loaded_by(script: str) -> set[str]:
+    """Return the modules that a fresh process has loaded after ``script``, beyond torch's own."""
+    code = f"import sys, torch; own = set(sys.modules)\n{script}\nprint(*set(sys.modules) - own)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("then", ["", PROBED_STEP], ids=["imported", "a step recorded"])
+def test_importing_and_recording_load_nothing_heavy(then: str) -> None:
+    loaded = loaded_by(f"import sigprop\n{then}")
+    assert loaded.isdisjoint({*HEAVY, "torch._dynamo", "torch._inductor", "sympy"})
+
+
+def test_records_load_pandas_and_neither_scipy_nor_figures() -> None:
+    loaded = loaded_by(f"import sigprop\n{PROBED_STEP}\nprobe.records")
+    assert {package for package in HEAVY if package in loaded} - {"pyarrow"} == {"pandas"}

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from synthetic import LAWS, gradient, make, second_moment
 
 from sigprop.errors import BadInput, UnknownName
@@ -493,9 +492,13 @@ class TestHeatmaps:
 
     def test_non_finite_cells_are_hatched_and_said(self):
         drawn = draw("training_heatmaps", make(["plain", "rescale"], blocks=5, seeds=1))
-        patches = [p for p in drawn.axes[0].patches if isinstance(p, Rectangle)]
-        assert len(patches) == 3, "one seamless patch per step after divergence"
-        assert all(patch.get_hatch() for patch in patches)
+        (patch,) = drawn.axes[0].patches
+        assert patch.get_hatch()
+        cells = [(step, block) for step in (0, 10, 20, 30) for block in range(5)]
+        inside = [patch.get_path().contains_point((step, block)) for step, block in cells]
+        assert inside == [step >= 10 for step, _ in cells]
+        outlines = patch.get_path().to_polygons()
+        assert len(outlines) == 3, "one seamless outline per step after divergence"
         assert not drawn.axes[1].patches
         assert drawn.notes[0] == (
             "plain: second moment non-finite or undefined in 15 of 20 cells, first at step 10."

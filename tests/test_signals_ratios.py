@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import oracles
 import pytest
 import torch
@@ -114,6 +115,59 @@ def test_singular_values_square_to_the_eigenvalues_of_the_gram_matrix() -> None:
     matrix = weight.detach().double().reshape(8, 27)
     eigenvalues = torch.linalg.eigvalsh(matrix @ matrix.T).flip(0)
     torch.testing.assert_close(singular_values(weight), eigenvalues.sqrt())
+
+
+def weight_with(values: torch.Tensor, columns: int) -> torch.Tensor:
+    """A float64 matrix of ``columns`` columns with these singular values."""
+    rows = len(values)
+    left, right = (torch.linalg.qr(normal(n, n).double()).Q for n in (rows, columns))
+    return left * values @ right[:rows]
+
+
+@pytest.mark.parametrize("shape", [(20, 24), (12, 96), (96, 12), (40, 81)])
+@pytest.mark.parametrize("condition", [1.0, 10.0, 300.0, 1e4, 1e7])
+def test_singular_values_of_rounded_weights_are_those_of_svd(
+    shape: tuple[int, int], condition: float
+) -> None:
+    short, long = sorted(shape)
+    weight = weight_with(torch.logspace(0, -math.log10(condition), short).double(), long).float()
+    weight = weight if shape[0] == short else weight.T
+    exact = np.linalg.svd(weight.double().numpy(), compute_uv=False)
+    # 1e-9 of itself, or a few dozen float64 roundings of the largest, which is 1
+    np.testing.assert_allclose(singular_values(weight).numpy(), exact, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("columns", [24, 96])
+def test_small_singular_values_of_float64_weights_are_not_lost(columns: int) -> None:
+    values = torch.logspace(0, -12, 24, dtype=torch.float64)
+    found = singular_values(weight_with(values, columns))
+    torch.testing.assert_close(found, values, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("columns", [4, 64])
+def test_singular_values_keep_their_scale(columns: int, scale: float) -> None:
+    weight = torch.eye(4, columns) * scale
+    assert singular_values(weight).tolist() == pytest.approx([float(weight.max())] * 4, rel=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (8, 64)])
+def test_a_weight_of_rank_one_has_one_singular_value(shape: tuple[int, int]) -> None:
+    found = singular_values(torch.ones(shape))
+    assert found[0].item() == pytest.approx(math.sqrt(math.prod(shape)), rel=1e-14)
+    assert found[1:].abs().max() < 1e-14 * found[0]
+
+
+def test_a_weight_of_zeros_and_an_empty_one_have_their_singular_values() -> None:
+    assert singular_values(torch.zeros(2, 9)).tolist() == [0.0, 0.0]
+    assert singular_values(torch.zeros(0, 9)).tolist() == []
+
+
+def test_autocast_does_not_reach_singular_values() -> None:
+    weight = normal(8, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = singular_values(weight)
+    torch.testing.assert_close(found, singular_values(weight), rtol=0, atol=0)
 
 
 def test_singular_values_of_a_broken_weight_are_missing() -> None:

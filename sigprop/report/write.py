@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sigprop.errors import BadInput, RunError
-from sigprop.predictions import predictions as predictions_of
 from sigprop.records import Records, atomic_write, load
 
-if TYPE_CHECKING:  # matplotlib is loaded when a report is made, not when sigprop is imported
+if TYPE_CHECKING:  # matplotlib, pandas and scipy are loaded by the first report, not with sigprop
+    import pandas as pd
+
     from sigprop.report.figures import FigureSpec, Study
     from sigprop.report.page import Plate
 
@@ -56,6 +55,7 @@ def report(
             "the records are empty, there is nothing to report; measure something first, "
             "for example records = sigprop.measure(model, inputs)"
         )
+    from sigprop.predictions import predictions as predictions_of
     from sigprop.report.figures import FIGURES, Study
     from sigprop.report.page import render
 

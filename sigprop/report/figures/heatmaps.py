@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -136,17 +137,13 @@ def _map(axes: Axes, cells: pd.DataFrame, layer: Layer, norm: Normalize) -> tupl
             values = np.log10(values)
     x, y = edges(steps), edges(blocks)
     marked = cells[_unplaced(cells)]
-    places = [
-        (int(np.searchsorted(steps, step)), int(block - blocks[0]))
-        for step, block in marked[["step", "block"]].itertuples(index=False)
-    ]
-    for column, row in places:
-        values[row, column] = np.nan
+    columns = np.searchsorted(steps, marked["step"].to_numpy())
+    rows = (marked["block"] - blocks[0]).to_numpy()
+    values[rows, columns] = np.nan
     clipped = np.clip(values, norm.vmin, norm.vmax)
     mesh = axes.pcolormesh(x, y, clipped, norm=norm, cmap=layer.palette, rasterized=True)
-    for column, first, last in _columns(places):
-        corner, wide = (x[column], y[first]), x[column + 1] - x[column]
-        axes.add_patch(Rectangle(corner, wide, y[last + 1] - y[first], **_HATCH))
+    if len(marked):
+        axes.add_patch(PathPatch(_outline(x, y, _columns(columns, rows)), **_HATCH))
     axes.grid(visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=4))
@@ -165,15 +162,21 @@ def _say_end(axes: Axes, cells: pd.DataFrame, everything: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def _columns(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Return neighbouring rows of a column as one (column, first, last), without seams."""
-    merged: list[tuple[int, int, int]] = []
-    for column, row in sorted(places):
-        if merged and merged[-1][0] == column and merged[-1][2] == row - 1:
-            merged[-1] = (column, merged[-1][1], row)
-        else:
-            merged.append((column, row, row))
-    return merged
+def _columns(columns: NDArray[np.integer], rows: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return neighbouring rows of a column as one: shape (3, runs) of column, first and last."""
+    order = np.lexsort((rows, columns))
+    column, row = columns[order], rows[order]
+    breaks = (np.diff(column) != 0) | (np.diff(row) != 1)
+    first, last = np.append(True, breaks), np.append(breaks, True)
+    return np.stack([column[first], row[first], row[last]])
+
+
+def _outline(x: NDArray[np.float64], y: NDArray[np.float64], runs: NDArray[np.integer]) -> Path:
+    """Return all runs as one path: a patch for each is slow to draw, and their seams show."""
+    column, first, last = runs
+    left, right, bottom, top = x[column], x[column + 1], y[first], y[last + 1]
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+    return Path.make_compound_path_from_polys(np.array(corners).transpose(2, 0, 1))
 
 
 def _unplaced(cells: pd.DataFrame) -> pd.Series[bool]:
