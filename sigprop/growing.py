@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sigprop.records import SCHEMA, tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A column of new rows: a value for each, or one value for all.
 Column = Sequence[Any] | np.ndarray[Any, Any] | str | float
@@ -42,6 +44,8 @@ class Growing:
 
     def frame(self) -> pd.DataFrame:
         """Return all rows as a tidy frame."""
+        import pandas as pd  # only now: training with a probe need not wait for it
+
         names = dict.fromkeys(itertools.chain.from_iterable(part for part, _ in self._parts))
         return tidy(self._table, pd.DataFrame({name: self._column(name) for name in names}))
 

@@ -27,7 +27,7 @@ from sigprop.capture import (
 )
 from sigprop.capture.arrivals import Arrivals
 from sigprop.capture.naming import bare, modules, parameters
-from sigprop.capture.parameters import whole
+from sigprop.capture.parameters import Known, whole
 from sigprop.capture.rows import Collector
 from sigprop.capture.surroundings import compiled
 from sigprop.errors import BadInput, ProbeWarning
@@ -290,16 +290,16 @@ class Probe:
 
     def _after_update(self, *_: object) -> None:
         if self._recorder.on:
-            self._recorder.guarded(self._readings.compare, parameters(self._living_model()))
+            self._recorder.guarded(self._readings.compare)
         self.step()
 
     def _read_parameters(self, optimizer: torch.optim.Optimizer) -> None:
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        named = list(parameters(self._living_model()))
-        for name, parameter in named:
-            rate = float(rates.get(id(parameter), math.nan))
-            self._readings.read(name, parameter, rate, self._unit_dims.get(name, 0))
-        self._readings.remember(named)
+        self._readings.read(
+            self._known(name, parameter, float(rates.get(id(parameter), math.nan)))
+            for name, parameter in parameters(self._living_model())
+        )
+        self._readings.remember()
         # A fused optimizer unscales inside its step.
         inside = getattr(optimizer, "grad_scale", None)
         self._collector.gradient_scale = 1.0 if inside is None else float(inside)
@@ -311,8 +311,10 @@ class Probe:
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
         if self._recorder.on:
-            unit_dim = self._unit_dims.get(name, 0)
-            self._recorder.guarded(self._readings.read, name, parameter, math.nan, unit_dim)
+            self._recorder.guarded(self._readings.read, [self._known(name, parameter)])
+
+    def _known(self, name: str, parameter: nn.Parameter, rate: float = math.nan) -> Known:
+        return Known(name, parameter, rate, self._unit_dims.get(name, 0))
 
     # --- rows -----------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,57 +13,127 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.signals import ratios
+from sigprop.signals.norms import read_moves, read_norms, turn
 
 Array = npt.NDArray[np.float64]
 
 
-class ParameterReadings:
-    """Device sums of parameters, taken before and after a step and fetched together.
+@dataclass(frozen=True)
+class Known:
+    """One parameter as the model knows it.
 
-    The gradient is read as the optimizer receives it in ``step``: summed over micro-batches,
+    Attributes:
+        name: its name.
+        parameter: the parameter.
+        rate: the optimizer's learning rate for it.
+        unit_dim: the axis of its output units.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    rate: float = math.nan
+    unit_dim: int = 0
+
+
+class Table:
+    """Rows of numbers by parameter, some at hand, others still on their device.
+
+    Args:
+        width: how many numbers a row has.
+        understand: turns fetched device sums, one row a parameter, into rows of numbers.
+    """
+
+    def __init__(self, width: int, understand: Callable[[Array], Array]) -> None:
+        self._width, self._understand = width, understand
+        self._rows: dict[str, Array] = {}
+        self._waiting: dict[str, Tensor] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows or name in self._waiting
+
+    def put(self, names: Iterable[str], rows: Array) -> None:
+        """Keep rows; a name's older one is replaced."""
+        self._rows.update(zip(names, rows, strict=True))
+
+    def wait(self, name: str, sums: Tensor) -> None:
+        """Keep device sums until they are fetched."""
+        self._waiting[name] = sums
+
+    def rows(self, names: Sequence[str]) -> Array:
+        """Fetch what waits, in one transfer per device; return a row a name, NaN for none."""
+        by_device: dict[torch.device, list[str]] = {}
+        for name, sums in self._waiting.items():
+            by_device.setdefault(sums.device, []).append(name)
+        for known in by_device.values():
+            fetched = torch.stack([self._waiting[name] for name in known]).cpu().double().numpy()
+            self.put(known, self._understand(fetched))
+        self._waiting.clear()
+        missing = np.full(self._width, np.nan)
+        return np.array([self._rows.get(name, missing) for name in names]).reshape(-1, self._width)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+        self._waiting.clear()
+
+
+class ParameterReadings:
+    """Norms of parameters, taken before and after a step.
+
+    Those on the CPU are read at once, all in one call; on an accelerator sums wait until the step's
+    end. The gradient is read as the optimizer receives it in ``step``: summed over micro-batches,
     reduced over ranks and unscaled; clipping that the user applied before ``step`` is in it.
     """
 
     def __init__(self) -> None:
-        self._before: dict[str, Tensor] = {}
-        self._norms: dict[str, Tensor] = {}
-        self._updates: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._rates: dict[str, float] = {}
+        self._known: dict[str, Known] = {}
+        self._before: list[tuple[str, nn.Parameter, Tensor]] = []
+        self._norms, self._moves = Table(3, _products), Table(2, _moved)
 
-    def read(
-        self, name: str, parameter: nn.Parameter, rate: float = math.nan, unit_dim: int = 0
-    ) -> None:
-        """Read one parameter and its gradient.
+    def read(self, parameters: Iterable[Known]) -> None:
+        """Read parameters and their gradients; those without numbers are passed over."""
+        names, pairs, without = [], [], []
+        for known in parameters:
+            if not _normable(known.parameter):
+                continue
+            self._known[known.name] = known
+            weight, grad = whole(known.parameter.detach()), known.parameter.grad
+            if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
+                self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
+                continue
+            names.append(known.name)
+            without.append(grad is None)
+            grad = weight if grad is None else whole(grad)
+            if known.unit_dim:
+                weight, grad = (x.movedim(known.unit_dim, 0) for x in (weight, grad))
+            pairs.append((weight, grad))
+        rows = read_norms(pairs)
+        rows[:, :2] = np.sqrt(rows[:, :2])
+        rows[np.array(without, dtype=bool), 1:] = math.nan
+        self._norms.put(names, rows)
 
-        Args:
-            name: the parameter's name.
-            parameter: the parameter; passed over when it has no numbers (lazy, meta, empty).
-            rate: the optimizer's learning rate for it.
-            unit_dim: the axis of its output units.
-        """
-        if not _normable(parameter):
-            return
-        self._counts[name] = parameter.numel()
-        self._rates[name] = rate
-        self._norms[name] = _norms(parameter, unit_dim)
+    def remember(self) -> None:
+        """Keep copies of the parameters with gradients until `compare`: the price of an update."""
+        self._before = [
+            (name, known.parameter, whole(known.parameter.detach()).clone())
+            for name, known in self._known.items()
+            if known.parameter.grad is not None
+        ]
 
-    def remember(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Keep copies of the parameters until `compare`; the price of one step's update."""
-        self._before = {
-            name: whole(parameter.detach()).clone()
-            for name, parameter in parameters
-            if name in self._norms and parameter.grad is not None
-        }
-
-    def compare(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Read how far each remembered parameter moved, shape (3,), and drop the copies."""
-        for name, parameter in parameters:
-            if name in self._before:
-                before = self._before.pop(name)
-                after = whole(parameter.detach())
+    def compare(self) -> None:
+        """Read how far and by what angle each remembered parameter moved; drop the copies."""
+        names, pairs = [], []
+        for name, parameter, before in self._before:
+            after = whole(parameter.detach())
+            if after.is_cpu:
+                names.append(name)
+                pairs.append((before, after))
+            else:
                 moved, turned = ratios.norm(after - before), ratios.angle(before, after)
-                self._updates[name] = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
+                sums = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
+                self._moves.wait(name, sums)
+        moves = read_moves(pairs)
+        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), turn(moves)], axis=1))
         self._before.clear()
 
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Array]]:
@@ -73,25 +144,26 @@ class ParameterReadings:
         Args:
             gradient_scale: what the gradients that were read are multiples of.
         """
-        names = list(self._norms)
-        weight, grad, unit = _products(_fetch(self._norms, names, 6))
-        updates = _fetch(self._updates, names, 3)
-        moved = updates[:, 0] * updates[:, 1]
+        names = list(self._known)
+        weight, grad, unit = self._norms.rows(names).T
+        moved, turned = self._moves.rows(names).T
         return names, {
-            "count": np.array([self._counts[name] for name in names], dtype=np.int64),
+            "count": np.array([k.parameter.numel() for k in self._known.values()], dtype=np.int64),
             "weight_norm": weight,
             "grad_norm": grad / gradient_scale,
             "grad_to_weight": ratios.ratio(grad / gradient_scale, weight),
             "update_to_weight": ratios.ratio(moved, weight),
             "unit_grad_to_weight_max": unit / gradient_scale,
-            "angular_update": updates[:, 2],
-            "effective_lr": ratios.ratio([self._rates[name] for name in names], weight**2),
+            "angular_update": turned,
+            "effective_lr": ratios.ratio([k.rate for k in self._known.values()], weight**2),
         }
 
     def clear(self) -> None:
         """Forget everything read: the step is over."""
-        for kept in (self._before, self._norms, self._updates, self._counts, self._rates):
-            kept.clear()
+        self._known.clear()
+        self._before.clear()
+        self._norms.clear()
+        self._moves.clear()
 
 
 def _normable(parameter: nn.Parameter) -> bool:
@@ -129,19 +201,11 @@ def whole(x: Tensor) -> Tensor:
     return x if gather is None else gather()
 
 
-def _products(pairs: Array) -> tuple[Array, ...]:
-    """Return the numbers behind pairs (norm of x/size, size), one array a pair of columns."""
-    return tuple(pairs[:, i] * pairs[:, i + 1] for i in range(0, pairs.shape[1], 2))
+def _products(pairs: Array) -> Array:
+    """Return the norms behind pairs (norm of x/size, size), shape (P, 6) to (P, 3)."""
+    return pairs[:, 0::2] * pairs[:, 1::2]
 
 
-def _fetch(sums: dict[str, Tensor], names: Sequence[str], width: int) -> Array:
-    """Return one row a name, NaN where it has no sums, in one transfer per device."""
-    by_device: dict[torch.device, list[str]] = {}
-    for name in sums:
-        by_device.setdefault(sums[name].device, []).append(name)
-    fetched: dict[str, Array] = {}
-    for known in by_device.values():
-        rows = torch.stack([sums[name].double() for name in known]).cpu().numpy()
-        fetched.update(zip(known, rows, strict=True))
-    missing = np.full(width, np.nan)
-    return np.array([fetched.get(name, missing) for name in names]).reshape(-1, width)
+def _moved(sums: Array) -> Array:
+    """Return (distance, angle) behind (norm of x/size, size, angle)."""
+    return np.stack([sums[:, 0] * sums[:, 1], sums[:, 2]], axis=1)
