@@ -13,7 +13,7 @@ from sigprop.capture.naming import bare
 from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.records import SCHEMA
 from sigprop.signals import QUANTITIES
-from sigprop.signals.signal import Quantity
+from sigprop.signals.pooled import Quantity
 
 Every = int | Callable[[int], bool]
 Metrics = Mapping[str, Metric] | Sequence[str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +10,9 @@ from hypothesis import strategies as st
 from sigprop.capture.address import Address
 from sigprop.capture.gathering import Gathering
 from sigprop.errors import BadInput
+from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.reading import read
-from sigprop.signals.signal import QUANTITIES, measure_signal
+from sigprop.signals.signal import interpret, measure_signal, pool
 
 CHANNELS = {"a": 1, "b": 3, "c": 2}
 
@@ -48,9 +48,9 @@ def test_any_order_of_readings_and_fetches_gives_the_whole(happens, seed: int) -
     gathering.settle()
     assert list(gathering.places) == [address(name) for name in samples]
     for name, quantity in QUANTITIES.items():
-        numbers = quantity(gathering.signal) if samples else {}
+        numbers = quantity(pool(gathering.tables))
         for key, parts in samples.items():
-            whole = quantity(measure_signal(torch.cat(parts), 1))[0]
+            whole = measure_signal(torch.cat(parts), 1).number(name)
             found = numbers[gathering.places[address(key)]]
             assert found == pytest.approx(whole, rel=1e-9, abs=1e-12), (name, key)
 
@@ -62,8 +62,8 @@ def test_forgetting_the_merge_is_caught() -> None:
     for part in (x, y):
         gathering.reading(read(part, 1), [address("a")])
     gathering.settle()
-    assert gathering.signal.moments.second_moment == 0.5
-    assert measure_signal(y).moments.second_moment == 1.0
+    assert interpret(gathering.tables[0]).number("second_moment") == 0.5
+    assert measure_signal(y).number("second_moment") == 1.0
 
 
 def test_a_channel_count_that_changes_within_a_step_is_told() -> None:
@@ -81,5 +81,5 @@ def test_nothing_of_a_step_is_left_in_the_next() -> None:
     gathering.clear()
     assert gathering.empty
     gathering.settle()
-    assert gathering.signal is None
-    assert np.size(list(gathering.places)) == 0
+    assert gathering.tables == []
+    assert gathering.places == {}

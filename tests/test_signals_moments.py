@@ -8,14 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sigprop.signals import DeadUnits, Moments
+from sigprop.signals import DeadUnits, Moments, Signal
 from sigprop.signals.activity import Activity
+from sigprop.signals.signal import alive
 
 rows = hnp.arrays(
     np.float64,
     hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
     elements=st.floats(-100, 100, width=32),
 )
+
+
+def signal(moments: Moments) -> Signal:
+    """The moments with an activity that says nothing more."""
+    zero = np.zeros_like(moments.count)
+    return Signal(moments, Activity(moments.count, zero, zero, zero, zero))
+
+
+def number(moments: Moments, name: str) -> float:
+    return signal(moments).number(name)
 
 
 def assert_close(a: Moments, b: Moments, scale: float) -> None:
@@ -45,33 +56,40 @@ def test_merging_any_split_gives_the_whole(x: np.ndarray, data: st.DataObject) -
 @given(rows)
 def test_second_moment_is_channel_variance_plus_mean_shift(x: np.ndarray) -> None:
     moments = Moments.of(x)
-    assert moments.channel_variance + moments.mean_shift == pytest.approx(moments.second_moment)
-    assert moments.second_moment == pytest.approx(float((x**2).mean()), rel=1e-12, abs=1e-12)
+    second = number(moments, "second_moment")
+    apart = number(moments, "channel_variance") + number(moments, "mean_shift")
+    assert apart == pytest.approx(second)
+    assert second == pytest.approx(float((x**2).mean()), rel=1e-12, abs=1e-12)
 
 
 @settings(deadline=None)
 @given(rows)
 def test_pooling_equals_reading_all_channels_as_one(x: np.ndarray) -> None:
-    assert_close(Moments.of(x).pooled(), Moments.of(x.reshape(1, -1)), float(np.abs(x).max()))
+    pooled, whole = signal(Moments.of(x)).pooled(), Moments.of(x.reshape(1, -1))
+    scale = max(float(np.abs(x).max()), 1e-3)
+    for power, found in ((1, pooled.mean), (2, pooled.m2), (4, pooled.m4)):
+        name = {1: "mean", 2: "m2", 4: "m4"}[power]
+        atol = 1e-11 * scale**power * x.size
+        np.testing.assert_allclose(found, getattr(whole, name), rtol=1e-9, atol=atol)
 
 
 def test_averaging_variances_instead_of_merging_would_be_wrong() -> None:
     """The saboteur: what a probe without counts and means would report over unequal batches."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 1, (1, 10)), rng.normal(2, 1, (1, 90))
-    merged = Moments.of(a).merge(Moments.of(b)).channel_variance
+    merged = number(Moments.of(a).merge(Moments.of(b)), "channel_variance")
     assert merged == pytest.approx(float(np.concatenate([a, b], axis=1).var()))
-    averaged = (Moments.of(a).channel_variance + Moments.of(b).channel_variance) / 2
+    averaged = sum(number(Moments.of(x), "channel_variance") for x in (a, b)) / 2
     assert abs(averaged - merged) > 0.1 * merged
 
 
 def test_variance_is_biased_and_not_unbiased() -> None:
-    assert Moments.of([[0.0, 2.0]]).channel_variance == 1.0  # unbiased would be 2
+    assert number(Moments.of([[0.0, 2.0]]), "channel_variance") == 1.0  # unbiased would be 2
 
 
 def test_a_two_point_channel_has_kurtosis_one_and_a_constant_has_none() -> None:
-    assert Moments.of([[-1.0, 1.0, -1.0, 1.0]]).kurtosis == 1.0
-    assert math.isnan(Moments.of([[5.0, 5.0]]).kurtosis)
+    assert number(Moments.of([[-1.0, 1.0, -1.0, 1.0]]), "kurtosis") == 1.0
+    assert math.isnan(number(Moments.of([[5.0, 5.0]]), "kurtosis"))
 
 
 def test_merging_with_an_empty_channel_changes_nothing() -> None:
@@ -79,22 +97,25 @@ def test_merging_with_an_empty_channel_changes_nothing() -> None:
     full, empty = Moments.of([[1.0, 3.0]]), Moments(zero, zero, zero, zero, zero)
     assert_close(full.merge(empty), full, 3)
     assert_close(empty.merge(full), full, 3)
-    assert math.isnan(empty.second_moment)
+    assert math.isnan(number(empty, "second_moment"))
 
 
-def activity(count: float, nonfinite: float, highest: float) -> Activity:
-    return Activity(*(np.array([v]) for v in (count, nonfinite, 0.0, -1.0, highest)))
+def unit(count: float, nonfinite: float, highest: float) -> Signal:
+    read = (count, nonfinite, 0.0, -abs(highest), highest)
+    nothing = np.zeros(1)
+    moments = Moments(np.array([count - nonfinite]), *[nothing] * 4)
+    return Signal(moments, Activity(*(np.array([v]) for v in read)))
 
 
 def test_a_unit_that_holds_nan_is_not_dead() -> None:
-    assert not activity(4, 0, 0.0).alive[0]
-    assert activity(4, 1, 0.0).alive[0]
-    assert activity(4, 0, 1e-30).alive[0]
+    assert not alive(unit(4, 0, 0.0).table)[0]
+    assert alive(unit(4, 1, 0.0).table)[0]
+    assert alive(unit(4, 0, 1e-30).table)[0]
 
 
 def test_max_abs_is_missing_when_nothing_is_finite() -> None:
-    assert math.isnan(activity(2, 2, 0.0).max_abs)
-    assert activity(2, 0, 0.5).max_abs == 1.0
+    assert math.isnan(unit(2, 2, 0.0).number("max_abs"))
+    assert unit(2, 0, 0.5).number("max_abs") == 0.5
 
 
 def test_dead_units_over_all_steps_and_over_a_sliding_window() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sigprop.signals import native
 from sigprop.signals.reading import COLUMNS, read, read_plain
-from sigprop.signals.signal import Signal, interpret, measure_signal
+from sigprop.signals.signal import Signal, interpret, measure_signal, pool, pool_plain
 
 TYPES = list(native.TYPES)
 
@@ -172,7 +172,7 @@ def test_a_constant_has_no_spread(shape: tuple[int, ...], value: float) -> None:
     assert signal.moments.m2.tolist() == [0.0] * shape[1]
     assert signal.moments.m4.tolist() == [0.0] * shape[1]
     assert signal.moments.mean.tolist() == [float(np.float32(value))] * shape[1]
-    assert signal.activity.zero_fraction == float(value == 0)
+    assert signal.number("zero_fraction") == float(value == 0)
 
 
 @pytest.mark.parametrize("shape", [(60, 4, 50), (600, 40), (600, 3), (5, 4, 3, 3)], ids=str)
@@ -268,3 +268,33 @@ def test_the_environment_can_leave_it_shut() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout == "None\n"
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40)), min_size=0, max_size=6),
+    st.sampled_from([1.0, 1e-25, 1e25]),
+    st.floats(-100, 100),
+    st.integers(0, 99),
+)
+def test_pooling_in_c_is_pooling_in_numpy(shapes, scale: float, mean: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tables = []
+    for channels, samples in shapes:
+        x = (torch.randn(samples, channels, generator=generator) + mean) * scale
+        x[torch.rand(x.shape, generator=generator) < 0.1] = math.nan
+        tables.append(read(x, 1).numpy())
+    fast, slow = pool(tables), pool_plain(tables)
+    for name, number in vars(slow).items():
+        size = np.maximum(np.abs(number), 1e-300)
+        # Sums in another order; the mean of n values of either sign cancels against their size.
+        slack = 1e-12 * size + (1e-13 * slow.max_abs if name == "mean" else 0)
+        assert (np.abs(vars(fast)[name] - number) <= slack).all(), name
+
+
+def test_pooling_that_forgets_the_channel_means_is_noticed() -> None:
+    """The saboteur: within channels there is no spread here, over the layer there is."""
+    pooled = pool([read(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), 1).numpy()])
+    assert pooled.within[0] == 0
+    assert pooled.m2[0] == 4
+    assert pooled.between[0] == 8

@@ -10,7 +10,7 @@ from torch import Tensor
 from sigprop.errors import BadInput
 from sigprop.signals import Signal, measure_signal, native
 from sigprop.signals.reading import COLUMNS, read
-from sigprop.signals.signal import interpret
+from sigprop.signals.signal import alive, interpret
 
 
 @pytest.fixture(autouse=True, params=["compiled", "plain"])
@@ -48,26 +48,25 @@ LAYOUTS = {
 @pytest.mark.parametrize(("x", "axis"), LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_every_number_equals_a_float64_loop(x: Tensor, axis: int) -> None:
     signal = measure_signal(x, axis)
-    moments = signal.moments
     # float32 rounding of each of the three passes is 6e-8; 1e-6 leaves room for their sum.
-    assert moments.second_moment == pytest.approx(oracles.second_moment(x), rel=1e-6)
-    assert moments.channel_variance == pytest.approx(
+    assert signal.number("second_moment") == pytest.approx(oracles.second_moment(x), rel=1e-6)
+    assert signal.number("channel_variance") == pytest.approx(
         oracles.channel_variance(x, axis), rel=1e-6, abs=1e-12
     )
-    assert moments.mean_shift == pytest.approx(oracles.mean_shift(x, axis), rel=1e-6)
-    assert moments.kurtosis == pytest.approx(oracles.kurtosis(x), rel=2e-6)
-    assert moments.grand_mean == pytest.approx(float(x.double().mean()), rel=1e-6, abs=1e-7)
-    assert signal.activity.zero_fraction == oracles.zero_fraction(x)
-    assert signal.activity.max_abs == float(x.abs().max())
-    assert moments.channel_variance + moments.mean_shift == pytest.approx(
-        moments.second_moment, rel=1e-12
+    assert signal.number("mean_shift") == pytest.approx(oracles.mean_shift(x, axis), rel=1e-6)
+    assert signal.number("kurtosis") == pytest.approx(oracles.kurtosis(x), rel=2e-6)
+    assert signal.number("mean") == pytest.approx(float(x.double().mean()), rel=1e-6, abs=1e-7)
+    assert signal.number("zero_fraction") == oracles.zero_fraction(x)
+    assert signal.number("max_abs") == float(x.abs().max())
+    assert signal.number("channel_variance") + signal.number("mean_shift") == pytest.approx(
+        signal.number("second_moment"), rel=1e-12
     )
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e2, 1e4])
 def test_nothing_cancels_when_the_mean_is_far_larger_than_the_spread(mean: float) -> None:
     x = normal(4096, 4, mean=mean)
-    assert measure_signal(x).moments.channel_variance == pytest.approx(
+    assert measure_signal(x).number("channel_variance") == pytest.approx(
         float(x.double().var(dim=0, correction=0).mean()), rel=1e-5
     )
 
@@ -84,15 +83,15 @@ def test_powers_neither_overflow_nor_underflow(scale: float) -> None:
     x = normal(256, 4) * scale
     signal = measure_signal(x)
     truth = float(x.double().square().mean())
-    assert signal.moments.second_moment == pytest.approx(truth, rel=1e-5)
-    assert signal.moments.kurtosis == pytest.approx(oracles.kurtosis(x / scale), rel=1e-4)
+    assert signal.number("second_moment") == pytest.approx(truth, rel=1e-5)
+    assert signal.number("kurtosis") == pytest.approx(oracles.kurtosis(x / scale), rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_read_in_single(dtype: torch.dtype) -> None:
     x = normal(512, 4, mean=300.0, std=100.0).to(dtype)
     signal = measure_signal(x)
-    assert signal.moments.channel_variance == pytest.approx(
+    assert signal.number("channel_variance") == pytest.approx(
         float(x.double().var(dim=0, correction=0).mean()), rel=1e-5
     )
 
@@ -115,17 +114,17 @@ def test_nonfinite_values_are_counted_and_left_out() -> None:
     expected = [float(channel.var(correction=0)) for channel in left]
     got = (signal.moments.m2 / signal.moments.count).tolist()
     assert got == pytest.approx(expected, rel=1e-5)
-    assert signal.moments.channel_variance + signal.moments.mean_shift == pytest.approx(
-        signal.moments.second_moment, rel=1e-12
+    assert signal.number("channel_variance") + signal.number("mean_shift") == pytest.approx(
+        signal.number("second_moment"), rel=1e-12
     )
 
 
 def test_a_tensor_of_nothing_finite_gives_missing_numbers_and_no_zeros() -> None:
     signal = measure_signal(torch.full((4, 2), math.nan))
-    assert math.isnan(signal.moments.second_moment)
-    assert math.isnan(signal.activity.max_abs)
-    assert signal.activity.zero_fraction == 0
-    assert signal.activity.alive.all()
+    assert math.isnan(signal.number("second_moment"))
+    assert math.isnan(signal.number("max_abs"))
+    assert signal.number("zero_fraction") == 0
+    assert alive(signal.table).all()
 
 
 def test_micro_batches_merge_to_the_whole_batch() -> None:
@@ -133,9 +132,8 @@ def test_micro_batches_merge_to_the_whole_batch() -> None:
     whole, parts = measure_signal(x), [measure_signal(p) for p in x.split([10, 20, 30])]
     merged = parts[0].merge(parts[1]).merge(parts[2])
     for name in ("second_moment", "channel_variance", "mean_shift", "kurtosis"):
-        together = getattr(whole.moments, name)
-        assert getattr(merged.moments, name) == pytest.approx(together, rel=1e-6)
-    assert merged.activity.max_abs == whole.activity.max_abs
+        assert merged.number(name) == pytest.approx(whole.number(name), rel=1e-6)
+    assert merged.number("max_abs") == whole.number("max_abs")
 
 
 def test_signals_of_different_widths_do_not_merge() -> None:
@@ -170,9 +168,9 @@ def test_a_reading_has_one_row_a_channel_and_changes_nothing() -> None:
 def test_the_definitions_on_a_tensor_counted_by_hand() -> None:
     """One image of two channels: (0, 2) and (1, 1). Signal-propagation plots, Brock et al. 2021."""
     x = torch.tensor([[[[0.0, 2.0]], [[1.0, 1.0]]]])
-    moments = measure_signal(x, 1).moments
-    assert moments.second_moment == (0 + 4 + 1 + 1) / 4
-    assert moments.channel_variance == (1 + 0) / 2  # biased; unbiased would be (2 + 0) / 2
-    assert moments.mean_shift == (1 + 1) / 2
-    assert measure_signal(x.permute(0, 2, 3, 1), -1).moments.channel_variance == 0.5
-    assert measure_signal(x.reshape(2, 2).T, 1).moments.mean_shift == 1.0
+    signal = measure_signal(x, 1)
+    assert signal.number("second_moment") == (0 + 4 + 1 + 1) / 4
+    assert signal.number("channel_variance") == (1 + 0) / 2  # biased; unbiased would be (2 + 0) / 2
+    assert signal.number("mean_shift") == (1 + 1) / 2
+    assert measure_signal(x.permute(0, 2, 3, 1), -1).number("channel_variance") == 0.5
+    assert measure_signal(x.reshape(2, 2).T, 1).number("mean_shift") == 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sigprop.capture.address import Address
 from sigprop.signals.correlation import Products, interpret_products
-from sigprop.signals.signal import Signal, interpret
+from sigprop.signals.signal import Table, merge
 
 Array = npt.NDArray[np.float64]
 
@@ -67,14 +67,14 @@ class Gathering:
     """The readings of one step.
 
     Attributes:
-        signal: the signals that were fetched, one tensor after the other.
-        places: which tensor of `signal` answers for an address; several may share one.
+        tables: readings on the host.
+        places: which of them answers for an address; several addresses may share one.
         products: how the operands of additions correlate.
         averages: a user's own metrics.
     """
 
     def __init__(self) -> None:
-        self.signal: Signal | None = None
+        self.tables: list[Table] = []
         self.places: dict[Address, int] = {}
         self.products: dict[Address, Products] = {}
         self.averages: dict[Address, Averages] = {}
@@ -112,61 +112,53 @@ class Gathering:
         """Fetch everything that waits in one transfer per device, and merge it."""
         readings, self._readings, self._numbers = self._readings, [], 0
         others, self._others = self._others, []
-        for indices, rows, ends in _fetched([sums for sums, _ in readings]):
-            starts = np.concatenate(([0], ends[:-1]))
-            self._place(interpret(rows, starts), [readings[i][1] for i in indices])
-        for indices, numbers, ends in _fetched([waiting.sums for waiting in others]):
-            for index, values in zip(indices, np.split(numbers, ends[:-1]), strict=True):
-                others[index].settle(values)
+        tables = _fetched([sums for sums, _ in readings])
+        pairs = [
+            (address, table)
+            for table, (_, addresses) in zip(tables, readings, strict=True)
+            for address in addresses
+        ]
+        while pairs:
+            pairs = self._place(pairs)
+        numbers = _fetched([waiting.sums for waiting in others])
+        for waiting, values in zip(others, numbers, strict=True):
+            waiting.settle(values)
 
     def clear(self) -> None:
         """Forget the step."""
-        self.signal = None
         self._readings, self._others, self._numbers = [], [], 0
+        self.tables.clear()
         for kept in (self.places, self.products, self.averages):
             kept.clear()
 
-    def _place(self, seen: Signal, addresses: Sequence[Sequence[Address]]) -> None:
-        """Merge fetched signals into what their addresses have so far, in the order read."""
-        pairs = [(a, tensor) for tensor, answers in enumerate(addresses) for a in answers]
-        while pairs:
-            now: dict[Address, int] = {}
-            later = []
-            for address, tensor in pairs:  # one reading of each address at a time
-                if now.setdefault(address, tensor) != tensor:
-                    later.append((address, tensor))
-            self._merge(seen, now)
-            pairs = later
-
-    def _merge(self, seen: Signal, now: Mapping[Address, int]) -> None:
-        if self.signal is None:
-            self.signal, self.places = seen, dict(now)
-            return
+    def _place(self, pairs: Sequence[tuple[Address, Table]]) -> list[tuple[Address, Table]]:
+        """Merge one reading of each address into what it has; return those that come after."""
+        now: dict[Address, Table] = {}
+        later = [pair for pair in pairs if now.setdefault(*pair) is not pair[1]]
         known = [address for address in now if address in self.places]
-        fresh = [address for address in now if address not in self.places]
-        stay = [address for address in self.places if address not in now]
-        have = self.signal
-        merged = have.take([self.places[a] for a in known]).merge(
-            seen.take([now[a] for a in known])
-        )
-        self.signal = (
-            have.take([self.places[a] for a in stay])
-            .join(merged)
-            .join(seen.take([now[a] for a in fresh]))
-        )
-        self.places |= {a: tensor for tensor, a in enumerate([*stay, *known, *fresh])}
+        had = [self.tables[self.places[address]] for address in known]
+        now |= zip(known, merge(had, [now[address] for address in known]), strict=True)
+        held = {address: self.tables[place] for address, place in self.places.items()} | now
+        self.tables, index = [], {}
+        for table in held.values():
+            if id(table) not in index:
+                index[id(table)] = len(self.tables)
+                self.tables.append(table)
+        self.places = {address: index[id(table)] for address, table in held.items()}
+        return later
 
 
-def _fetched(sums: Sequence[Tensor]) -> list[tuple[list[int], Array, npt.NDArray[np.intp]]]:
-    """Return (indices, rows of all, where each one's end) for every device and dtype."""
+def _fetched(sums: Sequence[Tensor]) -> list[Array]:
+    """Return device sums as arrays in float64, in one transfer per accelerator and type."""
+    fetched: dict[int, Array] = {}
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, table in enumerate(sums):
-        groups.setdefault((table.device, table.dtype), []).append(index)
-    return [
-        (
-            indices,
-            torch.cat([sums[i] for i in indices]).cpu().double().numpy(),
-            np.cumsum([len(sums[i]) for i in indices]),
-        )
-        for indices in groups.values()
-    ]
+        if table.is_cpu:
+            fetched[index] = table.double().numpy()
+        else:
+            groups.setdefault((table.device, table.dtype), []).append(index)
+    for indices in groups.values():
+        whole = torch.cat([sums[i] for i in indices]).cpu().double().numpy()
+        ends = np.cumsum([len(sums[i]) for i in indices])[:-1]
+        fetched.update(zip(indices, np.split(whole, ends), strict=True))
+    return [fetched[index] for index in range(len(sums))]

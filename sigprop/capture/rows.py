@@ -18,7 +18,8 @@ from sigprop.capture.parameters import ParameterReadings
 from sigprop.capture.recorder import REPORTS, Recorder
 from sigprop.errors import ProbeWarning
 from sigprop.signals.activity import DeadUnits
-from sigprop.signals.signal import Quantity, Signal
+from sigprop.signals.pooled import Pooled, Quantity
+from sigprop.signals.signal import alive, pool
 
 Array = npt.NDArray[np.float64]
 
@@ -26,8 +27,8 @@ Array = npt.NDArray[np.float64]
 Columns = dict[str, Any]
 
 
-def _nan(signal: Signal) -> Array:
-    return np.full(len(signal), np.nan)
+def _nan(pooled: Pooled) -> Array:
+    return np.full_like(pooled.mean, np.nan)
 
 
 class Collector:
@@ -37,7 +38,7 @@ class Collector:
         recorder: holds a step's signals.
         readings: holds a step's parameter readings.
         targets: names of the modules chosen as blocks.
-        quantities: the numbers to compute from each signal, by column.
+        quantities: the numbers to compute of each tensor, by column.
         window: recorded steps over which a unit must be off to be dead; None for all.
 
     Attributes:
@@ -83,24 +84,18 @@ class Collector:
 
     def _signals(self, dead: dict[Address, DeadUnits]) -> Columns:
         gathered = self._recorder.gathered
-        if gathered.signal is None:
+        if not gathered.places:
             return {}
         addresses, places = list(gathered.places), list(gathered.places.values())
-        signal = gathered.signal
-        starts, activity = signal.starts, signal.activity
-        numbers = {
-            "count": np.add.reduceat(activity.count, starts)[places],
-            "nonfinite": np.add.reduceat(activity.nonfinite, starts)[places],
-        }
+        pooled = pool(gathered.tables).take(places)
+        counts = {"count": pooled.elements, "nonfinite": pooled.elements - pooled.samples}
         if self.loss_scale != 1:
-            # The same tensor may be read forward and backward: each address has its own copy.
             backward = np.array([address.direction == "backward" for address in addresses])
-            signal = signal.take(places).scaled(np.where(backward, 1 / self.loss_scale, 1.0))
-            places = list(range(len(addresses)))
-        numbers |= {name: self._number(name, signal)[places] for name in self._quantities}
+            pooled = pooled.scaled(np.where(backward, 1 / self.loss_scale, 1.0))
         return {
             **self._locations(addresses),
-            **numbers,
+            **counts,
+            **{name: self._number(name, pooled) for name in self._quantities},
             **self._dead_fractions(addresses, dead),
             **self._correlations(addresses),
             **self._own(addresses),
@@ -118,9 +113,9 @@ class Collector:
             self._where = addresses, columns
         return columns
 
-    def _number(self, name: str, signal: Signal) -> Array:
+    def _number(self, name: str, pooled: Pooled) -> Array:
         try:
-            return self._quantities[name](signal)
+            return self._quantities[name](pooled)
         except Exception as error:
             if self._recorder.strict:
                 raise
@@ -131,17 +126,15 @@ class Collector:
                 ProbeWarning,
                 stacklevel=2,
             )
-            return _nan(signal)
+            return _nan(pooled)
 
     def _dead_fractions(self, addresses: list[Address], dead: dict[Address, DeadUnits]) -> Columns:
         gathered, rectified = self._recorder.gathered, self._recorder.rectified_addresses
         column = np.full(len(addresses), np.nan)
-        watched = [row for row, address in enumerate(addresses) if address in rectified]
-        if gathered.signal is not None and watched:
-            alive = gathered.signal.alive
-            for row in watched:
-                watch = dead.setdefault(addresses[row], DeadUnits(self._window))
-                column[row] = watch.update(alive[gathered.places[addresses[row]]])
+        for row, address in enumerate(addresses):
+            if address in rectified:
+                watch = dead.setdefault(address, DeadUnits(self._window))
+                column[row] = watch.update(alive(gathered.tables[gathered.places[address]]))
         return {"dead_fraction": column}
 
     def _correlations(self, addresses: list[Address]) -> Columns:

@@ -3,7 +3,8 @@
 from sigprop.signals.activity import Activity, DeadUnits
 from sigprop.signals.correlation import Products
 from sigprop.signals.moments import Moments
-from sigprop.signals.signal import QUANTITIES, Signal, measure_signal
+from sigprop.signals.pooled import QUANTITIES, Pooled
+from sigprop.signals.signal import Signal, measure_signal
 from sigprop.signals.spectra import singular_values
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Activity",
     "DeadUnits",
     "Moments",
+    "Pooled",
     "Products",
     "Signal",
     "measure_signal",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sigprop.signals.moments import WHOLE, Array
+from sigprop.signals.moments import Array
 
 
 @dataclass(frozen=True)
@@ -37,45 +37,6 @@ class Activity:
             np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
         )
-
-    def scaled(self, factor: float | Array) -> Activity:
-        """Return the activity of the samples times a positive ``factor``, one or one a channel."""
-        low, high = self.lowest * factor, self.highest * factor
-        return Activity(self.count, self.nonfinite, self.zeros, low, high)
-
-    def join(self, other: Activity) -> Activity:
-        """Return the channels of both, the other's after these."""
-        return Activity(*map(np.append, vars(self).values(), vars(other).values()))
-
-    def take(self, channels: npt.NDArray[np.intp]) -> Activity:
-        """Return the activity of the channels with these indices."""
-        return Activity(*(numbers[channels] for numbers in vars(self).values()))
-
-    def zero_fractions(self, starts: npt.NDArray[np.intp] = WHOLE) -> Array:
-        """Return the share of elements equal to 0 in each group of channels."""
-        return np.add.reduceat(self.zeros, starts) / np.add.reduceat(self.count, starts)
-
-    def max_abses(self, starts: npt.NDArray[np.intp] = WHOLE) -> Array:
-        """Return the largest finite magnitude of each group; NaN when nothing in it is finite."""
-        finite = np.add.reduceat(self.count - self.nonfinite, starts)
-        largest = np.maximum.reduceat(np.maximum(-self.lowest, self.highest), starts)
-        return np.where(finite > 0, largest, np.nan)
-
-    @property
-    def zero_fraction(self) -> float:
-        """Share of elements equal to 0, over all channels."""
-        return float(self.zero_fractions()[0])
-
-    @property
-    def max_abs(self) -> float:
-        """Largest finite magnitude over all channels; NaN when nothing is finite."""
-        return float(self.max_abses()[0])
-
-    @property
-    def alive(self) -> npt.NDArray[np.bool_]:
-        """Units that were > 0 somewhere, or held a NaN: a broken unit is not a dead one."""
-        alive: npt.NDArray[np.bool_] = (self.highest > 0) | (self.nonfinite > 0)
-        return alive
 
 
 class DeadUnits:

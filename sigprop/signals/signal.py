@@ -1,93 +1,89 @@
-"""The sums of a reading turned into numbers: on the host, in float64, after they were fetched."""
+"""Readings on the host: merged channel by channel, and pooled into the sums behind every number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from sigprop.errors import BadInput
-from sigprop.registry import Registry
+from sigprop.signals import native
 from sigprop.signals.activity import Activity
-from sigprop.signals.moments import WHOLE, Moments
+from sigprop.signals.moments import Moments
+from sigprop.signals.pooled import QUANTITIES, Pooled
 from sigprop.signals.reading import read, readable
 
-Starts = npt.NDArray[np.intp]
+#: A reading on the host, shape (C, len(COLUMNS)), float64.
+Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What is known of tensors: the moments and the activity of all their channels, end to end.
-
-    Attributes:
-        moments: of every channel of every tensor.
-        activity: likewise.
-        starts: where each tensor's channels begin; a single tensor's at 0.
-    """
+    """What is known of a tensor, or of several end to end: moments and activity by channel."""
 
     moments: Moments
     activity: Activity
-    starts: Starts = field(default_factory=lambda: WHOLE)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    @property
-    def channels(self) -> Starts:
-        """How many channels each tensor has."""
-        return np.diff(self.starts, append=len(self.moments.count))
-
-    def scaled(self, factors: npt.ArrayLike) -> Signal:
-        """Return the signal of tensors multiplied by positive ``factors``, one or one a tensor."""
-        by_channel = np.repeat(np.broadcast_to(factors, (len(self),)), self.channels)
-        return replace(
-            self,
-            moments=self.moments.scaled(by_channel),
-            activity=self.activity.scaled(by_channel),
-        )
 
     def merge(self, other: Signal) -> Signal:
-        """Return the signal over both sets of samples, tensor by tensor.
+        """Return the signal over both sets of samples.
 
         Raises:
             BadInput: the numbers of channels differ.
         """
-        for mine, theirs in zip(self.channels, other.channels, strict=True):
-            if mine != theirs:
-                raise BadInput(f"cannot merge a signal of {mine} channels with one of {theirs}")
-        moments = self.moments.merge(other.moments)
-        return Signal(moments, self.activity.merge(other.activity), self.starts)
-
-    def take(self, tensors: Sequence[int]) -> Signal:
-        """Return the signal of the tensors with these indices, in this order."""
-        sizes = self.channels[list(tensors)]
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        channels = np.arange(sizes.sum()) + np.repeat(self.starts[list(tensors)] - starts, sizes)
-        return Signal(self.moments.take(channels), self.activity.take(channels), starts)
-
-    def join(self, other: Signal) -> Signal:
-        """Return the tensors of both, the other's after these."""
-        starts = np.append(self.starts, other.starts + len(self.moments.count))
-        moments = self.moments.join(other.moments)
-        return Signal(moments, self.activity.join(other.activity), starts)
+        mine, theirs = len(self.moments.count), len(other.moments.count)
+        if mine != theirs:
+            raise BadInput(f"cannot merge a signal of {mine} channels with one of {theirs}")
+        return Signal(self.moments.merge(other.moments), self.activity.merge(other.activity))
 
     @property
-    def alive(self) -> list[npt.NDArray[np.bool_]]:
-        """The units of each tensor that were on; see `Activity.alive`."""
-        return np.split(self.activity.alive, self.starts[1:])
+    def table(self) -> Table:
+        """The reading that would have given this signal: sums about the means themselves."""
+        m, a = self.moments, self.activity
+        one, zero = np.ones_like(m.mean), np.zeros_like(m.mean)
+        columns = [a.count, m.count, a.zeros, a.lowest, a.highest, one, m.mean, zero]
+        return np.stack([*columns, m.m2, m.m3, m.m4], axis=1)
+
+    def pooled(self, starts: npt.ArrayLike = (0,)) -> Pooled:
+        """Return the sums over the channels of each tensor.
+
+        Args:
+            starts: where each tensor's channels begin.
+        """
+        m, a, starts = self.moments, self.activity, np.asarray(starts, dtype=np.intp)
+
+        def add(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.add.reduceat(numbers, starts)
+
+        n = add(m.count)
+        mean = add(m.count * m.mean) / np.maximum(n, 1.0)
+        d = m.mean - np.repeat(mean, np.diff(starts, append=len(m.mean)))
+        d2 = d * d  # higher powers from products: numpy's own take a hundred times as long
+        return Pooled(
+            elements=add(a.count),
+            samples=n,
+            zeros=add(a.zeros),
+            max_abs=np.maximum.reduceat(np.maximum(-a.lowest, a.highest), starts),
+            mean=mean,
+            within=add(m.m2),
+            between=add(m.count * m.mean * m.mean),
+            m2=add(m.m2 + m.count * d2),
+            m4=add(m.m4 + 4 * d * m.m3 + d2 * (6 * m.m2 + m.count * d2)),
+        )
+
+    def number(self, name: str) -> float:
+        """Return one of `QUANTITIES` over all channels.
+
+        Raises:
+            UnknownName: there is none of that name.
+        """
+        return float(QUANTITIES[name](self.pooled())[0])
 
 
-def interpret(reading: npt.ArrayLike, starts: Starts = WHOLE) -> Signal:
-    """Return the signal behind fetched readings, in float64.
-
-    Args:
-        reading: shape (C, len(COLUMNS)); the readings of several tensors one below the other.
-        starts: the row where each tensor's reading begins.
-    """
+def interpret(reading: npt.ArrayLike) -> Signal:
+    """Return the signal behind a fetched reading, shape (C, len(COLUMNS)), in float64."""
     table = np.ascontiguousarray(np.asarray(reading, dtype=np.float64).T)
     elements, n, zeros, lowest, highest, scale, centre, s1, s2, s3, s4 = table
     # The centre is a rounded mean; the first-order sum s1 says by how much it is off.
@@ -100,22 +96,50 @@ def interpret(reading: npt.ArrayLike, starts: Starts = WHOLE) -> Signal:
         scale2 * scale * (s3 - shift * (3 * s2 - 2 * n * shift2)),
         scale2 * scale2 * np.maximum(s4 - 4 * shift * s3 + shift2 * (6 * s2 - 3 * n * shift2), 0),
     )
-    return Signal(moments, Activity(elements, elements - n, zeros, lowest, highest), starts)
+    return Signal(moments, Activity(elements, elements - n, zeros, lowest, highest))
 
 
-Quantity = Callable[[Signal], npt.NDArray[np.float64]]
+def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
+    """Return the readings over both sets of samples, pair by pair.
 
-#: The columns of the `signals` frame that follow from one tensor alone: a value for each tensor.
-QUANTITIES: Registry[Quantity] = Registry("metric")
-QUANTITIES.register("mean")(lambda signal: signal.moments.grand_means(signal.starts))
-QUANTITIES.register("second_moment")(lambda signal: signal.moments.second_moments(signal.starts))
-QUANTITIES.register("channel_variance")(
-    lambda signal: signal.moments.channel_variances(signal.starts)
-)
-QUANTITIES.register("mean_shift")(lambda signal: signal.moments.mean_shifts(signal.starts))
-QUANTITIES.register("kurtosis")(lambda signal: signal.moments.kurtoses(signal.starts))
-QUANTITIES.register("zero_fraction")(lambda signal: signal.activity.zero_fractions(signal.starts))
-QUANTITIES.register("max_abs")(lambda signal: signal.activity.max_abses(signal.starts))
+    Raises:
+        BadInput: the two of a pair have different numbers of channels.
+    """
+    for mine, theirs in zip(tables, others, strict=True):
+        if len(mine) != len(theirs):
+            raise BadInput(
+                f"cannot merge a signal of {len(mine)} channels with one of {len(theirs)}"
+            )
+    if not tables:
+        return []
+    merged = interpret(np.concatenate(tables)).merge(interpret(np.concatenate(others)))
+    return np.split(merged.table, _ends(tables)[:-1])
+
+
+def pool(tables: Sequence[Table]) -> Pooled:
+    """Return the sums over the channels of each reading; the compiled library is asked first."""
+    if native.LIBRARY is None or not tables:
+        return pool_plain(tables)
+    tables = [np.ascontiguousarray(table) for table in tables]
+    where = np.array([(t.ctypes.data, len(t)) for t in tables], dtype=np.int64).T.copy()
+    rows = np.empty((len(tables), len(Pooled.__dataclass_fields__)))
+    pointers = (numbers.ctypes.data for numbers in (*where, rows))
+    native.LIBRARY.sigprop_pool(len(tables), *pointers)
+    return Pooled(*rows.T)
+
+
+def pool_plain(tables: Sequence[Table]) -> Pooled:
+    """Return the same by numpy."""
+    if not tables:
+        return Pooled(*np.empty((len(Pooled.__dataclass_fields__), 0)))
+    starts = np.concatenate(([0], _ends(tables)[:-1]))
+    return interpret(np.concatenate(tables)).pooled(starts)
+
+
+def alive(table: Table) -> npt.NDArray[np.bool_]:
+    """Return the units that were > 0 somewhere, or held a NaN: a broken unit is not a dead one."""
+    elements, finite, _, _, highest = table.T[:5]
+    return (highest > 0) | (finite < elements)
 
 
 def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
@@ -127,7 +151,7 @@ def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
     Example:
         >>> import torch
         >>> signal = measure_signal(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
-        >>> signal.moments.second_moment, signal.activity.zero_fraction
+        >>> signal.number("second_moment"), signal.number("zero_fraction")
         (6.5, 0.25)
     """
     if not readable(x):
@@ -136,3 +160,7 @@ def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
             f"of shape {tuple(x.shape)} with layout {x.layout}"
         )
     return interpret(read(x, channel_dim).cpu().numpy())
+
+
+def _ends(tables: Sequence[Table]) -> npt.NDArray[np.intp]:
+    return np.cumsum([len(table) for table in tables], dtype=np.intp)

@@ -29,7 +29,8 @@ def _open() -> ctypes.CDLL | None:
     library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _POINTER]
     library.sigprop_moves.argtypes = [_SIZE, _POINTER, _POINTER]
     library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _POINTER]
-    for name in ("read", "norms", "moves", "products"):
+    library.sigprop_pool.argtypes = [_SIZE, _POINTER, _POINTER, _POINTER]
+    for name in ("read", "norms", "moves", "products", "pool"):
         getattr(library, f"sigprop_{name}").restype = None
     return library
 

@@ -3,3 +3,4 @@
 #include "targets.h"
 #include "readings.c"
 #include "norms.c"
+#include "pool.c"

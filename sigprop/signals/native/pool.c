@@ -1,0 +1,44 @@
+/* The channels of each tensor pooled into one row of numbers, from the tables that were read.
+
+   signal.py does the same with numpy, and says what the numbers mean. */
+
+enum { POOLED = 9 };
+
+/* Moments of one channel, from its row of a table. */
+struct channel { double n, mean, m2, m3, m4; };
+
+static struct channel channel_of(const double *row) {
+    double n = row[1], scale = row[5], s1 = row[7], s2 = row[8], s3 = row[9], s4 = row[10];
+    double shift = s1 / fmax(n, 1), square = shift * shift, scale2 = scale * scale;
+    return (struct channel){
+        .n = n,
+        .mean = scale * (row[6] + shift),
+        .m2 = scale2 * fmax(s2 - n * square, 0),
+        .m3 = scale2 * scale * (s3 - shift * (3 * s2 - 2 * n * square)),
+        .m4 = scale2 * scale2 * fmax(s4 - 4 * shift * s3 + square * (6 * s2 - 3 * n * square), 0),
+    };
+}
+
+/* Pool `count` tables, each of its own number of channels x NUMBERS, into rows of POOLED. */
+void sigprop_pool(int64_t count, const int64_t *tables, const int64_t *channels, double *out) {
+    for (int64_t t = 0; t < count; t++, out += POOLED) {
+        const double *first = (const double *)(intptr_t)tables[t];
+        const double *last = first + channels[t] * NUMBERS;
+        double elements = 0, n = 0, zeros = 0, largest = 0, total = 0, within = 0, between = 0;
+        for (const double *row = first; row < last; row += NUMBERS) {
+            struct channel c = channel_of(row);
+            elements += row[0], n += row[1], zeros += row[2];
+            largest = fmax(largest, fmax(-row[3], row[4]));
+            total += c.n * c.mean, within += c.m2, between += c.n * c.mean * c.mean;
+        }
+        double mean = total / fmax(n, 1), m2 = 0, m4 = 0;
+        for (const double *row = first; row < last; row += NUMBERS) {
+            struct channel c = channel_of(row);
+            double d = c.mean - mean, d2 = d * d;
+            m2 += c.m2 + c.n * d2;
+            m4 += c.m4 + 4 * d * c.m3 + d2 * (6 * c.m2 + c.n * d2);
+        }
+        double row[POOLED] = {elements, n, zeros, largest, mean, within, between, m2, m4};
+        memcpy(out, row, sizeof row);
+    }
+}
