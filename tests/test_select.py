@@ -189,6 +189,19 @@ class TestWeightMatrices:
         )
         assert select.weight_matrices(frame)["name"].tolist() == ["b.0.bias"]
 
+    def test_every_step_and_network_keeps_its_rows_in_their_order(self):
+        weight = {"name": "b.0.conv.weight", "count": 4096}
+        bias = {"name": "b.0.conv.bias", "count": 64}
+        gain = {"name": "b.0.conv.weight", "network": "other", "count": 64}
+        beside = {"name": "b.0.conv.bias", "network": "other", "count": 64}
+        some = [bias, weight, gain, beside]
+        rows = parameters(*({**row, "step": step} for step in (5, 0, 9) for row in some))
+        kept = select.weight_matrices(rows)
+        assert kept["step"].tolist() == [5, 0, 9]
+        assert kept.index.tolist() == [1, 5, 9], (
+            "the gain of the other network has a bias beside it"
+        )
+
     def test_no_parameters_give_no_rows(self):
         assert select.weight_matrices(tidy("parameters", [])).empty
         assert select.weights_by_block(tidy("parameters", [])).empty
