@@ -106,12 +106,12 @@ INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride,
     NAME(doubles) sums[4] = {{0}};
     int64_t left = FOLD;
     for (int64_t row = 0; row < rows; row++) {
-        int64_t i = row * stride, end = i + length - odd;
+        int64_t i = row * stride, end = i + length - odd, ahead = row + 1 < rows ? stride : 0;
         while (i < end) {
             int64_t stop = end - i < left * LANES ? end : i + left * LANES;
             left -= (stop - i) / LANES;
             for (; i < stop; i += LANES) {
-                __builtin_prefetch((const char *)x + (i + stride) * SIZE[type], 0, 2);
+                __builtin_prefetch((const char *)x + (i + ahead) * SIZE[type], 0, 2);
                 NAME(step)(&a, NAME(load)(x, i, type), c, f, scaled);
             }
             if (left == 0) NAME(fold)(&a, sums), left = FOLD;
@@ -152,6 +152,7 @@ INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stri
     }
     for (int64_t row = 0; row < rows; row += FOLD) {
         int64_t height = rows - row < FOLD ? rows - row : FOLD;
+        int64_t ahead = row + FOLD < rows ? FOLD * stride : 0;
         for (int64_t t = 0; t < count; t++) {
             int64_t first = t + 1 < count ? t * LANES : width - LANES;
             int64_t i = row * stride + first;
@@ -163,7 +164,7 @@ INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stri
             struct NAME(running) a = NAME(start)();
             for (int64_t r = 0; r < height; r++, i += stride) {
                 /* The walk jumps from row to row, which the processor does not foresee. */
-                __builtin_prefetch((const char *)x + (i + FOLD * stride) * SIZE[type], 0, 2);
+                __builtin_prefetch((const char *)x + (i + ahead) * SIZE[type], 0, 2);
                 NAME(step)(&a, NAME(load)(x, i, type), c, f, scaled);
             }
             NAME(fold)(&a, tiles[t].sums);
