@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def _read_compiled(x: Tensor, axis: int) -> Tensor:
     channels = shape[axis] if shape else 1
     inner = math.prod(shape[axis + 1 :])
     outer = x.numel() // (channels * inner)
-    table = torch.empty((channels, len(COLUMNS)), dtype=torch.float64, device="cpu")
+    table = torch.from_numpy(np.empty((channels, len(COLUMNS))))
     kind = native.TYPES[x.dtype]
     native.LIBRARY.sigprop_read(x.data_ptr(), kind, outer, channels, inner, table.data_ptr())
     return table

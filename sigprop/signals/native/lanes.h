@@ -58,10 +58,9 @@ INLINE NAME(reals) NAME(load)(const void *x, int64_t i, int type) {
 }
 
 INLINE struct NAME(running) NAME(start)(void) {
-    struct NAME(running) a = {0};
-    a.lowest = NAME(spread)(INFINITY);
-    a.highest = NAME(spread)(-INFINITY);
-    return a;
+    NAME(reals) zero = NAME(spread)(0), infinity = NAME(spread)(INFINITY);
+    NAME(wholes) none = {0};
+    return (struct NAME(running)){zero, zero, zero, zero, infinity, -infinity, none, none};
 }
 
 INLINE void NAME(step)(struct NAME(running) *a, NAME(reals) v, NAME(reals) centre,
@@ -107,11 +106,12 @@ INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride,
     NAME(doubles) sums[4] = {{0}};
     int64_t left = FOLD;
     for (int64_t row = 0; row < rows; row++) {
-        int64_t i = row * stride, end = i + length - odd;
+        int64_t i = row * stride, end = i + length - odd, ahead = row + 1 < rows ? stride : 0;
         while (i < end) {
             int64_t stop = end - i < left * LANES ? end : i + left * LANES;
             left -= (stop - i) / LANES;
             for (; i < stop; i += LANES) {
+                __builtin_prefetch((const char *)x + (i + ahead) * SIZE[type], 0, 2);
                 NAME(step)(&a, NAME(load)(x, i, type), c, f, scaled);
             }
             if (left == 0) NAME(fold)(&a, sums), left = FOLD;
@@ -139,14 +139,20 @@ INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride,
 /* Read `width` >= LANES neighbouring columns; the last tile overlaps the one before it. */
 INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stride, int64_t width,
                              const double *centre, const double *factor, int scaled, struct sums *out) {
-    struct { NAME(doubles) sums[4]; struct NAME(running) rest; } tiles[WIDEST / LANES];
+    struct {
+        NAME(doubles) sums[4];
+        NAME(reals) lowest, highest;
+        NAME(wholes) zeros, nonfinite;
+    } tiles[WIDEST / LANES];
     const int64_t count = (width + LANES - 1) / LANES;
     for (int64_t t = 0; t < count; t++) {
-        memset(tiles[t].sums, 0, sizeof tiles[t].sums);
-        tiles[t].rest = NAME(start)();
+        for (int k = 0; k < 4; k++) tiles[t].sums[k] = (NAME(doubles)){0};
+        tiles[t].lowest = NAME(spread)(INFINITY), tiles[t].highest = NAME(spread)(-INFINITY);
+        tiles[t].zeros = tiles[t].nonfinite = (NAME(wholes)){0};
     }
     for (int64_t row = 0; row < rows; row += FOLD) {
         int64_t height = rows - row < FOLD ? rows - row : FOLD;
+        int64_t ahead = row + FOLD < rows ? FOLD * stride : 0;
         for (int64_t t = 0; t < count; t++) {
             int64_t first = t + 1 < count ? t * LANES : width - LANES;
             int64_t i = row * stride + first;
@@ -155,22 +161,26 @@ INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stri
             const NAME(reals) c = __builtin_convertvector(wide, NAME(reals));
             memcpy(&wide, factor + first, sizeof wide);
             const NAME(reals) f = __builtin_convertvector(wide, NAME(reals));
-            struct NAME(running) a = tiles[t].rest;
+            struct NAME(running) a = NAME(start)();
             for (int64_t r = 0; r < height; r++, i += stride) {
+                /* The walk jumps from row to row, which the processor does not foresee. */
+                __builtin_prefetch((const char *)x + (i + ahead) * SIZE[type], 0, 2);
                 NAME(step)(&a, NAME(load)(x, i, type), c, f, scaled);
             }
             NAME(fold)(&a, tiles[t].sums);
-            tiles[t].rest = a;
+            tiles[t].lowest = LESSER(a.lowest, tiles[t].lowest);
+            tiles[t].highest = GREATER(a.highest, tiles[t].highest);
+            tiles[t].zeros += a.zeros, tiles[t].nonfinite += a.nonfinite;
         }
     }
     for (int64_t t = 0; t < count; t++) {
         int64_t first = t + 1 < count ? t * LANES : width - LANES;
         NAME(doubles) whole[8] = {
             tiles[t].sums[0], tiles[t].sums[1], tiles[t].sums[2], tiles[t].sums[3],
-            __builtin_convertvector(tiles[t].rest.lowest, NAME(doubles)),
-            __builtin_convertvector(tiles[t].rest.highest, NAME(doubles)),
-            __builtin_convertvector(tiles[t].rest.zeros, NAME(doubles)),
-            __builtin_convertvector(tiles[t].rest.nonfinite, NAME(doubles)),
+            __builtin_convertvector(tiles[t].lowest, NAME(doubles)),
+            __builtin_convertvector(tiles[t].highest, NAME(doubles)),
+            __builtin_convertvector(tiles[t].zeros, NAME(doubles)),
+            __builtin_convertvector(tiles[t].nonfinite, NAME(doubles)),
         };
         double *const into[8] = {out->s1, out->s2, out->s3, out->s4,
                                  out->lowest, out->highest, out->zeros, out->nonfinite};

@@ -20,7 +20,7 @@ struct group {
     int64_t rows, stride, length; /* of elements */
     int columnwise;
     int64_t channels, inner;      /* neighbouring columns belong to one channel */
-    int64_t repeats, odd;         /* times that the channels recur in a row; elements after the last */
+    int64_t odd;                  /* elements after the last row, which holds every channel often */
     double elements;              /* of one channel */
 };
 
@@ -51,8 +51,8 @@ static void gather(const struct group *g, struct sums *s) {
             for (int64_t i = j; i < j + g->inner; i++) {
                 t.s1 += s->s1[i], t.s2 += s->s2[i], t.s3 += s->s3[i], t.s4 += s->s4[i];
                 t.zeros += s->zeros[i], t.nonfinite += s->nonfinite[i];
-                if (s->lowest[i] < t.lowest) t.lowest = s->lowest[i];
-                if (s->highest[i] > t.highest) t.highest = s->highest[i];
+                t.lowest = s->lowest[i] < t.lowest ? s->lowest[i] : t.lowest;
+                t.highest = s->highest[i] > t.highest ? s->highest[i] : t.highest;
             }
         s->s1[c] = t.s1, s->s2[c] = t.s2, s->s3[c] = t.s3, s->s4[c] = t.s4;
         s->lowest[c] = t.lowest, s->highest[c] = t.highest;
@@ -72,10 +72,10 @@ static void read_once(const struct group *g, int careful, const double *centre,
         return;
     }
     double centres[WIDEST], factors[WIDEST];
-    for (int64_t j = 0; j < g->length; j++) {
-        int64_t c = j % (g->channels * g->inner) / g->inner;
-        centres[j] = centre[c], factors[j] = factor[c];
-    }
+    for (int64_t j = 0; j < g->length;)
+        for (int64_t c = 0; c < g->channels; c++)
+            for (int64_t i = 0; i < g->inner; i++, j++)
+                centres[j] = centre[c], factors[j] = factor[c];
     if (g->rows) read(g->x, g->type, g->rows, g->stride, g->length, centres, factors, scaled, s);
     gather(g, s);
     add_odd(g, careful, centre, factor, s);
@@ -108,17 +108,15 @@ static void sample(const struct group *g, int careful, double *centre, double *f
                    struct sums *s) {
     struct group few = *g;
     few.odd = g->rows ? 0 : g->odd;
-    few.rows = g->rows < SAMPLED ? g->rows : SAMPLED;
-    if (!g->columnwise) {
-        few.length = SHORTEST;
-        if (g->rows == 1) {
-            few.rows = g->length / SHORTEST < SAMPLED ? g->length / SHORTEST : SAMPLED;
-            few.stride = g->length / few.rows;
-        } else {
-            few.x += (g->length - SHORTEST) / 2 * SIZE[g->type];
-        }
+    if (!g->columnwise && g->rows == 1) { /* one long row: pieces of it */
+        few.rows = few.length / SHORTEST, few.stride = SHORTEST;
+    } else if (!g->columnwise) {
+        few.x += (g->length - SHORTEST) / 2 * SIZE[g->type];
     }
-    if (g->rows > 1) few.stride *= g->rows / few.rows;
+    few.length = g->columnwise ? g->length : SHORTEST;
+    int64_t step = few.rows > SAMPLED ? few.rows / SAMPLED : 1;
+    few.stride *= step;
+    few.rows = few.rows < SAMPLED ? few.rows : SAMPLED;
     few.elements = (double)(few.rows * few.length + few.odd) / (double)g->channels;
     for (int64_t c = 0; c < g->channels; c++) centre[c] = 0, factor[c] = 1;
     read_once(&few, careful, centre, factor, s);
@@ -173,7 +171,7 @@ void sigprop_read(const void *x, int type, int64_t outer, int64_t channels, int6
                   double *out) {
     const int64_t period = channels * inner;
     struct group g = {.x = x, .type = type, .rows = outer, .stride = period, .inner = inner,
-                      .repeats = 1, .elements = (double)(outer * inner), .channels = 1};
+                      .elements = (double)(outer * inner), .channels = 1};
     if (inner >= SHORTEST) {
         g.length = inner;
         for (int64_t c = 0; c < channels; c++, g.x += inner * SIZE[type])
@@ -182,10 +180,11 @@ void sigprop_read(const void *x, int type, int64_t outer, int64_t channels, int6
     }
     g.columnwise = 1;
     if (period < SHORTEST) { /* whole rows side by side, until they fill lanes evenly */
-        while (period * g.repeats % SHORTEST) g.repeats *= 2;
+        int64_t together = 1;
+        while (period * together % SHORTEST) together *= 2;
         g.channels = channels;
-        g.rows = outer / g.repeats, g.odd = outer % g.repeats * period;
-        g.stride = g.length = period * g.repeats;
+        g.rows = outer / together, g.odd = outer % together * period;
+        g.stride = g.length = period * together;
         read_group(&g, out);
         return;
     }

@@ -9,7 +9,7 @@ static const int SIZE[] = {4, 8, 2, 2};
 
 enum {
     WIDEST = 256, /* columns that are read together */
-    FOLD = 64,    /* values that a lane adds up in its own precision */
+    FOLD = 128,   /* values that a lane adds up in its own precision */
 };
 
 /* Of up to WIDEST channels or columns. */
