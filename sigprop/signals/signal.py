@@ -121,7 +121,8 @@ def pool(tables: Sequence[Table]) -> Pooled:
     if native.LIBRARY is None or not tables:
         return pool_plain(tables)
     tables = [np.ascontiguousarray(table) for table in tables]
-    where = np.array([(t.ctypes.data, len(t)) for t in tables], dtype=np.int64).T.copy()
+    places = [t.__array_interface__["data"][0] for t in tables]  # half the time of t.ctypes.data
+    where = np.array([places, [len(t) for t in tables]], dtype=np.int64)
     rows = np.empty((len(tables), len(Pooled.__dataclass_fields__)))
     pointers = (numbers.ctypes.data for numbers in (*where, rows))
     native.LIBRARY.sigprop_pool(len(tables), *pointers)
