@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from sigprop.capture.passing import Passing
-from sigprop.capture.surroundings import ordinary, transforming
+from sigprop.capture.slots import Slots
+from sigprop.capture.surroundings import TRACEABLE, ordinary, transforming
 from sigprop.errors import ProbeWarning
 from sigprop.signals.correlation import Products, interpret_products, read_products
 from sigprop.signals.reading import read, readable
 from sigprop.signals.signal import Signal, interpret
+from sigprop.signals.traced import interpret_counted_products
 
 #: Where a failure of the probe itself is told.
 REPORTS = "https://github.com/sigprop/sigprop/issues"
@@ -89,6 +91,15 @@ class Waiting(Generic[M]):
         seen = self.understand(numbers.reshape(tuple(self.sums.shape)))
         for address in self.addresses:
             self.into[address] = self.into[address].merge(seen) if address in self.into else seen
+
+
+class Slot(Waiting[M]):
+    """Sums that compiled code added up; all 0 in a step in which it did not run."""
+
+    def settle(self, numbers: npt.NDArray[np.float64]) -> None:
+        """Merge the fetched numbers, if there are any."""
+        if numbers.any():
+            super().settle(numbers)
 
 
 class Memo(Generic[T]):
@@ -175,6 +186,11 @@ class Recorder:
         self._backward: Memo[GradientTap] = Memo()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._awaiting: dict[tuple[str, str], list[Address]] = {}
+        self.slots: Slots[tuple[str, Address]] = Slots()
+        self.traceable = TRACEABLE
+        self.rectified_slots: set[Address] = set()
+        self.told_of_functions = False
+        self.whole_graph = False
 
     # --- a forward pass -------------------------------------------------------------------
 
@@ -289,6 +305,7 @@ class Recorder:
 
     def settle(self) -> None:
         """Fetch every waiting reading in one transfer per device and dtype, and merge it."""
+        self._fetch_slots()
         waiting, self._waiting, self._waiting_numbers = self._waiting, [], 0
         self._forward.clear()  # an address that joins a reading after this would come too late
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -302,8 +319,19 @@ class Recorder:
         for index, item in enumerate(waiting):  # in the order read, so that sums are reproducible
             item.settle(fetched[index])
 
+    def _fetch_slots(self) -> None:
+        for (kind, address), sums in self.slots.fetch():
+            if kind == "products":
+                self._waiting.append(
+                    Slot(sums, interpret_counted_products, self.products, [address])
+                )
+            else:
+                self._waiting.append(Slot(sums.T, interpret, self.signals, [address]))
+        self.rectified_addresses |= self.rectified_slots
+
     def end_step(self) -> None:
         """Forget the step that was read; the next readings belong to the next step."""
+        self.slots.empty()
         self._waiting, self._waiting_numbers = [], 0
         for merged in (self.signals, self.products, self.averages, self.rectified_addresses):
             merged.clear()

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+#: Whether a compiler can trace hooks on a tensor's gradient into a graph. Seen to work from 2.13.
+TRACEABLE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
 _TRACING = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
 
