@@ -27,7 +27,7 @@ from sigprop.capture.arrivals import Arrivals
 from sigprop.capture.naming import bare, modules, parameters
 from sigprop.capture.parameters import whole
 from sigprop.capture.rows import Collector
-from sigprop.capture.surroundings import compiled
+from sigprop.capture.surroundings import HOOK_GUARDS, TRACEABLE, compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.options import Every, Metrics, check_options, split_metrics
 from sigprop.records import SCHEMA, Records, provenance, tidy
@@ -124,7 +124,10 @@ class Probe:
         check_options(model, options)
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
-        _warn_of_compiled(model)
+        if not TRACEABLE:
+            _warn_of_compiled(model)
+        HOOK_GUARDS.forget_graphs()
+        HOOK_GUARDS.on()
         self._model = weakref.ref(model)
         self._options = options
         self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
@@ -141,7 +144,7 @@ class Probe:
             if isinstance(module, nn.modules.conv._ConvTransposeNd)
         }
         self._rows: Rows = {table: [] for table in SCHEMA}
-        self._forwarded = False
+        self._forwarded = self._ends_with_backward = False
         self._told_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
         self.step_index: int = options["step"]
@@ -267,12 +270,21 @@ class Probe:
         inside = getattr(optimizer, "grad_scale", None)
         self._collector.gradient_scale = 1.0 if inside is None else float(inside)
 
+    def _backward_ended(self) -> None:
+        self._ends_with_backward = False
+        if self._handles:
+            self.step()
+
     def _read_late(self) -> None:
         """Read gradients whose arrival could not be watched, at the end of a step."""
         for name, parameter in self._arrivals.late() if self._arrivals else ():
             self._gradient_arrived(name, parameter)
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
+        if self._recorder.whole_graph and not self._ends_with_backward:
+            # A forward that is compiled tells nobody that it begins; a backward does.
+            self._ends_with_backward = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._backward_ended)
         if self._recorder.on:
             unit_dim = self._unit_dims.get(name, 0)
             self._recorder.guarded(self._readings.read, name, parameter, math.nan, unit_dim)
@@ -354,6 +366,8 @@ class Probe:
         self._session.stop()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
+        if not _PROBES:
+            HOOK_GUARDS.off()
 
     def __enter__(self) -> Probe:
         return self
@@ -378,7 +392,7 @@ class Probe:
 
 
 _UNCOMPILE = (
-    "Nothing can be read inside compiled code: run the steps to record in `with "
+    "Where code is compiled and nothing is read: run the steps to record in `with "
     "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
 )
 

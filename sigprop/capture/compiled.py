@@ -20,16 +20,10 @@ from sigprop.capture.channels import channel_axis, made_by
 from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
+from sigprop.capture.surroundings import HOOK_GUARDS
 from sigprop.errors import ProbeWarning
 from sigprop.signals.reading import readable
-from sigprop.signals.traced import (
-    PRODUCTS,
-    ROWS,
-    add_products,
-    add_sums,
-    read_products_traced,
-    read_traced,
-)
+from sigprop.signals.traced import PRODUCTS, ROWS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +57,7 @@ class TracedTap(Tap):
             dtype = torch.promote_types(x.dtype, torch.float32)
             at = (port, call, name, path, axis, channels, dtype, x.device)
             slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
-            trace_sums(getattr(recorder.slots, slot), x, axis)
+            torch.ops.sigprop.add_reading(getattr(recorder.slots, slot), x, axis)
             if gradient and x.requires_grad:
                 slot = self.reserve_sums("backward", *at)
                 trace_gradient(getattr(recorder.slots, slot), x, axis)
@@ -121,6 +115,7 @@ class TracedTap(Tap):
         """Return the recorder; while something is traced for it, it lives."""
         recorder = self._recorder()
         assert recorder is not None
+        HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
         return recorder
 
 
@@ -157,8 +152,7 @@ class TracedBefore(TracedTap, Before):
             dtype = torch.promote_types(branch.dtype, torch.float32)
             at = (axis, channels, dtype, branch.device)
             sums = getattr(recorder.slots, self.reserve_products(call, block, *at))
-            with torch.no_grad():
-                sums.copy_(add_products(sums, read_products_traced(skip, branch)))
+            torch.ops.sigprop.add_pair(sums, skip, branch)
 
     @at_trace_time
     def calls_so_far(self, name: str) -> int:
@@ -191,7 +185,9 @@ class TracedBefore(TracedTap, Before):
     def tell_of_functions(self, module: nn.Module) -> None:
         """Warn once of what only an eager forward shows."""
         recorder = self.living()
-        if not recorder.told_of_functions and adds(module) and not self.ports:
+        children = list(module.children())
+        speaks = not children or any(hasattr(child, "ports") for child in children)
+        if not (speaks or recorder.told_of_functions) and adds(module):
             recorder.told_of_functions = True
             warnings.warn(
                 f"{type(module).__name__} ({self.name}) adds in code that is compiled: operands of "
@@ -227,16 +223,10 @@ class TracedAfter(TracedTap, After):
         return call
 
 
-def trace_sums(sums: Tensor, x: Tensor, channel_dim: int) -> None:
-    """Add a tensor's sums to a slot."""
-    with torch.no_grad():
-        sums.copy_(add_sums(sums, read_traced(x, channel_dim)))
-
-
 def trace_gradient(sums: Tensor, x: Tensor, channel_dim: int) -> None:
     """Add the sums of a tensor's gradient to a slot, when it comes back."""
 
     def arrived(grad: Tensor) -> None:
-        trace_sums(sums, grad, channel_dim)
+        torch.ops.sigprop.add_reading(sums, grad, channel_dim)
 
     x.register_hook(arrived)

@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sigprop.capture.blocks import RECTIFIERS, owner
 from sigprop.capture.channels import ChannelDim
-from sigprop.capture.functional import FunctionalMode
 from sigprop.capture.compiled import TracedAfter, TracedBefore, at_trace_time
+from sigprop.capture.functional import FunctionalMode
 from sigprop.capture.hooks import After, Before, Hook
 from sigprop.capture.naming import bare, modules
 from sigprop.capture.passing import Place
@@ -154,7 +154,6 @@ class Start(Hook):
         if recorder.on:
             recorder.guarded(self._session.start, bool(module.training))
 
-
     @at_trace_time
     def begin_traced(self, training: bool) -> None:
         """Note that a graph of the whole model is being made: from now on calls count from 0."""
@@ -221,9 +220,7 @@ def install(
         target = owner(name, targets)
         before = None
         if name in targets or _speaks_or_has_code(module):
-            before = TracedBefore(
-                recorder, name, module, target, channel_dim, scope.additions
-            )
+            before = TracedBefore(recorder, name, module, target, channel_dim, scope.additions)
         after = TracedAfter(recorder, name, module, target, channel_dim)
         if id(module) in fused:
             unhooked.add(module, before, after)

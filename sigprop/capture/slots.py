@@ -52,8 +52,8 @@ class Slots(Generic[A]):
     def fetch(self) -> Iterator[tuple[A, Tensor]]:
         """Yield every address with a copy of its sums, still on the device, and empty the slots."""
         by_kind: dict[tuple[torch.dtype, torch.device], list[tuple[A, Tensor]]] = {}
-        for (address, _, *kind), name in self._names.items():
-            by_kind.setdefault((kind[0], kind[1]), []).append((address, self._memory[name]))
+        for (address, _, dtype, device), name in self._names.items():
+            by_kind.setdefault((dtype, device), []).append((address, self._memory[name]))
         for held in by_kind.values():
             buffers = [buffer for _, buffer in held]
             flat = torch.cat([buffer.reshape(-1) for buffer in buffers])

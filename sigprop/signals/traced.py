@@ -71,32 +71,26 @@ def _guess(few: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
 def add_sums(old: Tensor, new: Tensor) -> Tensor:
     """Return the sums over two sets of samples, about the old centre where there is one.
 
-    Sums move to another centre by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2δΣ(x-b) + nδ² with
-    δ = b - a, and so on.
+    Sums move to another centre by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2dΣ(x-b) + nd² with
+    d = b - a, and so on.
     """
-    elements, n, zeros, lowest, highest, scale, centre, *powers = new.unbind()
     fresh = old[0] == 0
-    unit = scale.where(fresh, old[5])
-    ratio = scale / unit
-    centre = centre * ratio
+    unit = new[5].where(fresh, old[5])
+    ratio = new[5] / unit
+    centre = new[6] * ratio
     about = centre.where(fresh, old[6])
-    d = centre - about
-    s1, s2, s3, s4 = (s * ratio**p for p, s in enumerate(powers, 1))
-    return torch.stack(
-        [
-            old[0] + elements,
-            old[1] + n,
-            old[2] + zeros,
-            lowest.where(fresh, torch.minimum(old[3], lowest)),
-            highest.where(fresh, torch.maximum(old[4], highest)),
-            unit,
-            about,
-            old[7] + s1 + n * d,
-            old[8] + s2 + d * (2 * s1 + n * d),
-            old[9] + s3 + d * (3 * s2 + d * (3 * s1 + n * d)),
-            old[10] + s4 + d * (4 * s3 + d * (6 * s2 + d * (4 * s1 + n * d))),
-        ]
-    )
+    d, n = centre - about, new[1]
+    s1, s2, s3, s4 = (new[6 + p] * ratio**p for p in range(1, 5))
+    powers = [
+        s1 + n * d,
+        s2 + d * (2 * s1 + n * d),
+        s3 + d * (3 * s2 + d * (3 * s1 + n * d)),
+        s4 + d * (4 * s3 + d * (6 * s2 + d * (4 * s1 + n * d))),
+    ]
+    lowest = new[3].where(fresh, torch.minimum(old[3], new[3]))
+    highest = new[4].where(fresh, torch.maximum(old[4], new[4]))
+    kept = torch.stack([lowest, highest, unit, about])
+    return torch.cat([old[:3] + new[:3], kept, old[7:] + torch.stack(powers)])
 
 
 def read_products_traced(a: Tensor, b: Tensor) -> Tensor:
@@ -127,3 +121,22 @@ def _size(x: Tensor) -> Tensor:
     few = x.narrow(0, 0, min(_FEW, x.shape[0])) if x.ndim else x
     size = few.where(few.abs() < torch.inf, 0.0).abs().amax()
     return torch.where(size > 0, size, 1.0)
+
+
+def _add_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+    with torch.no_grad():
+        sums.copy_(add_sums(sums, read_traced(x, channel_dim)))
+
+
+def _add_pair(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    with torch.no_grad():
+        sums.copy_(add_products(sums, read_products_traced(a, b)))
+
+
+# Operators, so that tracing a tap is one step of a slow interpreter and not a hundred. They are
+# made of others ("composite"): what compiles a graph sees those, and fuses them.
+_LIBRARY = torch.library.Library("sigprop", "DEF")
+_LIBRARY.define("add_reading(Tensor(a!) sums, Tensor x, int channel_dim) -> ()")
+_LIBRARY.define("add_pair(Tensor(a!) sums, Tensor a, Tensor b) -> ()")
+_LIBRARY.impl("add_reading", _add_reading, "CompositeImplicitAutograd")
+_LIBRARY.impl("add_pair", _add_pair, "CompositeImplicitAutograd")
