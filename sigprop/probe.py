@@ -29,7 +29,7 @@ from sigprop.capture.arrivals import Arrivals
 from sigprop.capture.naming import bare, modules, parameters
 from sigprop.capture.parameters import Known, whole
 from sigprop.capture.rows import Collector
-from sigprop.capture.surroundings import compiled
+from sigprop.capture.surroundings import HOOK_GUARDS, TRACEABLE, compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.growing import Growing
 from sigprop.options import Every, Metrics, check_options, split_metrics
@@ -132,7 +132,10 @@ class Probe:
         check_options(model, options)
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
-        _warn_of_compiled(model)
+        if not TRACEABLE:
+            _warn_of_compiled(model)
+        HOOK_GUARDS.forget_graphs()
+        HOOK_GUARDS.on()
         self._model = weakref.ref(model)
         self._options = options
         self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
@@ -149,7 +152,7 @@ class Probe:
             if isinstance(module, nn.modules.conv._ConvTransposeNd)
         }
         self._rows: Rows = {table: Growing(table) for table in SCHEMA}
-        self._forwarded = False
+        self._forwarded = self._ends_with_backward = False
         self._told_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
         self.step_index: int = options["step"]
@@ -264,7 +267,20 @@ class Probe:
         due = every(self.step_index) if callable(every) else self.step_index % every == 0
         self._recorder.on = bool(due) and not self._recorder.broken
         for hooks in self._hooks:
-            hooks.put_on() if self._recorder.on else hooks.take_off()
+            if self._recorder.on:
+                hooks.put_on()
+            elif not self._compiled():
+                hooks.take_off()
+
+    def _compiled(self) -> bool:
+        """Return whether graphs were made with the hooks, or will be.
+
+        Then hooks stay: put on anew they would make another graph, and on a step that is not
+        recorded the graph has nothing of theirs in it.
+        """
+        model = self._model()
+        parts = model.modules() if model is not None else ()
+        return self._recorder.whole_graph or any(compiled(part) for part in parts)
 
     def _forward_begins(self, training: bool) -> None:
         if training and self._optimizer is None and self._forwarded:
@@ -304,12 +320,21 @@ class Probe:
         inside = getattr(optimizer, "grad_scale", None)
         self._collector.gradient_scale = 1.0 if inside is None else float(inside)
 
+    def _backward_ended(self) -> None:
+        self._ends_with_backward = False
+        if self._handles:
+            self.step()
+
     def _read_late(self) -> None:
         """Read gradients whose arrival could not be watched, at the end of a step."""
         for name, parameter in self._arrivals.late() if self._arrivals else ():
             self._gradient_arrived(name, parameter)
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
+        if self._recorder.whole_graph and not self._ends_with_backward:
+            # A forward that is compiled tells nobody that it begins; a backward does.
+            self._ends_with_backward = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._backward_ended)
         if self._recorder.on:
             self._recorder.guarded(self._readings.read, [self._known(name, parameter)])
 
@@ -397,6 +422,8 @@ class Probe:
         self._session.stop()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
+        if not _PROBES:
+            HOOK_GUARDS.off()
 
     def __enter__(self) -> Probe:
         return self
@@ -422,7 +449,7 @@ class Probe:
 
 
 _UNCOMPILE = (
-    "Nothing can be read inside compiled code: run the steps to record in `with "
+    "Where code is compiled and nothing is read: run the steps to record in `with "
     "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
 )
 

@@ -98,9 +98,14 @@ class Gathering:
         self._numbers += sums.numel()
         return self._numbers > _MOST_WAITING
 
-    def pair(self, sums: Tensor, address: Address) -> None:
+    def pair(
+        self,
+        sums: Tensor,
+        address: Address,
+        understand: Callable[[Array], Products] = interpret_products,
+    ) -> None:
         """Let the products of two operands wait."""
-        self._others.append(Waiting(sums, [address], interpret_products, self.products))
+        self._others.append(Waiting(sums, [address], understand, self.products))
 
     def own(self, numbers: Tensor, weight: float, addresses: Sequence[Address]) -> None:
         """Let a user's own metrics of a tensor of ``weight`` elements wait."""
@@ -116,6 +121,7 @@ class Gathering:
         pairs = [
             (address, table)
             for table, (_, addresses) in zip(tables, readings, strict=True)
+            if table[0, 0]  # else nothing was added to what compiled code adds to
             for address in addresses
         ]
         while pairs:

@@ -38,10 +38,13 @@ class Hook:
 
     def __call__(self, *arguments: object) -> None:
         """Do the work of this hook, unless it is not the time or the place."""
-        # First, so that a compiler traces nothing else: the hook vanishes from compiled code.
-        if torch.compiler.is_compiling():
-            return
         recorder = self._recorder()
+        # First, so that a compiler traces nothing else: on steps that are not recorded, and where
+        # it has no way to trace them, hooks vanish from compiled code.
+        if torch.compiler.is_compiling():
+            if recorder is not None and recorder.on and recorder.traceable:
+                self.trace(recorder, *arguments)
+            return
         if recorder is None or not recorder.on:
             return
         if (reason := transforming()) is not None:
@@ -53,6 +56,9 @@ class Hook:
 
     def act(self, recorder: Recorder, *arguments: Any) -> None:
         """Do the hook's work on a recorded step."""
+
+    def trace(self, recorder: Recorder, *arguments: Any) -> None:
+        """Do the hook's work inside a graph that is being made."""
 
     def act_again(self, recorder: Recorder, *arguments: Any) -> None:
         """Do what remains to be done when activation checkpointing runs a forward again."""
@@ -113,20 +119,32 @@ class Tap(Hook):
             if not (readable(x) and ordinary(x)):
                 continue
             axis = self._axis(recorder, x)
-            yield (
-                x,
-                Address(
-                    mode=recorder.mode,
-                    target=name,
-                    block=recorder.block_of(self.target or name),
-                    name=name + (f"#{call}" if call else "") + path,
-                    call=call,
-                    port=port,
-                    direction="forward",
-                    channel_dim=axis,
-                    channels=x.shape[axis] if x.ndim else 1,
-                ),
-            )
+            channels = x.shape[axis] if x.ndim else 1
+            yield x, self.address(recorder, port, call, name, path, axis, channels)
+
+    def address(
+        self,
+        recorder: Recorder,
+        port: str,
+        call: int,
+        name: str,
+        path: str,
+        axis: int,
+        channels: int,
+        direction: str = "forward",
+    ) -> Address:
+        """Return where a tensor is read now."""
+        return Address(
+            mode=recorder.mode,
+            target=name,
+            block=recorder.block_of(self.target or name),
+            name=name + (f"#{call}" if call else "") + path,
+            call=call,
+            port=port,
+            direction=direction,
+            channel_dim=axis,
+            channels=channels,
+        )
 
     def _axis(self, recorder: Recorder, x: Tensor) -> int:
         chosen = self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis

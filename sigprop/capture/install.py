@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sigprop.capture.blocks import RECTIFIERS, owner
 from sigprop.capture.channels import ChannelDim
+from sigprop.capture.compiled import TracedAfter, TracedBefore, at_trace_time
 from sigprop.capture.functional import FunctionalMode
 from sigprop.capture.hooks import After, Before, Hook
 from sigprop.capture.naming import bare, modules
@@ -173,6 +174,7 @@ class Start(Hook):
     def __call__(self, *arguments: Any) -> None:
         """Tell the probe, also on steps that are not recorded: a step may end here."""
         if torch.compiler.is_compiling():
+            self.begin_traced(arguments[0].training)
             return
         recorder, announce = self._recorder(), self._announce()
         if recorder is None or announce is None or recomputing() or transforming() is not None:
@@ -182,6 +184,14 @@ class Start(Hook):
             announce(bool(module.training))
         if recorder.on:
             recorder.guarded(self._session.start, bool(module.training))
+
+    @at_trace_time
+    def begin_traced(self, training: bool) -> None:
+        """Note that a graph of the whole model is being made: from now on calls count from 0."""
+        recorder = self._recorder()
+        if recorder is not None:
+            recorder.begin_forward(training)
+            recorder.whole_graph = True
 
 
 class Announce(Start):
@@ -244,8 +254,8 @@ def install(
         target = owner(name, targets)
         before = None
         if name in targets or _speaks_or_has_code(module):
-            before = Before(recorder, name, module, target, channel_dim, scope.additions)
-        after = After(recorder, name, module, target, channel_dim)
+            before = TracedBefore(recorder, name, module, target, channel_dim, scope.additions)
+        after = TracedAfter(recorder, name, module, target, channel_dim)
         if id(module) in fused:
             unhooked.add(module, before, after)
             continue

@@ -17,11 +17,13 @@ from torch import Tensor
 from sigprop.capture.address import Address
 from sigprop.capture.gathering import Gathering
 from sigprop.capture.passing import Passing
-from sigprop.capture.surroundings import ordinary, transforming
+from sigprop.capture.slots import Slots
+from sigprop.capture.surroundings import TRACEABLE, ordinary, transforming
 from sigprop.errors import ProbeWarning
 from sigprop.overhead import Stopwatch
 from sigprop.signals.correlation import read_products
 from sigprop.signals.reading import read, readable
+from sigprop.signals.traced import interpret_counted_products
 
 #: Where a failure of the probe itself is told.
 REPORTS = "https://github.com/sigprop/sigprop/issues"
@@ -115,6 +117,11 @@ class Recorder:
         self._backward: Memo[GradientTap] = Memo()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._awaiting: dict[tuple[str, str], list[Address]] = {}
+        self.slots: Slots[tuple[str, Address]] = Slots()
+        self.traceable = TRACEABLE
+        self.rectified_slots: set[Address] = set()
+        self.told_of_functions = False
+        self.whole_graph = False
 
     # --- a forward pass -------------------------------------------------------------------
 
@@ -209,11 +216,21 @@ class Recorder:
 
     def settle(self) -> None:
         """Fetch every waiting reading, and merge it."""
+        self._fetch_slots()
         self._forward.clear()  # an address that joins a reading after this would come too late
         self.gathered.settle()
 
+    def _fetch_slots(self) -> None:
+        for (kind, address), sums in self.slots.fetch():
+            if kind == "products":
+                self.gathered.pair(sums, address, interpret_counted_products)
+            else:
+                self.gathered.reading(sums.T, [address])
+        self.rectified_addresses |= self.rectified_slots
+
     def end_step(self) -> None:
         """Forget the step that was read; the next readings belong to the next step."""
+        self.slots.empty()
         self.gathered.clear()
         self.rectified_addresses.clear()
         self.now.begin()

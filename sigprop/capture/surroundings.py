@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+#: Whether a compiler can trace hooks on a tensor's gradient into a graph. Seen to work from 2.13.
+TRACEABLE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
 _FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
 
@@ -42,3 +45,35 @@ def ordinary(x: Tensor) -> bool:
     if type(x) is Tensor:
         return True
     return not isinstance(x, FakeTensor) and not is_traceable_wrapper_subclass(x)
+
+
+class HookGuards:
+    """Makes compilers notice hooks; process-wide, on while a probe is attached.
+
+    A graph made before a hook was put on, or for another model of the same class, is used again by
+    default as if there was none.
+    """
+
+    def __init__(self) -> None:
+        self._skipped: bool | None = None
+
+    def on(self) -> None:
+        """Have every graph that is made from now on depend on its modules' hooks."""
+        config = getattr(sys.modules.get("torch._dynamo"), "config", None)
+        if config is not None and self._skipped is None:
+            self._skipped = config.skip_nnmodule_hook_guards
+            config.skip_nnmodule_hook_guards = False
+
+    def off(self) -> None:
+        """Restore what was set."""
+        if self._skipped is not None:
+            sys.modules["torch._dynamo"].config.skip_nnmodule_hook_guards = self._skipped
+            self._skipped = None
+
+    def forget_graphs(self) -> None:
+        """Let go of the graphs that were made without these guards."""
+        if "torch._dynamo" in sys.modules and self._skipped is None:
+            torch.compiler.reset()
+
+
+HOOK_GUARDS = HookGuards()

@@ -1,0 +1,232 @@
+"""Hooks that a compiler traces along with the model: their sums become part of its graphs.
+
+Methods marked `at_trace_time` are real Python that runs once, while a graph is made: they know
+names, calls and channels. All else is traced: sums of activations on the way forward and, in hooks
+on the tensors, of gradients on the way back. That a recorder is on or off is the one thing that
+makes another graph, so that there are two.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sigprop.capture.blocks import adds
+from sigprop.capture.channels import channel_axis, made_by
+from sigprop.capture.hooks import After, Before, Tap, first_readable
+from sigprop.capture.leaves import tensors
+from sigprop.capture.recorder import Recorder
+from sigprop.capture.surroundings import HOOK_GUARDS
+from sigprop.errors import ProbeWarning
+from sigprop.signals.reading import readable
+from sigprop.signals.traced import PRODUCTS, ROWS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def at_trace_time(function: F) -> F:
+    """Mark a function as called once, when traced; its result is a constant of the graph."""
+    # What torch.compiler.assume_constant_result does, without importing the compiler for it.
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+class TracedTap(Tap):
+    """What both hooks of a module do in a graph."""
+
+    def trace_value(
+        self,
+        recorder: Recorder,
+        value: object,
+        port: str,
+        call: int,
+        name: str,
+        gradient: bool = True,
+        rectified: bool = False,
+    ) -> None:
+        """Add the sums of every tensor in ``value`` to its slot, and of its gradient later."""
+        for path, x in tensors(value):
+            if not readable(x):
+                continue
+            axis = self.trace_axis(x)
+            channels = x.shape[axis] if x.ndim else 1
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            at = (port, call, name, path, axis, channels, dtype, x.device)
+            slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
+            torch.ops.sigprop.add_reading(getattr(recorder.slots, slot), x, axis)
+            if gradient and x.requires_grad:
+                slot = self.reserve_sums("backward", *at)
+                trace_gradient(getattr(recorder.slots, slot), x, axis)
+
+    def trace_axis(self, x: Tensor) -> int:
+        """Return the channel axis of ``x``."""
+        chosen = self.axis_chosen()
+        if chosen is not None and -x.ndim <= chosen < x.ndim:
+            return chosen
+        axis, channels = self.maker_axis(), self.maker_channels()
+        return channel_axis(x, (axis, channels) if channels else None)
+
+    @at_trace_time
+    def axis_chosen(self) -> int | None:
+        """Return the channel axis that the user named for this module, if one was."""
+        return self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
+
+    @at_trace_time
+    def maker_axis(self) -> int:
+        """Return the axis on which channels were made last; -1 when none were."""
+        maker = self.living().now.maker
+        return maker[0] if maker else -1
+
+    @at_trace_time
+    def maker_channels(self) -> int:
+        """Return how many channels were made last; 0 when none were."""
+        maker = self.living().now.maker
+        return maker[1] if maker else 0
+
+    @at_trace_time
+    def reserve_sums(
+        self,
+        direction: str,
+        port: str,
+        call: int,
+        name: str,
+        path: str,
+        axis: int,
+        channels: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        rectified: bool = False,
+        requires_grad: bool = True,
+    ) -> str:
+        """Return the name of the slot of an address."""
+        recorder = self.living()
+        address = self.address(recorder, port, call, name, path, axis, channels, direction)
+        if rectified:
+            recorder.rectified_slots.add(address)
+        if not requires_grad and torch.is_grad_enabled():
+            recorder.without_gradient.add(address.target)
+        return recorder.slots.reserve(("signal", address), (ROWS, channels), dtype, device)
+
+    def living(self) -> Recorder:
+        """Return the recorder; while something is traced for it, it lives."""
+        recorder = self._recorder()
+        assert recorder is not None
+        HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
+        return recorder
+
+
+class TracedBefore(TracedTap, Before):
+    """`Before`, in a graph too."""
+
+    def trace(
+        self,
+        recorder: Recorder,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object] | None = None,
+    ) -> None:
+        """Take the inputs."""
+        if self.is_target:
+            given = first_readable((*args, *(kwargs or {}).values()))
+            self.trace_value(recorder, given, "in", self.calls_so_far(self.name), self.name)
+        self.tell_of_functions(module)
+        if self.ports and self.target:
+            self.trace_operands(recorder, args, self.target)
+
+    def trace_operands(self, recorder: Recorder, args: tuple[object, ...], block: str) -> None:
+        """Take the operands of an addition, and how they correlate."""
+        call = self.begin_call(f"{block} +")
+        operands = dict(zip(self.ports, args, strict=False))
+        for port, operand in operands.items():
+            self.trace_value(recorder, operand, port, call, block)
+        skip, branch = operands.get("skip"), operands.get("branch")
+        if isinstance(skip, Tensor) and isinstance(branch, Tensor):
+            if not (readable(skip) and readable(branch)):
+                return
+            axis = self.trace_axis(branch)
+            channels = branch.shape[axis] if branch.ndim else 1
+            dtype = torch.promote_types(branch.dtype, torch.float32)
+            at = (axis, channels, dtype, branch.device)
+            sums = getattr(recorder.slots, self.reserve_products(call, block, *at))
+            torch.ops.sigprop.add_pair(sums, skip, branch)
+
+    @at_trace_time
+    def calls_so_far(self, name: str) -> int:
+        """Return how often a module was met so far in this forward."""
+        return self.living().now.calls[name]
+
+    @at_trace_time
+    def begin_call(self, name: str) -> int:
+        """Return the number of this call, and count it."""
+        calls = self.living().now.calls
+        calls[name] += 1
+        return calls[name] - 1
+
+    @at_trace_time
+    def reserve_products(
+        self,
+        call: int,
+        block: str,
+        axis: int,
+        channels: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> str:
+        """Return the name of the slot of an addition's products."""
+        recorder = self.living()
+        address = self.address(recorder, "branch", call, block, "", axis, channels, "forward")
+        return recorder.slots.reserve(("products", address), (PRODUCTS,), dtype, device)
+
+    @at_trace_time
+    def tell_of_functions(self, module: nn.Module) -> None:
+        """Warn once of what only an eager forward shows."""
+        recorder = self.living()
+        children = list(module.children())
+        speaks = not children or any(hasattr(child, "ports") for child in children)
+        if not (speaks or recorder.told_of_functions) and adds(module):
+            recorder.told_of_functions = True
+            warnings.warn(
+                f"{type(module).__name__} ({self.name}) adds in code that is compiled: operands of "
+                "additions that are no modules, and functional rectifiers, are recorded in eager "
+                f"steps only. {EAGER}",
+                ProbeWarning,
+                stacklevel=2,
+            )
+
+
+#: What to do where a compiled graph does not show something.
+EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
+
+
+class TracedAfter(TracedTap, After):
+    """`After`, in a graph too."""
+
+    def trace(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
+        """Count the call, and take the output."""
+        call = self.made(module)
+        rectified = self.rectifier
+        if self.is_target or self.inner_rectifier:
+            self.trace_value(recorder, output, "out", call, self.name, self.is_target, rectified)
+
+    @at_trace_time
+    def made(self, module: nn.Module) -> int:
+        """Return the number of this call; note what makes channels."""
+        recorder = self.living()
+        now, call = recorder.now, recorder.now.calls[self.name]
+        now.calls[self.name] += 1
+        recorder.total_calls[self.name] += 1
+        now.maker = made_by(module) or now.maker
+        return call
+
+
+def trace_gradient(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+    """Add the sums of a tensor's gradient to a slot, when it comes back."""
+
+    def arrived(grad: Tensor) -> None:
+        torch.ops.sigprop.add_reading(sums, grad, channel_dim)
+
+    x.register_hook(arrived)

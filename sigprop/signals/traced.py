@@ -1,0 +1,142 @@
+"""A tensor read inside a compiled graph: the sums of `reading`, without a look at any value.
+
+Everything here is traced along with the model, so that a compiler fuses it into the model's own
+kernels. Nothing depends on a number: there is one graph for every input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sigprop.signals.correlation import Products, interpret_products
+from sigprop.signals.precision import widened
+from sigprop.signals.reading import COLUMNS
+
+#: The rows of sums in a graph: the columns of a reading, each contiguous over the channels.
+ROWS = len(COLUMNS)
+PRODUCTS = 6
+
+#: Samples from which a centre and a scale are guessed; the sums themselves are exact about any.
+_FEW = 4
+
+
+def read_traced(x: Tensor, channel_dim: int) -> Tensor:
+    """Return the sums of ``x``, shape (len(COLUMNS), C): a reading, transposed.
+
+    The centre is the mean of a few samples, and the scale their largest magnitude, so that one
+    pass over all values suffices: a centre within k standard deviations of the mean costs k²
+    roundings of the variance. A gradient that is 0 in these samples is summed at scale 1.
+    """
+    x = x.detach().reshape(-1, 1) if x.ndim < 2 else x.detach()
+    others = [axis for axis in range(x.ndim) if axis != channel_dim % x.ndim]
+    values = widened(x)
+    centre, scale = _guess(values.narrow(others[0], 0, min(_FEW, x.shape[others[0]])), others)
+    finite = values.abs() < torch.inf
+    count = finite.to(values.dtype).sum(others)
+    known = values.where(finite, centre)
+    d = (known - centre) * (1 / scale)
+    square = d * d
+    return torch.stack(
+        [
+            torch.full_like(count, x.numel() // x.shape[channel_dim]),
+            count,
+            (values == 0).to(values.dtype).sum(others),
+            known.amin(others),
+            known.amax(others),
+            scale.reshape(()).expand_as(count),
+            (centre / scale).reshape(-1),
+            d.sum(others),
+            square.sum(others),
+            (square * d).sum(others),
+            (square * square).sum(others),
+        ]
+    )
+
+
+def _guess(few: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
+    """Return a centre per channel and one scale for all, both with the axes of ``few``."""
+    finite = few.abs() < torch.inf
+    few = few.where(finite, 0.0)
+    size = few.abs().amax()
+    scale = torch.where(size > 0, size, 1.0)
+    # Divided first: the sum of a few values at 1e38 would overflow.
+    few = few / scale
+    count = finite.to(few.dtype).sum(others, keepdim=True)
+    return few.sum(others, keepdim=True) / count.clamp_min(1) * scale, scale
+
+
+def add_sums(old: Tensor, new: Tensor) -> Tensor:
+    """Return the sums over two sets of samples, about the old centre where there is one.
+
+    Sums move to another centre by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2dΣ(x-b) + nd² with
+    d = b - a, and so on.
+    """
+    fresh = old[0] == 0
+    unit = new[5].where(fresh, old[5])
+    ratio = new[5] / unit
+    centre = new[6] * ratio
+    about = centre.where(fresh, old[6])
+    d, n = centre - about, new[1]
+    s1, s2, s3, s4 = (new[6 + p] * ratio**p for p in range(1, 5))
+    powers = [
+        s1 + n * d,
+        s2 + d * (2 * s1 + n * d),
+        s3 + d * (3 * s2 + d * (3 * s1 + n * d)),
+        s4 + d * (4 * s3 + d * (6 * s2 + d * (4 * s1 + n * d))),
+    ]
+    lowest = new[3].where(fresh, torch.minimum(old[3], new[3]))
+    highest = new[4].where(fresh, torch.maximum(old[4], new[4]))
+    kept = torch.stack([lowest, highest, unit, about])
+    return torch.cat([old[:3] + new[:3], kept, old[7:] + torch.stack(powers)])
+
+
+def read_products_traced(a: Tensor, b: Tensor) -> Tensor:
+    """Return what `read_products` does, and a count of 1 in front; shape (PRODUCTS,)."""
+    a, b = torch.broadcast_tensors(widened(a), widened(b))
+    sizes = [_size(v) for v in (a, b)]
+    finite = (a.abs() < torch.inf) & (b.abs() < torch.inf)
+    p, q = (v.where(finite, 0.0) * (1 / size) for v, size in zip((a, b), sizes, strict=True))
+    one = torch.ones((), dtype=a.dtype, device=a.device)
+    return torch.stack([one, (p * p).sum(), (q * q).sum(), (p * q).sum(), *sizes])
+
+
+def add_products(old: Tensor, new: Tensor) -> Tensor:
+    """Return the products over two sets of elements, in the old units where there are any."""
+    fresh = old[0] == 0
+    unit_a, unit_b = new[4].where(fresh, old[4]), new[5].where(fresh, old[5])
+    a, b = new[4] / unit_a, new[5] / unit_b
+    sums = (old[1] + new[1] * a * a, old[2] + new[2] * b * b, old[3] + new[3] * a * b)
+    return torch.stack([old[0] + 1, *sums, unit_a, unit_b])
+
+
+def interpret_counted_products(reading: npt.ArrayLike) -> Products:
+    """Return the sums behind a fetched reading of `read_products_traced`."""
+    return interpret_products(np.asarray(reading)[1:])
+
+
+def _size(x: Tensor) -> Tensor:
+    few = x.narrow(0, 0, min(_FEW, x.shape[0])) if x.ndim else x
+    size = few.where(few.abs() < torch.inf, 0.0).abs().amax()
+    return torch.where(size > 0, size, 1.0)
+
+
+def _add_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+    with torch.no_grad():
+        sums.copy_(add_sums(sums, read_traced(x, channel_dim)))
+
+
+def _add_pair(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    with torch.no_grad():
+        sums.copy_(add_products(sums, read_products_traced(a, b)))
+
+
+# Operators, so that tracing a tap is one step of a slow interpreter and not a hundred. They are
+# made of others ("composite"): what compiles a graph sees those, and fuses them.
+_LIBRARY = torch.library.Library("sigprop", "DEF")
+_LIBRARY.define("add_reading(Tensor(a!) sums, Tensor x, int channel_dim) -> ()")
+_LIBRARY.define("add_pair(Tensor(a!) sums, Tensor a, Tensor b) -> ()")
+_LIBRARY.impl("add_reading", _add_reading, "CompositeImplicitAutograd")
+_LIBRARY.impl("add_pair", _add_pair, "CompositeImplicitAutograd")
