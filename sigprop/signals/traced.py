@@ -35,7 +35,8 @@ def read_traced(x: Tensor, channel_dim: int) -> Tensor:
 
     The centre is the mean of a few samples, and the scale a power of two near their largest
     magnitude, so that one pass over all values suffices: a centre within k standard deviations of
-    the mean costs k² roundings of the variance. A gradient that is 0 in these samples is summed at scale 1.
+    the mean costs k² roundings of the variance. What is 0 in all these samples is summed at scale
+    1, which under- or overflows where the rest is beyond 1e±9.
     """
     x = x.detach().reshape(-1, 1) if x.ndim < 2 else x.detach()
     others = [axis for axis in range(x.ndim) if axis != channel_dim % x.ndim]
