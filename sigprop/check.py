@@ -37,6 +37,11 @@ _FUSED_NOTE = (
     "{n} TransformerEncoderLayers: watched without hooks of their own, so that PyTorch may still "
     "fuse them in evaluation; their inside is then read from outside only"
 )
+_COMPILED_NOTE = (
+    "the model is compiled, and this check looked at an uncompiled copy: inside graphs, additions "
+    "and rectifiers that are no modules are not seen; to see them, run the steps to record under "
+    "torch.compiler.set_stance('force_eager')"
+)
 _COLUMNS = (
     "name",
     "type",
@@ -126,7 +131,7 @@ def check(
                 told.append("no gradient comes back: nothing in this model requires one")
     told += [str(w.message) for w in caught if issubclass(w.category, ProbeWarning)]
     if any(compiled(m) for m in model.modules()):
-        told.append(f"the model is compiled; this check looked at an uncompiled copy. {COMPILED}")
+        told.append(_COMPILED_NOTE)
     fused = sum(isinstance(m, nn.TransformerEncoderLayer) for m in twin.modules())
     if fused:
         told.append(_FUSED_NOTE.format(n=fused))

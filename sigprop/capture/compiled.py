@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sigprop.capture.blocks import adds
+from sigprop.capture.blocks import RECTIFIERS, adds
 from sigprop.capture.channels import channel_axis, made_by
 from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
@@ -24,6 +24,9 @@ from sigprop.capture.surroundings import HOOK_GUARDS
 from sigprop.errors import ProbeWarning
 from sigprop.signals.reading import readable
 from sigprop.signals.traced import PRODUCTS, ROWS
+
+#: What to do where a compiled graph does not show something.
+EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,6 +108,14 @@ class TracedTap(Tap):
         """Return the name of the slot of an address."""
         recorder = self.living()
         address = self.address(recorder, port, call, name, path, axis, channels, direction)
+        if recorder.metrics and not recorder.told_of_metrics:
+            recorder.told_of_metrics = True
+            warnings.warn(
+                f"the metrics {list(recorder.metrics)} are functions of your own and are missing "
+                f"where code is compiled. {EAGER}",
+                ProbeWarning,
+                stacklevel=2,
+            )
         if rectified:
             recorder.rectified_slots.add(address)
         if not requires_grad and torch.is_grad_enabled():
@@ -198,19 +209,22 @@ class TracedBefore(TracedTap, Before):
             )
 
 
-#: What to do where a compiled graph does not show something.
-EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
-
-
 class TracedAfter(TracedTap, After):
     """`After`, in a graph too."""
 
     def trace(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
         """Count the call, and take the output."""
         call = self.made(module)
-        rectified = self.rectifier
+        rectified = self.ends_rectified(module)
         if self.is_target or self.inner_rectifier:
             self.trace_value(recorder, output, "out", call, self.name, self.is_target, rectified)
+
+    @at_trace_time
+    def ends_rectified(self, module: nn.Module) -> bool:
+        """Return whether a rectifier makes the output: the module is one, or a stack upon one."""
+        while isinstance(module, nn.Sequential) and len(module):
+            module = module[-1]
+        return isinstance(module, RECTIFIERS)
 
     @at_trace_time
     def made(self, module: nn.Module) -> int:

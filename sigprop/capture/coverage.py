@@ -15,7 +15,7 @@ SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made
 BYPASSED = "not callable: nn.MultiheadAttention uses its weight directly"
 DIRECT = "never called as a module, yet its weights have gradients: its forward is bypassed"
 FUSED = "not called: PyTorch ran the whole encoder layer as one fused function"
-COMPILED = "compiled: hooks see nothing inside; use torch.compiler.set_stance('force_eager')"
+COMPILED = "compiled, and no graph was traced; use torch.compiler.set_stance('force_eager')"
 
 
 def coverage(

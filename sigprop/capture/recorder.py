@@ -120,7 +120,7 @@ class Recorder:
         self.slots: Slots[tuple[str, Address]] = Slots()
         self.traceable = TRACEABLE
         self.rectified_slots: set[Address] = set()
-        self.told_of_functions = False
+        self.told_of_functions = self.told_of_metrics = False
         self.whole_graph = False
 
     # --- a forward pass -------------------------------------------------------------------

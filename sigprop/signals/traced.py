@@ -23,12 +23,20 @@ PRODUCTS = 6
 _FEW = 4
 
 
+#: Integers of a type's width, and the bits of its exponent.
+_EXPONENT = {
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000),
+}
+
+
 def read_traced(x: Tensor, channel_dim: int) -> Tensor:
     """Return the sums of ``x``, shape (len(COLUMNS), C): a reading, transposed.
 
-    The centre is the mean of a few samples, and the scale their largest magnitude, so that one
-    pass over all values suffices: a centre within k standard deviations of the mean costs k²
-    roundings of the variance. A gradient that is 0 in these samples is summed at scale 1.
+    The centre is the mean of a few samples, and the scale a power of two near their largest
+    magnitude, so that one pass over all values suffices: a centre within k standard deviations of
+    the mean costs k² roundings of the variance. What is 0 in all these samples is summed at scale
+    1, which under- or overflows where the rest is beyond 1e±9.
     """
     x = x.detach().reshape(-1, 1) if x.ndim < 2 else x.detach()
     others = [axis for axis in range(x.ndim) if axis != channel_dim % x.ndim]
@@ -60,12 +68,21 @@ def _guess(few: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
     """Return a centre per channel and one scale for all, both with the axes of ``few``."""
     finite = few.abs() < torch.inf
     few = few.where(finite, 0.0)
-    size = few.abs().amax()
-    scale = torch.where(size > 0, size, 1.0)
+    scale = _power_of_two(few.abs().amax())
     # Divided first: the sum of a few values at 1e38 would overflow.
     few = few / scale
     count = finite.to(few.dtype).sum(others, keepdim=True)
     return few.sum(others, keepdim=True) / count.clamp_min(1) * scale, scale
+
+
+def _power_of_two(size: Tensor) -> Tensor:
+    """Return ``size`` with its mantissa cut off, and 1 for 0: to divide by it is exact.
+
+    A centre in units of it keeps every bit, so that two centres can be subtracted.
+    """
+    whole, exponent = _EXPONENT[size.dtype]
+    scale = (size.view(whole) & exponent).view(size.dtype)
+    return torch.where(scale > 0, scale, 1.0)
 
 
 def add_sums(old: Tensor, new: Tensor) -> Tensor:

@@ -1,0 +1,365 @@
+"""A compiled model is recorded inside its graphs: as in eager, in two graphs, without a break."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import sigprop
+from sigprop.capture.surroundings import TRACEABLE
+from sigprop.errors import ProbeWarning
+from sigprop.signals.reading import read
+from sigprop.signals.signal import QUANTITIES, interpret
+from sigprop.signals.traced import add_sums, read_traced
+
+pytestmark = [
+    pytest.mark.skipif(not TRACEABLE, reason="this torch cannot trace hooks on gradients"),
+    # Inductor's own: the deprecated scripting functions that its modules are decorated with.
+    pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning"),
+]
+
+KEYS = [
+    "step",
+    "mode",
+    "block",
+    "name",
+    "call",
+    "port",
+    "pass",
+    "channel_dim",
+    "channels",
+    "count",
+    "nonfinite",
+]
+NUMBERS = [
+    "second_moment",
+    "channel_variance",
+    "mean_shift",
+    "kurtosis",
+    "zero_fraction",
+    "dead_fraction",
+    "max_abs",
+    "skip_branch_correlation",
+]
+ZOO = {
+    "mlp": ("batchnorm", {"depth": 4, "width": 8, "architecture": "mlp"}),
+    "resnet": ("batchnorm", {"depth": 4, "width": 4, "architecture": "resnet"}),
+    "transformer": ("transformer", {"depth": 2, "width": 8, "architecture": "transformer"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+class Net(nn.Module):
+    """Plain layers, an in-place rectifier, and one module that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Linear(6, 8), nn.Linear(8, 8)
+        self.act, self.head = nn.ReLU(inplace=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        return self.head(self.again(self.again(x)))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Net()
+
+
+def zoo(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    name, options = ZOO[kind]
+    return sigprop.networks.build(name, **options)
+
+
+def batch(*shape: int) -> Tensor:
+    return torch.randn(*(shape or (10, 6)), generator=torch.Generator().manual_seed(1))
+
+
+def train(
+    model: nn.Module,
+    x: Tensor,
+    backend: str,
+    when: str = "before",
+    steps: int = 2,
+    every: int = 1,
+    blocks: str | list[str] = "leaves",
+) -> sigprop.Probe:
+    """Return the probe of a short training; ``backend`` "" is the plain model."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    compiled = model
+    if backend and when == "after":
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        with torch.no_grad():
+            compiled(x)
+    probe = sigprop.attach(model, optimizer, blocks=blocks, every=every, strict=True)
+    if backend and when == "before":
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        compiled(x).square().mean().backward()
+        optimizer.step()
+    probe.detach()
+    return probe
+
+
+def assert_same(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    order = ["step", "pass", "name", "port"]
+    mine, theirs = (f.sort_values(order).reset_index(drop=True) for f in (mine, theirs))
+    pd.testing.assert_frame_equal(mine[KEYS], theirs[KEYS])
+    for number in NUMBERS:
+        a, b = mine[number].to_numpy(float), theirs[number].to_numpy(float)
+        # What is 0 but for rounding (the mean of a normalised channel) is so beside the whole.
+        whole = theirs["second_moment"].to_numpy() if number == "mean_shift" else 0.0
+        bound = 1e-4 * np.abs(b) + 1e-9 * whole + 1e-30
+        wrong = ~(np.isnan(a) & np.isnan(b)) & ~(np.abs(a - b) <= bound)
+        assert not wrong.any(), (number, mine[wrong][KEYS], a[wrong], b[wrong])
+
+
+SLOW = pytest.mark.slow
+MATRIX = [
+    pytest.param("eager", "mlp", id="eager-mlp"),
+    pytest.param("aot_eager", "mlp", id="aot_eager-mlp"),
+    pytest.param("aot_eager", "resnet", id="aot_eager-resnet"),
+    pytest.param("eager", "transformer", id="eager-transformer"),
+    pytest.param("eager", "resnet", id="eager-resnet", marks=SLOW),
+    pytest.param("aot_eager", "transformer", id="aot_eager-transformer", marks=SLOW),
+    # Inductor compiles a kernel for every tap, a minute for a network of the zoo: see below.
+]
+
+
+@pytest.mark.parametrize(("backend", "kind"), MATRIX)
+def test_a_compiled_network_of_the_zoo_has_the_rows_of_an_eager_one(
+    backend: str, kind: str
+) -> None:
+    x = batch(4, 1, 8, 8)
+    expected = train(zoo(kind), x, "").records
+    seen = train(zoo(kind), x, backend).records
+    assert_same(seen.signals, expected.signals)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+    pd.testing.assert_series_equal(seen.coverage["recorded"], expected.coverage["recorded"])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+)
+def test_two_graphs_over_fifty_steps_with_a_cadence(backend: str, when: str) -> None:
+    blocks = ["act"] if backend == "inductor" else "leaves"  # it compiles a kernel for every tap
+    expected = train(net(), batch(), "", steps=50, every=10, blocks=blocks)
+    assert expected.records.signals["step"].nunique() == 5
+    seen = train(net(), batch(), backend, when, steps=50, every=10, blocks=blocks)
+    assert_same(seen.records.signals, expected.records.signals)
+    assert not counters["graph_break"]
+    # Run before it was probed, it had a graph (without gradients) already.
+    assert counters["stats"]["unique_graphs"] == (2 if when == "before" else 3)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_the_model_computes_what_it_did(backend: str) -> None:
+    bare, probed = net(), net()
+    before = torch.get_rng_state()
+    with sigprop.attach(probed, blocks="leaves", strict=True):
+        compiled = torch.compile(probed, backend=backend, fullgraph=True)
+        out = compiled(batch())
+        out.square().mean().backward()
+    expected = torch.compile(bare, backend=backend, fullgraph=True)(batch())
+    expected.square().mean().backward()
+    assert torch.equal(out, expected)
+    for mine, theirs in zip(probed.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+    assert probed.state_dict().keys() == bare.state_dict().keys()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_graph_of_other_steps_has_no_tap() -> None:
+    graphs: list[list[object]] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append([node.target for node in graph.graph.nodes])
+        return graph.forward
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with sigprop.attach(model, optimizer, blocks="leaves", every=2, strict=True):
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        for _ in range(4):
+            compiled(batch()).sum().backward()
+            optimizer.step()
+    recorded, other = (sum("add_reading" in str(t) for t in targets) for targets in graphs)
+    assert recorded
+    assert not other
+    assert not any("register_hook" in str(t) for t in graphs[1])
+
+
+@pytest.mark.parametrize("form", ["wrapper", "in place"])
+def test_without_an_optimizer_a_step_ends_with_its_backward_pass(form: str) -> None:
+    model = net()
+    probe = sigprop.attach(model, blocks="leaves", every=2, strict=True)
+    compiled = torch.compile(model, backend="eager") if form == "wrapper" else model
+    if form == "in place":
+        model.compile(backend="eager")
+    for _ in range(5):
+        compiled(batch()).sum().backward()
+    signals = probe.records.signals
+    probe.detach()
+    assert sorted(signals["step"].unique()) == [0, 2, 4]
+    first = signals.query("name == 'first' and port == 'out'")
+    assert (first["count"] == 10 * 8).all()
+    assert len(first) == 6
+    assert not probe.records.parameters.empty
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_micro_batches_of_a_step_are_merged(backend: str) -> None:
+    def parts(compiling: bool) -> pd.DataFrame:
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with sigprop.attach(model, optimizer, blocks="leaves", strict=True) as probe:
+            call = torch.compile(model, backend=backend) if compiling else model
+            for factor in (1.0, 100.0, 0.01):
+                call(batch() * factor + factor).square().sum().backward()
+                _ = probe.records  # a look in the middle loses nothing
+            optimizer.step()
+        return probe.records.signals
+
+    assert_same(parts(True), parts(False))
+
+
+@pytest.mark.slow
+def test_forwards_that_overlap_their_backwards_go_on_undisturbed() -> None:
+    model = net()
+    with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks=["first"]) as probe:
+        compiled = torch.compile(model, backend="inductor")
+        a, b = compiled(batch()), compiled(batch() + 1)
+        _ = probe.records
+        a.sum().backward()
+        b.sum().backward()
+        signals = probe.records.signals
+    assert (signals.query("name == 'first' and port == 'out'")["count"] == 2 * 10 * 8).all()
+
+
+def test_evaluation_and_training_have_rows_of_their_own() -> None:
+    model = net()
+    with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks="leaves") as probe:
+        compiled = torch.compile(model.eval(), backend="aot_eager")
+        with torch.inference_mode():
+            compiled(batch())
+        model.train()
+        compiled(batch()).sum().backward()
+    sizes = probe.records.signals.groupby(["mode", "pass"]).size().to_dict()
+    assert sizes["eval", "forward"] == sizes["train", "forward"]
+    assert ("eval", "backward") not in sizes
+
+
+def test_another_model_of_the_class_does_not_lend_its_graph() -> None:
+    probed, other = net(), net()
+    optimizer = torch.optim.SGD(probed.parameters(), lr=0.1)
+    ours, theirs = (torch.compile(m, backend="eager", fullgraph=True) for m in (probed, other))
+    theirs(batch())
+    with sigprop.attach(probed, optimizer, blocks="leaves", strict=True) as probe:
+        for _ in range(3):
+            ours(batch()).sum().backward()
+            theirs(batch()).sum().backward()
+            optimizer.step()
+    assert probe.records.signals["step"].nunique() == 3
+    assert (probe.records.signals.query("name == 'first' and port == 'out'")["count"] == 80).all()
+
+
+def test_nothing_remains_after_detach() -> None:
+    guards = torch._dynamo.config.skip_nnmodule_hook_guards
+    model = net()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    probe = sigprop.attach(model, blocks="leaves", strict=True)
+    compiled(batch()).sum().backward()
+    probe.detach()
+    rows = len(probe.records.signals)
+    compiled(batch()).sum().backward()
+    assert len(probe.records.signals) == rows > 0
+    assert torch._dynamo.config.skip_nnmodule_hook_guards == guards
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_what_only_an_eager_step_shows_is_told_once() -> None:
+    class Adds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.relu(self.fc(x))
+
+    model = nn.Sequential(Adds(), Adds())
+    metrics = {"l1": lambda t: t.abs().mean()}
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with (
+        sigprop.attach(model, metrics=metrics, strict=True) as probe,
+        pytest.warns(ProbeWarning) as told,
+    ):
+        compiled(batch()).sum().backward()
+    messages = [str(w.message) for w in told]
+    assert len(messages) == 2
+    assert any("Adds (0) adds in code that is compiled" in m for m in messages)
+    assert any("metrics ['l1']" in m for m in messages)
+    assert set(probe.records.signals["port"]) == {"in", "out"}
+
+
+# --- the sums -----------------------------------------------------------------------------------
+
+
+def compare_with_read(x: Tensor, channel_dim: int, sums: Tensor) -> None:
+    mine, truth = interpret(sums.T.numpy()), interpret(read(x.double(), channel_dim).numpy())
+    for name, quantity in QUANTITIES.items():
+        assert quantity(mine) == pytest.approx(quantity(truth), rel=1e-5, nan_ok=True), name
+    assert (mine.activity.count == truth.activity.count).all()
+    assert (mine.activity.nonfinite == truth.activity.nonfinite).all()
+    assert (mine.activity.alive == truth.activity.alive).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1.0, 0.0), (1.0, 1e4), (1e25, 0.0), (1e-25, 0.0), (1e-3, 10.0)]
+)
+@pytest.mark.parametrize(("shape", "axis"), [((64, 5), -1), ((8, 5, 6, 6), 1), ((4, 9, 5), -1)])
+def test_traced_sums_give_the_numbers_of_a_reading(
+    scale: float, offset: float, shape: tuple[int, ...], axis: int
+) -> None:
+    x = batch(*shape) * scale + scale * offset
+    compare_with_read(x, axis, read_traced(x, axis))
+    halves = [torch.zeros(11, 5)]
+    for part in x.split(2):
+        halves.append(add_sums(halves[-1], read_traced(part, axis)))
+    compare_with_read(x, axis, halves[-1])
+
+
+def test_non_finite_values_and_dead_channels_are_counted_and_left_out() -> None:
+    x = batch(16, 5).relu()
+    x[:, 1] = 0
+    x[2, 2], x[9, 3], x[:, 4] = torch.nan, -torch.inf, torch.nan
+    compare_with_read(x, -1, read_traced(x, -1))
+    zeros_first = torch.cat([torch.zeros(8, 5), batch(8, 5)])
+    compare_with_read(zeros_first, -1, read_traced(zeros_first, -1))
+
+
+def test_deep_copies_of_a_model_that_was_traced_carry_no_slots() -> None:
+    model = net()
+    with sigprop.attach(model, blocks="leaves", strict=True) as probe:
+        torch.compile(model, backend="eager")(batch()).sum().backward()
+        rows = len(probe.records.signals)
+        copy.deepcopy(model)(batch()).sum().backward()
+        assert len(probe.records.signals) == rows > 0
