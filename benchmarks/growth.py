@@ -37,9 +37,7 @@ def point(axis: str, value: int, device: torch.device, budget: float) -> pd.Data
             for name in TOOLS_SHOWN
         }
         clock, steps = clock_of(device), {name: watch.step for name, watch in watches.items()}
-        for step in steps.values():
-            step()
-        once = sum(clock(step) for step in steps.values())
+        once = sum(clock(step) for step in steps.values())  # the first steps, which do not count
         times = interleave(steps, affordable(once, budget, least=3), clock)
     table = ratios(times, dict.fromkeys(TOOLS_SHOWN, "bare"))
     table.insert(0, "axis", axis)

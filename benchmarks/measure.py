@@ -33,6 +33,11 @@ def cuda_seconds(step: Step) -> float:
     return start.elapsed_time(end) / 1e3
 
 
+def best_device() -> torch.device:
+    """Return the CUDA device where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def clock_of(device: torch.device) -> Clock:
     """Return the clock that sees the work of a step on ``device``."""
     return cuda_seconds if device.type == "cuda" else cpu_seconds

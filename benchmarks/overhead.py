@@ -19,7 +19,7 @@ import torch
 
 import benchmarks.handwritten
 import benchmarks.peers  # noqa: F401  (both file their tools)
-from benchmarks.measure import affordable, clock_of, interleave, ratios
+from benchmarks.measure import affordable, best_device, clock_of, interleave, ratios
 from benchmarks.subjects import SUBJECTS
 from benchmarks.tools import TOOLS, Watch
 
@@ -121,7 +121,7 @@ def main(device: torch.device, quick: bool = False) -> pd.DataFrame:
         for alone, names in groups(subject):
             if quick and TOOLS[names[0]].compiled:
                 continue
-            budget = (2.0 if quick else 40.0) / (1 if "sigprop, leaves" in names else 3)
+            budget = (2.0 if quick else 25.0) / (1 if "sigprop, leaves" in names else 3)
             print(f"{subject}: {len(names)} ways", flush=True)
             tables.append(
                 apart(subject, names, budget) if alone else survey(subject, names, device, budget)
@@ -133,4 +133,4 @@ def main(device: torch.device, quick: bool = False) -> pd.DataFrame:
 if __name__ == "__main__":
     subject, budget, path, *names = sys.argv[1:]
     torch.set_num_threads(1)
-    survey(subject, names, torch.device("cpu"), float(budget)).to_csv(path, index=False)
+    survey(subject, names, best_device(), float(budget)).to_csv(path, index=False)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.tools import TOOLS, Tool
+from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
 
 COMMAND = "make benchmarks"
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """Return what a reader must know of the machine to compare."""
-    return {
+def machine(device: torch.device) -> pd.DataFrame:
+    """Return what a reader must know of the machine to compare, one row a fact."""
+    facts = {
         "processor": processor(),
         "cores": f"{os.cpu_count()}, of which {torch.get_num_threads()} used",
         "accelerator": accelerator(device),
@@ -28,6 +28,7 @@ def machine(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
+    return pd.DataFrame({"fact": list(facts), "value": list(facts.values())})
 
 
 def processor() -> str:
@@ -53,16 +54,18 @@ def version_of(tool: Tool) -> str:
 
 
 def tools() -> pd.DataFrame:
-    """Return what each tool is, as a table."""
+    """Return what each tool but sigprop records, as a table."""
     return pd.DataFrame(
         {
             "tool": name,
             "version": version_of(tool),
             "records": tool.records,
             "of": tool.passes,
-            "sigprop's columns among it": len(tool.covers),
+            "of sigprop's columns": ", ".join(tool.covers) or "none",
+            "compared with": tool.against,
         }
         for name, tool in TOOLS.items()
+        if tool.against
     )
 
 
@@ -87,9 +90,9 @@ def across(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return wide.dropna(how="all").reset_index()
 
 
-def write(folder: Path, facts: Mapping[str, str], tables: Mapping[str, pd.DataFrame]) -> None:
+def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write the page of ``tables`` into their folder."""
-    overhead = tables["overhead"]
+    facts, overhead = tables["machine"], tables["overhead"]
     failed = overhead[overhead["status"] != "measured"][["tool", "subject", "status"]]
     compared = overhead[overhead["over sigprop"].notna()]
     memory = tables["memory"].assign(row=lambda t: t["subject"] + ", " + t["measure"])
@@ -99,7 +102,7 @@ def write(folder: Path, facts: Mapping[str, str], tables: Mapping[str, pd.DataFr
     (folder / "README.md").write_text(f"""# What a probe costs
 
 Made by `{COMMAND}` ([what is behind it](../../benchmarks/README.md)).
-{"; ".join(f"{name}: {fact}" for name, fact in facts.items())}.
+{"; ".join(f"{row.fact}: {row.value}" for row in facts.itertuples())}.
 
 ![The time of a step with each tool over the bare step, four networks](overhead.png)
 
@@ -128,11 +131,14 @@ Microseconds added for each number recorded:
 
 ## What each records
 
+sigprop records, of every tensor's activation and gradient: {", ".join(SIGNAL_NUMBERS)}; of every
+parameter: {", ".join(PARAMETER_NUMBERS)}. The others, each step:
+
 {markdown(tools())}
 
-{"## What does not run" if len(failed) else "Everything ran."}
+## What does not run
 
-{markdown(failed) if len(failed) else ""}
+{markdown(failed) if len(failed) else "Everything ran."}
 
 ## A step that is not recorded
 

@@ -140,8 +140,9 @@ def delve(training: Training) -> Iterator[Watch]:
 
     logging.getLogger("delve.logger").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
+        device = str(training.inputs.device)
         tracker = SaturationTracker(
-            folder, save_to="csv", modules=training.model, device="cpu", nosave=True
+            folder, save_to="csv", modules=training.model, device=device, nosave=True
         )
         covariances = tracker.logs["train-covariance-matrix"]
         yield Watch(training.step, lambda: sum(c._cov_mtx.numel() for c in covariances.values()))
