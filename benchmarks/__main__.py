@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.output or Path("runs/benchmarks" if given.quick else "reports/benchmarks")
     measure(TABLES if given.only is None else given.only, folder, given.quick)
+    missing = [name for name in TABLES if not (folder / f"{name}.csv").exists()]
+    if missing:
+        sys.exit(f"nothing is drawn before {folder} has all tables; missing: {', '.join(missing)}")
     draw(folder)
     print("written:", folder)
 

@@ -59,7 +59,9 @@ def overhead(table: pd.DataFrame, tools: Sequence[str]) -> Sheet:
                     continue
                 row, colour = rows.loc[tool], colours[kind_of(tool)]
                 if row["status"] != "measured":
-                    axes.text(1.03, place, "× does not run", va="center", fontsize=7, color="0.45")
+                    blind = "nothing" in row["status"]
+                    why = "× records nothing" if blind else "× does not run"
+                    axes.text(1.03, place, why, va="center", fontsize=7, color="0.45")
                     continue
                 axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2, alpha=0.5)
                 marker = "D" if equal(tool) else "o"
