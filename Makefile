@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The marker makes set-up run once, and again when what it installs has changed.
 READY := $(VENV)/.ready
+# The peers have their own environment: nothing of theirs is needed for anything else.
+BENCHMARKS := .venv-benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report claims ablation any-model test lint types format clean
+.PHONY: help setup report claims ablation any-model benchmarks test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +37,17 @@ ablation: $(READY)  ## What each part of RescaleNet is good for: reports/ablatio
 any-model: $(READY)  ## Transformers read without touching their source: reports/any-model/
 	$(BIN)/python examples/04_read_transformers.py reports/any-model
 
+benchmarks: $(BENCHMARKS)/.ready  ## What a probe costs, beside its peers: reports/benchmarks/
+	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python -m benchmarks
+
+$(BENCHMARKS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCHMARKS)
+	$(BENCHMARKS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BENCHMARKS)/bin/python -m pip install --quiet -c constraints.txt -e . --group benchmarks
+	# These ask for torchvision or spacy as well, which their hooks do not import.
+	$(BENCHMARKS)/bin/python -m pip install --quiet --no-deps -c constraints.txt delve fastai mup
+	touch $@
+
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest
 
@@ -50,4 +63,4 @@ format: $(READY)  ## Put the style right
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and everything generated but reports
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(BENCHMARKS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

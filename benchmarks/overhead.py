@@ -1,94 +1,136 @@
-"""What a probe costs: the time of a training step with it, over the bare step.
+"""What each tool adds to a training step: every subject, every tool, interleaved.
 
-Run: python benchmarks/overhead.py [ROUNDS]   (writes reports/benchmarks/overhead.csv)
-
-All variants run interleaved in one process, on one thread; medians of CPU time, so that other work
-on the machine disturbs little. `naive` is the hook that many write by hand: per-channel var_mean,
-zero fraction and dead fraction of every leaf, forward and backward, fetched at once.
+A tool that cannot be attached, or does not survive a step, stays in the table with its reason.
 """
 
 from __future__ import annotations
 
-import statistics
+import contextlib
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
-import sigprop
+import benchmarks.handwritten
+import benchmarks.peers  # noqa: F401  (both file their tools)
+from benchmarks.measure import affordable, best_device, clock_of, interleave, ratios
+from benchmarks.subjects import SUBJECTS
+from benchmarks.tools import TOOLS, Watch
 
-SUBJECTS = {
-    "ResNet-20, batch 64 of 3x32x32": (
-        {"architecture": "resnet", "depth": 9, "width": 16, "stages": 3, "inputs": (3, 32, 32)},
-        (64, 3, 32, 32),
-    ),
-    "MLP, 20 blocks of 256, batch 256": ({"depth": 20, "width": 256, "inputs": 256}, (256, 256)),
-}
+#: These are compiled too; the larger ones would take many minutes.
+COMPILED = tuple(SUBJECTS)[:2]
 
 
-def naive(model: nn.Module) -> None:
-    def look(x: Tensor) -> None:
-        dims = [axis for axis in range(x.ndim) if axis != 1]
-        variance, mean = torch.var_mean(x, dims)
-        numbers = [variance.mean(), mean.square().mean(), (x == 0).float().mean()]
-        [number.item() for number in [*numbers, (x > 0).flatten(1).any(0).float().mean()]]
-
-    def hook(_: nn.Module, __: object, out: Tensor) -> None:
-        look(out.detach())
-        if out.requires_grad:
-            out.register_hook(lambda grad: look(grad))
-
-    for module in model.modules():
-        if not any(module.children()):
-            module.register_forward_hook(hook)
+def reason(error: BaseException) -> str:
+    """Return an error as one line of a table."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"[:200]
 
 
-def step_of(options: dict[str, object], shape: tuple[int, ...], kind: str) -> Callable[[], None]:
-    torch.manual_seed(0)
-    model = sigprop.networks.build("batchnorm", **options)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    x, y = torch.randn(shape), torch.randint(0, 10, shape[:1])
-    if kind == "naive":
-        naive(model)
-    elif kind == "off-step":
-        sigprop.attach(model, optimizer, blocks="leaves", every=10**9)
-    elif kind != "bare":
-        sigprop.attach(model, optimizer, blocks={"blocks": "auto"}.get(kind, kind))
+def survey(subject: str, names: Sequence[str], device: torch.device, budget: float) -> pd.DataFrame:
+    """Return one row a tool: how long a step of ``subject`` takes with it.
 
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+    Args:
+        subject: a key of `SUBJECTS`.
+        names: keys of `TOOLS`, the baselines among them.
+        device: where to train.
+        budget: seconds to spend on the rounds; there are five at least.
+    """
+    watches: dict[str, Watch] = {}
+    failed: dict[str, str] = {}
+    first: dict[str, float] = {}
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a tool has to say, it says in the table
+        for name in names:
+            try:
+                training = SUBJECTS[subject](device)
+                watch = stack.enter_context(TOOLS[name].attach(training))
+                start = time.perf_counter()
+                watch.step()
+                first[name] = time.perf_counter() - start
+                watches[name] = watch
+            except Exception as error:
+                failed[name] = reason(error)
+        clock = clock_of(device)
+        once = sum(clock(watch.step) for watch in watches.values())
+        steps = {name: watch.step for name, watch in watches.items()}
+        times = interleave(steps, affordable(once, budget), clock)
+        recording = {name: watch for name, watch in watches.items() if TOOLS[name].passes}
+        numbers = {name: watch.numbers() for name, watch in recording.items()}
+    failed |= {name: "it recorded nothing" for name, count in numbers.items() if count == 0}
+    kept = {name: TOOLS[name].baseline for name in watches if name not in failed}
+    table = ratios(times, {n: base for n, base in kept.items() if base in times})
+    table["numbers"] = table["tool"].map(numbers)
+    table["first step s"] = table["tool"].map(first)
+    table = table.set_index("tool").reindex(names).rename_axis("tool").reset_index()
+    table["status"] = [failed.get(name, "measured") for name in names]
+    table.insert(0, "subject", subject)
+    return table
 
-    step()  # the one step that an off-step probe records
-    return step
+
+def apart(subject: str, names: Sequence[str], budget: float) -> pd.DataFrame:
+    """Return the same table, made in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.csv")
+        command = [sys.executable, "-m", "benchmarks.overhead", subject, str(budget), str(path)]
+        done = subprocess.run([*command, *names], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return pd.read_csv(path)
+    words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return pd.DataFrame({"subject": subject, "tool": names, "status": words[-1][:200]})
 
 
-def main(rounds: int = 15) -> None:
-    torch.set_num_threads(1)
-    rows = []
-    for subject, (options, shape) in SUBJECTS.items():
-        kinds = ("bare", "off-step", "blocks", "leaves", "naive")
-        steps = {kind: step_of(options, shape, kind) for kind in kinds}
-        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for _ in range(rounds):
-            for kind, step in steps.items():
-                start = time.process_time()
-                step()
-                seconds[kind].append(time.process_time() - start)
-        medians = {kind: statistics.median(times) for kind, times in seconds.items()}
-        ratios = {kind: medians[kind] / medians["bare"] for kind in kinds}
-        rows.append({"subject": subject, "bare ms": 1e3 * medians["bare"], **ratios})
-    table = pd.DataFrame(rows).drop(columns="bare")
-    print(table.to_string(index=False, float_format="{:.3f}".format))
-    folder = Path("reports/benchmarks")
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "overhead.csv", index=False, float_format="%.4g", lineterminator="\n")
+def groups(subject: str) -> Iterable[tuple[bool, list[str]]]:
+    """Yield (in a process of its own, tools) for what is measured together."""
+    eager = [name for name, tool in TOOLS.items() if not tool.alone and not tool.compiled]
+    yield False, eager
+    yield True, ["bare", *(name for name, tool in TOOLS.items() if tool.alone)]
+    if subject in COMPILED:
+        yield False, [name for name, tool in TOOLS.items() if tool.compiled]
+
+
+def with_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with what one number costs, and each tool's cost over sigprop's.
+
+    `over sigprop` is the time that a tool adds over what sigprop adds with at least its numbers;
+    `per number` is the same, each divided by the numbers recorded.
+    """
+    table = table.copy()
+    table["µs a number"] = 1e3 * table["added ms"] / table["numbers"]
+    ours = table.set_index(["subject", "tool"])
+    for column, new in (("added ms", "over sigprop"), ("µs a number", "per number")):
+        against = [(row.subject, TOOLS[row.tool].against) for row in table.itertuples()]
+        table[new] = table[column].to_numpy() / ours[column].reindex(against).to_numpy()
+    # Numbers of another kind (histograms, covariances) have no price in sigprop's.
+    table["per number"] = table["per number"].where([bool(TOOLS[t].covers) for t in table["tool"]])
+    return table
+
+
+def main(device: torch.device, quick: bool = False) -> pd.DataFrame:
+    """Return the whole table; quick, of one subject and without compiling."""
+    tables = []
+    for subject in list(SUBJECTS)[: 1 if quick else None]:
+        for alone, names in groups(subject):
+            if quick and TOOLS[names[0]].compiled:
+                continue
+            budget = (2.0 if quick else 25.0) / (1 if "sigprop, leaves" in names else 3)
+            print(f"{subject}: {len(names)} ways", flush=True)
+            tables.append(
+                apart(subject, names, budget) if alone else survey(subject, names, device, budget)
+            )
+            torch.compiler.reset()
+    return with_costs(pd.concat(tables).drop_duplicates(["subject", "tool"]))
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    subject, budget, path, *names = sys.argv[1:]
+    torch.set_num_threads(1)
+    survey(subject, names, best_device(), float(budget)).to_csv(path, index=False)

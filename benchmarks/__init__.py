@@ -1,0 +1,1 @@
+"""What a probe costs, beside the tools one might use instead. Start at README.md."""

@@ -1,0 +1,261 @@
+"""The benchmarks' own parts: clocks, ratios, counts, tables and figures. No peer, no race."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import time
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import figure, memory, overhead, page
+from benchmarks.handwritten import NUMBERS, all_numbers
+from benchmarks.measure import affordable, cpu_seconds, interleave, median_interval, ratios
+from benchmarks.subjects import Training, mlp
+from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
+from sigprop.signals import QUANTITIES, measure_signal
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+def tiny(device: torch.device = CPU) -> Training:
+    return mlp(device, depth=2, width=8, batch=16)
+
+
+# --- time ---------------------------------------------------------------------------------
+
+
+def test_a_round_takes_every_step_once_in_an_order_of_its_own() -> None:
+    taken = []
+    steps = {name: lambda name=name: taken.append(name) for name in "abcd"}
+    table = interleave(steps, 20, clock=lambda step: (step(), len(taken))[1])
+    rounds = [tuple(taken[at : at + 4]) for at in range(0, 80, 4)]
+    assert all(sorted(order) == list("abcd") for order in rounds)
+    assert len(set(rounds)) > 5
+    # What the clock said stands under the step it was said of.
+    assert table.loc[3, rounds[3][0]] == 13
+
+
+def test_the_clock_sees_work_and_not_waiting() -> None:
+    assert cpu_seconds(lambda: time.sleep(0.2)) < 0.1
+    assert cpu_seconds(lambda: sum(range(3_000_000))) > 0.005
+
+
+def test_ratios_see_through_a_machine_that_slows_down() -> None:
+    drift = [1.0, 1.5, 2.0, 4.0, 8.0, 16.0]
+    times = pd.DataFrame({"bare": drift, "tool": [1.25 * d for d in drift]})
+    row = ratios(times, {"tool": "bare"}).iloc[0]
+    assert (row["ratio"], row["low"], row["high"]) == (1.25, 1.25, 1.25)
+    assert row["ms"] == 1000 * 1.25 * 3.0
+    assert row["added ms"] == 1000 * 0.25 * 3.0
+
+
+@pytest.mark.parametrize("n", [6, 9, 10, 25, 60])
+def test_the_interval_covers_the_median_as_often_as_it_says(n: int) -> None:
+    low, high = median_interval(range(n))
+    # P(x_low <= median <= x_high) counted over all ways values can fall about the median.
+    covered = sum(math.comb(n, below) for below in range(low + 1, high + 1)) / 2**n
+    assert covered >= 0.95
+    narrower = sum(math.comb(n, below) for below in range(low + 2, high)) / 2**n
+    assert narrower < 0.95
+
+
+def test_few_values_give_their_range() -> None:
+    assert median_interval([3, 1, 2]) == (1, 3)
+
+
+def test_rounds_fit_the_budget_within_bounds() -> None:
+    assert [affordable(s, 10) for s in (0.001, 0.5, 100)] == [200, 20, 5]
+
+
+# --- what is compared ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (2, 7, 3), (16, 8)])
+def test_equal_numbers_are_sigprops_numbers(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).relu() + 0.5
+    signal = measure_signal(x, 1 if x.ndim == 4 else -1)
+    for name, quantity in QUANTITIES.items():
+        assert float(NUMBERS[name](x)) == pytest.approx(quantity(signal), rel=1e-9), name
+    assert [float(n) for n in all_numbers(x)] == pytest.approx(
+        [float(f(x)) for f in NUMBERS.values()]
+    )
+
+
+def test_the_numbers_counted_are_the_columns_of_the_records() -> None:
+    from sigprop.records import SCHEMA
+
+    assert set(SIGNAL_NUMBERS) <= set(SCHEMA["signals"])
+    assert set(PARAMETER_NUMBERS) <= set(SCHEMA["parameters"])
+
+
+@pytest.mark.parametrize("name", [name for name in TOOLS if TOOLS[name].package in ("", "sigprop")])
+def test_tools_at_home_record_what_they_say_and_leave_nothing(name: str) -> None:
+    if TOOLS[name].compiled:
+        pytest.skip("compiling takes a minute")
+    training = tiny()
+    with TOOLS[name].attach(training) as watch:
+        watch.step()
+        watch.step()
+        assert watch.numbers() > 0 or not TOOLS[name].passes
+    modules = list(training.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def test_the_hook_by_hand_counts_every_number_it_takes() -> None:
+    training = tiny()
+    with TOOLS["hook by hand, naive"].attach(training) as watch:
+        watch.step()
+        outputs = len(training.leaves())
+        assert watch.numbers() == 4 * (2 * outputs - 1)  # the flattened input has no gradient
+
+
+def test_a_probe_that_sees_nothing_is_not_called_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def elsewhere(training: Training):
+        with TOOLS["sigprop, leaves"].attach(training) as watch:
+            training.forward = tiny().model  # as compiled code does that runs without hooks
+            yield watch
+
+    @contextmanager
+    def failing(training: Training):
+        raise ValueError("no such\nthing") from KeyError("cause")
+        yield
+
+    facts = {"records": "x", "passes": "forward", "covers": ("mean",), "against": "sigprop, leaves"}
+    planted = {
+        "blind": Tool("blind", elsewhere, **facts),
+        "broken": Tool("broken", failing, **facts),
+    }
+    for name, tool in planted.items():
+        monkeypatch.setitem(TOOLS, name, tool)
+    monkeypatch.setitem(overhead.SUBJECTS, "tiny", tiny)
+    table = overhead.survey("tiny", ["bare", "sigprop, leaves", *planted], CPU, 0.0)
+    assert list(table["status"]) == [
+        "measured",
+        "measured",
+        "it recorded nothing",
+        "KeyError: 'cause'",
+    ]
+    assert table["ratio"].notna().tolist() == [True, True, False, False]
+    assert table.loc[1, "ratio"] > 1
+
+
+def test_costs_are_compared_with_those_of_as_much() -> None:
+    rows = [("sigprop, leaves", 2.0, 100), ("fastai ActivationStats", 1.0, 10), ("delve", 3.0, 5)]
+    table = pd.DataFrame(rows, columns=["tool", "added ms", "numbers"]).assign(subject="s")
+    costs = overhead.with_costs(table).set_index("tool")
+    assert costs["µs a number"].tolist() == [20.0, 100.0, 600.0]
+    assert costs.loc["fastai ActivationStats", ["over sigprop", "per number"]].tolist() == [
+        0.5,
+        5.0,
+    ]
+    # A covariance is not one of sigprop's numbers: it has a cost, and no price in them.
+    assert costs.loc["delve", "over sigprop"] == 1.5
+    assert math.isnan(costs.loc["delve", "per number"])
+
+
+def test_every_tool_says_what_it_is() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    installed = {re.split(r"[<>=]", need)[0] for need in groups["benchmarks"]}
+    bare_installs = re.findall(
+        r"--no-deps -c constraints.txt (.*)", (ROOT / "Makefile").read_text()
+    )
+    installed |= {name for line in bare_installs for name in line.split()} | {"", "sigprop"}
+    for name, tool in TOOLS.items():
+        assert tool.records, name
+        assert tool.package in installed, name
+        assert set(tool.covers) <= {*SIGNAL_NUMBERS, *PARAMETER_NUMBERS}, name
+        assert tool.against in {"", *TOOLS}, name
+        assert tool.baseline in TOOLS, name
+
+
+# --- memory -------------------------------------------------------------------------------
+
+
+def test_the_highest_total_is_that_of_the_worst_moment() -> None:
+    sizes = [+100, +50, -100, +70, -50, +20]  # 100, 150, 50, 120, 70, 90
+    events = [
+        {"name": "[memory]", "ts": at, "args": {"Bytes": size, "Device Type": 0}}
+        for at, size in enumerate(sizes)
+    ]
+    others = [{"name": "aten::add", "ts": 0}]
+    other_device = {"name": "[memory]", "ts": 0, "args": {"Bytes": 10**9, "Device Type": 1}}
+    assert memory.highest_total([*reversed(events), *others, other_device]) == 150
+
+
+@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler")
+def test_memory_that_is_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(memory.SUBJECTS, "tiny", lambda device: mlp(device, 4, 16, 4096))
+    bare, keeping = (memory.tensors("tiny", name) for name in ("bare", "keeps every output"))
+    assert keeping > 1.3 * bare
+    assert memory.tensors("tiny", "bare") == bare
+
+
+# --- the table, drawn ---------------------------------------------------------------------
+
+OVERHEAD = pd.DataFrame(
+    [
+        ("net, small", "sigprop, leaves", 1.5, 1.4, 1.6, 100.0, "measured"),
+        ("net, small", "hook by hand, naive", 3.0, 2.5, 3.5, 10.0, "measured"),
+        ("net, small", "delve", *[math.nan] * 4, "TypeError: why it does not"),
+    ],
+    columns=["subject", "tool", "ratio", "low", "high", "numbers", "status"],
+)
+GROWTH = pd.DataFrame(
+    [
+        {"axis": axis, "value": value, "tool": tool, "ms": value * cost, "ratio": cost}
+        for axis, tool in itertools.product(("depth", "width"), ("bare", "sigprop, leaves"))
+        for value, cost in ((10, 1.0), (100, 1.0 if tool == "bare" else 2.0))
+    ]
+)
+
+
+def test_the_figure_shows_every_tool_and_says_which_does_not_run() -> None:
+    tools = list(OVERHEAD["tool"])
+    axes = figure.overhead(OVERHEAD, tools).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == tools
+    points = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() in "oD"]
+    assert points == [[1.5, 0], [3.0, 1]]
+    assert [text.get_text() for text in axes.texts] == ["1.50", "3.00", "× does not run"]
+    assert axes.get_xscale() == "log"
+
+
+def test_the_growth_figure_draws_its_table() -> None:
+    sheet = figure.growth(GROWTH)
+    assert len(sheet.axes) == 4
+    time_of_depth, ratio_of_depth = sheet.axes[0], sheet.axes[2]
+    assert [line.get_ydata().tolist() for line in time_of_depth.lines] == [[10, 100], [10, 200]]
+    assert ratio_of_depth.lines[0].get_ydata().tolist() == [1, 2]
+    assert {text.get_text() for text in sheet.legends[0].get_texts()} == {"bare", "sigprop, leaves"}
+
+
+def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> None:
+    costs = OVERHEAD.assign(**{"added ms": OVERHEAD["ratio"]})
+    off = pd.DataFrame([dict.fromkeys(["ms", "ratio", "low", "high", "rounds"], 1.0)])
+    tables = {
+        "overhead": overhead.with_costs(costs),
+        "offstep": off.assign(subject="net, small", tool="off-step"),
+        "memory": pd.DataFrame(
+            {"subject": "net", "tool": ["bare", "x"], "measure": "tensors", "ratio": [1, 1.25]}
+        ),
+        "taps": pd.DataFrame(
+            [{"tensor": "t", "MB": 4.0, "call": "read(x)", "ms": 1, "ratio": 3.0}]
+        ),
+    }
+    tables["machine"] = page.machine(CPU)
+    page.write(tmp_path, tables)
+    text = (tmp_path / "README.md").read_text()
+    assert all(fact in text for fact in tables["machine"]["value"])
+    assert f"torch: {torch.__version__}" in text
+    assert "| delve | net, small | TypeError: why it does not |" in text
+    assert "| sigprop, leaves | 1.5 |" in text
+    assert "| net, tensors | 1 | 1.25 |" in text
