@@ -67,7 +67,8 @@ def attach(
     Args:
         model: any module.
         optimizer: a step then ends at its ``step()``, where weights and gradients are read too.
-            Without one a step ends at the next forward in training mode, or at `Probe.step`.
+            Without one a step ends at the next forward in training mode, or at `Probe.step`; of a
+            compiled model, whose forward tells nobody that it begins, with its backward pass.
         blocks: what to record: ``"auto"``, ``"leaves"``, globs over module names, or a callable
             ``(name, module) -> bool``. Rectifiers inside a chosen block are recorded with it.
         every: record every n-th step, or the steps for which a callable returns true.

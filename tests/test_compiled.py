@@ -268,6 +268,16 @@ def test_evaluation_and_training_have_rows_of_their_own() -> None:
     assert ("eval", "backward") not in sizes
 
 
+def test_a_dynamic_batch_is_one_graph() -> None:
+    model = net()
+    with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks="leaves") as probe:
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+        for size in (4, 7, 9):
+            compiled(torch.randn(size, 6)).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert (probe.records.signals.query("name == 'first' and port == 'out'")["count"] == 160).all()
+
+
 def test_another_model_of_the_class_does_not_lend_its_graph() -> None:
     probed, other = net(), net()
     optimizer = torch.optim.SGD(probed.parameters(), lr=0.1)

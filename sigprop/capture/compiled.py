@@ -8,6 +8,7 @@ makes another graph, so that there are two.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -56,7 +57,8 @@ class TracedTap(Tap):
             if not readable(x):
                 continue
             axis = self.trace_axis(x)
-            channels = x.shape[axis] if x.ndim else 1
+            # Channels size the slot: where shapes are dynamic, this one is not.
+            channels = operator.index(x.shape[axis]) if x.ndim else 1
             dtype = torch.promote_types(x.dtype, torch.float32)
             at = (port, call, name, path, axis, channels, dtype, x.device)
             slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
@@ -159,7 +161,7 @@ class TracedBefore(TracedTap, Before):
             if not (readable(skip) and readable(branch)):
                 return
             axis = self.trace_axis(branch)
-            channels = branch.shape[axis] if branch.ndim else 1
+            channels = operator.index(branch.shape[axis]) if branch.ndim else 1
             dtype = torch.promote_types(branch.dtype, torch.float32)
             at = (axis, channels, dtype, branch.device)
             sums = getattr(recorder.slots, self.reserve_products(call, block, *at))

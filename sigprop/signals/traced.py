@@ -15,7 +15,7 @@ from sigprop.signals.correlation import Products, interpret_products
 from sigprop.signals.precision import widened
 from sigprop.signals.reading import COLUMNS
 
-#: The rows of sums in a graph: the columns of a reading, each contiguous over the channels.
+#: How many numbers a channel, and a pair of operands, have.
 ROWS = len(COLUMNS)
 PRODUCTS = 6
 
