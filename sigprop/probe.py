@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from sigprop.capture import (
@@ -26,8 +24,8 @@ from sigprop.capture import (
     select,
 )
 from sigprop.capture.arrivals import Arrivals
-from sigprop.capture.naming import bare, modules, parameters
-from sigprop.capture.parameters import Known, whole
+from sigprop.capture.naming import bare
+from sigprop.capture.roster import Roster, gradient_scale, spectra
 from sigprop.capture.rows import Collector
 from sigprop.capture.surroundings import HOOK_GUARDS, TRACEABLE, compiled
 from sigprop.errors import BadInput, ProbeWarning
@@ -35,7 +33,6 @@ from sigprop.growing import Growing
 from sigprop.options import Every, Metrics, check_options, split_metrics
 from sigprop.overhead import Budget
 from sigprop.records import SCHEMA, Records, provenance, tidy
-from sigprop.signals import singular_values
 
 Rows = dict[str, Growing]
 
@@ -147,11 +144,7 @@ class Probe:
         self._collector = Collector(
             self._recorder, self._readings, list(targets), quantities, options["window"]
         )
-        self._unit_dims = {
-            f"{name}.weight": 1
-            for name, module in modules(model)
-            if isinstance(module, nn.modules.conv._ConvTransposeNd)
-        }
+        self._roster = Roster(model)
         self._rows: Rows = {table: Growing(table) for table in SCHEMA}
         self._forwarded = self._ends_with_backward = False
         self._told_of_silence = False
@@ -209,28 +202,8 @@ class Probe:
 
     def record_spectra(self) -> None:
         """Record the singular values of every weight with two axes or more, as they are now."""
-        for name, parameter in parameters(self._living_model()):
-            if (
-                is_lazy(parameter)
-                or parameter.ndim < 2
-                or not parameter.is_floating_point()
-                or parameter.is_meta
-            ):
-                continue
-            values = singular_values(whole(parameter.detach())).numpy()
-            with np.errstate(divide="ignore"):  # a singular value of 0 has the logarithm -inf
-                logarithms = np.log(values)
-            self._rows["spectra"].append(
-                {
-                    **self._where(),
-                    "name": name,
-                    "operator": "matrix",
-                    "index": np.arange(len(values)),
-                    "singular_value": values,
-                    "log_singular_value": logarithms,
-                },
-                len(values),
-            )
+        for columns, count in spectra(self._living_model()):
+            self._rows["spectra"].append({**self._where(), **columns}, count)
 
     # --- what it costs --------------------------------------------------------------------
 
@@ -311,15 +284,9 @@ class Probe:
         self.step()
 
     def _read_parameters(self, optimizer: torch.optim.Optimizer) -> None:
-        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        self._readings.read(
-            self._known(name, parameter, float(rates.get(id(parameter), math.nan)))
-            for name, parameter in parameters(self._living_model())
-        )
+        self._readings.read(self._roster.updated(self._living_model(), optimizer))
         self._readings.remember()
-        # A fused optimizer unscales inside its step.
-        inside = getattr(optimizer, "grad_scale", None)
-        self._collector.gradient_scale = 1.0 if inside is None else float(inside)
+        self._collector.gradient_scale = gradient_scale(optimizer)
 
     def _backward_ended(self) -> None:
         self._ends_with_backward = False
@@ -337,10 +304,7 @@ class Probe:
             self._ends_with_backward = True
             torch.autograd.Variable._execution_engine.queue_callback(self._backward_ended)
         if self._recorder.on:
-            self._recorder.guarded(self._readings.read, [self._known(name, parameter)])
-
-    def _known(self, name: str, parameter: nn.Parameter, rate: float = math.nan) -> Known:
-        return Known(name, parameter, rate, self._unit_dims.get(name, 0))
+            self._recorder.guarded(self._readings.read, [self._roster.known(name, parameter)])
 
     # --- rows -----------------------------------------------------------------------------
 
