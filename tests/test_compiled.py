@@ -49,8 +49,8 @@ NUMBERS = [
     "skip_branch_correlation",
 ]
 ZOO = {
-    "mlp": ("batchnorm", {"depth": 4, "width": 8, "architecture": "mlp"}),
-    "resnet": ("batchnorm", {"depth": 4, "width": 4, "architecture": "resnet"}),
+    "mlp": ("batchnorm", {"depth": 2, "width": 8, "architecture": "mlp"}),
+    "resnet": ("batchnorm", {"depth": 2, "width": 4, "architecture": "resnet"}),
     "transformer": ("transformer", {"depth": 2, "width": 8, "architecture": "transformer"}),
 }
 
@@ -148,8 +148,10 @@ def test_a_compiled_network_of_the_zoo_has_the_rows_of_an_eager_one(
     backend: str, kind: str
 ) -> None:
     x = batch(4, 1, 8, 8)
-    expected = train(zoo(kind), x, "").records
-    seen = train(zoo(kind), x, backend).records
+    # Leaves take long; those of a Transformer count functional attention, which eager alone sees.
+    blocks = "leaves" if backend == "eager" and kind != "transformer" else "auto"
+    expected = train(zoo(kind), x, "", blocks=blocks).records
+    seen = train(zoo(kind), x, backend, blocks=blocks).records
     assert_same(seen.signals, expected.signals)
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 1
@@ -257,7 +259,7 @@ def test_forwards_that_overlap_their_backwards_go_on_undisturbed() -> None:
 
 def test_evaluation_and_training_have_rows_of_their_own() -> None:
     model = net()
-    with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks="leaves") as probe:
+    with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks=["act"]) as probe:
         compiled = torch.compile(model.eval(), backend="aot_eager")
         with torch.inference_mode():
             compiled(batch())

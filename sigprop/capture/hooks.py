@@ -14,7 +14,7 @@ from sigprop.capture.blocks import CONTAINERS, RECTIFIERS
 from sigprop.capture.channels import ChannelDim, Maker, channel_axis, is_rectified, made_by
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
-from sigprop.capture.surroundings import ordinary, recomputing, transforming
+from sigprop.capture.surroundings import graph_being_made, ordinary, recomputing, transforming
 from sigprop.errors import BadInput
 from sigprop.signals.reading import readable
 
@@ -42,7 +42,7 @@ class Hook:
         # First, so that a compiler traces nothing else: on steps that are not recorded, and where
         # it has no way to trace them, hooks vanish from compiled code.
         if torch.compiler.is_compiling():
-            if recorder is not None and recorder.on and recorder.traceable:
+            if recorder is not None and recorder.on and recorder.traceable and graph_being_made():
                 self.trace(recorder, *arguments)
             return
         if recorder is None or not recorder.on:

@@ -23,7 +23,7 @@ from sigprop.capture.hooks import After, Before, Hook
 from sigprop.capture.naming import bare, modules
 from sigprop.capture.passing import Place
 from sigprop.capture.recorder import Recorder
-from sigprop.capture.surroundings import recomputing, transforming
+from sigprop.capture.surroundings import graph_being_made, recomputing, transforming
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class Start(Hook):
     def __call__(self, *arguments: Any) -> None:
         """Tell the probe, also on steps that are not recorded: a step may end here."""
         if torch.compiler.is_compiling():
-            self.begin_traced(arguments[0].training)
+            if graph_being_made():
+                self.begin_traced(arguments[0].training)
             return
         recorder, announce = self._recorder(), self._announce()
         if recorder is None or announce is None or recomputing() or transforming() is not None:

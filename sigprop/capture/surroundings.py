@@ -32,6 +32,14 @@ def transforming() -> str | None:
     return None
 
 
+def graph_being_made() -> bool:
+    """Return whether a compiler traces this moment into a graph of which it can have our taps.
+
+    What is exported runs elsewhere, without a recorder.
+    """
+    return TRACEABLE and torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+
+
 def compiled(module: nn.Module) -> bool:
     """Return whether a module runs as compiled code."""
     dynamo = sys.modules.get("torch._dynamo")  # not imported: nothing has been compiled
