@@ -42,9 +42,7 @@ def recorded_step(blocks: int) -> sigprop.Records:
     return probe.records
 
 
-def repeated(
-    table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator
-) -> Growing:
+def repeated(table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> Growing:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
     rows, columns = Growing(table), {name: list(column) for name, column in frame.items()}
     floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
