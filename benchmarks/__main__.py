@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import figure, growth, memory, offstep, overhead, page, taps
+from benchmarks import figure, growth, memory, offstep, overhead, page, rows, spectra, taps
 from benchmarks.measure import best_device
 from benchmarks.tools import TOOLS
 from sigprop.report.canvas import save
@@ -26,6 +26,8 @@ from sigprop.report.canvas import save
 #: Table -> how to make it, given a device and whether to be quick.
 TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {
     "machine": lambda device, quick: page.machine(device),
+    "rows": lambda device, quick: rows.main(*(20, 10) if quick else ()),
+    "spectra": lambda device, quick: spectra.main(quick),
     "taps": lambda device, quick: taps.main(device, 0.3 if quick else 2.0),
     "offstep": lambda device, quick: offstep.main(device, 3.0 if quick else 25.0),
     "memory": lambda device, quick: memory.main(quick),

@@ -89,15 +89,25 @@ def tensors(subject: str, name: str) -> int:
         return highest_total(json.loads(path.read_text())["traceEvents"])
 
 
+def forget_peak() -> None:
+    """Make the process's high-water mark start anew, where there is `RESET`."""
+    RESET.write_text("5")  # proc(5): the peak resident size
+
+
+def peak() -> int:
+    """Return the most bytes that the process has held since then."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
 def resident(subject: str, name: str) -> int:
     """Return the bytes of the process at the worst moment of three steps, after two others."""
     with ATTACH[name](SUBJECTS[subject](torch.device("cpu"))) as watch:
         for step in range(5):
             if step == 2:
-                RESET.write_text("5")  # proc(5): the peak resident size starts anew
+                forget_peak()
             watch.step()
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
+    return peak()
 
 
 def apart(subject: str, name: str) -> dict[str, float]:

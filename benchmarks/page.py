@@ -12,9 +12,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
+from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS
 
 COMMAND = "make benchmarks"
+
+#: The aims: a peer's number costs at least so many of sigprop's; a long run's report, seconds.
+TIMES, REPORT = 3, 20
 
 
 def machine(device: torch.device) -> pd.DataFrame:
@@ -45,10 +48,10 @@ def accelerator(device: torch.device) -> str:
     return "none: the same command times CUDA events where there is one; that has not been run"
 
 
-def version_of(tool: Tool) -> str:
-    """Return the version of a tool's package: empty for none, or that it is not installed."""
+def version_of(package: str) -> str:
+    """Return the version of a package: empty for none, or that it is not installed."""
     try:
-        return version(tool.package) if tool.package else ""
+        return version(package) if package else ""
     except PackageNotFoundError:
         return "not installed"
 
@@ -58,7 +61,7 @@ def tools() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "tool": name,
-            "version": version_of(tool),
+            "version": version_of(tool.package),
             "records": tool.records,
             "of": tool.passes,
             "of sigprop's columns": ", ".join(tool.covers) or "none",
@@ -86,8 +89,28 @@ def across(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return one column of the overhead table, a row a tool and a column a subject."""
     wide = table.pivot_table(column, "tool", "subject", sort=False)
     wide = wide.reindex(index=table["tool"].unique(), columns=table["subject"].unique())
-    wide.columns = [subject.partition(",")[0] for subject in wide.columns]
+    wide.columns = [network(subject) for subject in wide.columns]
     return wide.dropna(how="all").reset_index()
+
+
+def network(subject: str) -> str:
+    """Return a subject's name without its sizes."""
+    return subject.partition(",")[0]
+
+
+def short_of_aim(overhead: pd.DataFrame) -> str:
+    """Return the tools of which a number costs less than the aim, on which networks and how much.
+
+    Example:
+        >>> rows = [("mup", "MLP, small", 2.96), ("mup", "CNN, small", 1.2), ("delve", "MLP", 3.1)]
+        >>> short_of_aim(pd.DataFrame(rows, columns=["tool", "subject", "per number"]))
+        'mup (MLP 2.96, CNN 1.20)'
+    """
+    short: dict[str, list[str]] = {}
+    for row in overhead[overhead["per number"] < TIMES].to_dict("records"):
+        where = f"{network(row['subject'])} {row['per number']:.2f}"
+        short.setdefault(row["tool"], []).append(where)
+    return "; ".join(f"{tool} ({', '.join(where)})" for tool, where in short.items()) or "none"
 
 
 def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -99,6 +122,10 @@ def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     memory = memory.pivot_table("ratio", "row", "tool", sort=False)
     off = tables["offstep"][["subject", "tool", "ms", "ratio", "low", "high", "rounds"]]
     taps = tables["taps"].query("call == 'read(x)'")[["tensor", "MB", "ms", "ratio"]]
+    equal = overhead["tool"].str.endswith("equal numbers")
+    rows, spectra = tables["rows"], tables["spectra"]
+    (reported,) = rows.loc[rows["stage"] == "report", "seconds"]
+    ways = ["way", "ms", "ratio", "low", "high", "error", "status"]
     (folder / "README.md").write_text(f"""# What a probe costs
 
 Made by `{COMMAND}` ([what is behind it](../../benchmarks/README.md)).
@@ -124,6 +151,11 @@ is cheaper. Most record far less: one number where sigprop records eight, or no 
 So, the same for each number recorded, where the numbers are of the same kind:
 
 {markdown(across(compared, "per number"))}
+
+The aim is {TIMES} or more for every tool on every network. Below it, of the tools that take
+sigprop's own numbers of a tensor ("equal numbers"): {short_of_aim(overhead[equal])}. Of the others:
+{short_of_aim(overhead[~equal])}. Among sigprop's numbers are seven of each parameter, some of them
+ratios of others; the table before this one counts no numbers.
 
 Microseconds added for each number recorded:
 
@@ -158,6 +190,23 @@ The most that three steps hold, over the same without a tool: `tensors` are torc
 allocations, exactly; `resident` is the whole process with its libraries.
 
 {markdown(memory.reset_index(), 4)}
+
+## A long run
+
+{rows["signal rows"][0]:,} rows of signals and {rows["parameter rows"][0]:,} of parameters, kept by
+column as a probe keeps them, written in ten parts, loaded, saved and reported, each once. The
+report of a million rows is to take {REPORT} s at most; this one took {reported:.1f} s.
+
+{markdown(rows.drop(columns=["signal rows", "parameter rows"]), 4)}
+
+## Spectra
+
+All {spectra["singular values"][0]:,} singular values of {spectra["layers"][0]} layers of a
+ResNet-50 ({spectra["weights"][0]:,} weights): processor time, over that of sigprop, and the largest
+deviation from numpy's in float64, over the weight's largest. weightwatcher
+{version_of("weightwatcher")} calls the LAPACK routine that numpy calls, so that it cannot deviate.
+
+{markdown(spectra[ways])}
 
 ## Growth
 

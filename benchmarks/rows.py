@@ -1,24 +1,20 @@
-"""What a long run costs after training: seconds to write, load and report a million rows.
+"""What a long run costs after training: seconds to write, load, save and report a million rows.
 
-Run: python benchmarks/rows.py [STEPS] [BLOCKS]   (writes reports/benchmarks/rows.csv)
-
-The rows of one step are real, read by a probe from a network of BLOCKS blocks (10 signal rows and 4
-parameter rows a block). Every further step repeats them with each number multiplied by a
-log-normal factor, as the dictionaries that a probe keeps; ten times a run they become frames and a
-part of the run directory, as `sigprop.compare` does. Wall-clock seconds on one thread, all of it
-once; `peak MB` is the largest resident memory of the process so far.
+The rows of one step are real, read by a probe from a network of ten signal rows and four parameter
+rows a block. Every further step repeats them with each number multiplied by a log-normal factor,
+kept by column as a probe keeps them; ten times a run they become frames and a part of the run
+directory, as `sigprop.compare` does. All of it once. `seconds` are the wall's, in which the disk
+and whatever else the machine does take part; `peak MB` is the most that the process held.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,9 +22,10 @@ import torch
 from torch import nn
 
 import sigprop
-from sigprop.records import RunWriter, tidy
+from benchmarks.memory import RESET, forget_peak, peak
+from sigprop.growing import Growing
+from sigprop.records import RunWriter
 
-FOLDER = Path("reports/benchmarks")
 PARTS = 10
 
 
@@ -45,32 +42,44 @@ def recorded_step(blocks: int) -> sigprop.Records:
     return probe.records
 
 
-def repeated(frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> list[dict[str, Any]]:
+def repeated(table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> Growing:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
-    many = pd.concat([frame] * len(steps), ignore_index=True)
-    many["step"] = np.repeat(np.asarray(steps), len(frame))
-    floats = many.select_dtypes("float64").columns
-    many[floats] *= np.exp(0.1 * noise.standard_normal((len(many), len(floats))))
-    return many.to_dict("records")
+    rows, columns = Growing(table), {name: list(column) for name, column in frame.items()}
+    floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
+    for step in steps:
+        factors = np.exp(0.1 * noise.standard_normal((len(floats), len(frame))))
+        noisy = {name: f * floats[name] for name, f in zip(floats, factors, strict=True)}
+        rows.append({**columns, **noisy, "step": step}, len(frame))
+    return rows
 
 
 class Stopwatch:
+    """Seconds of each stage by the wall's clock and the processor's, and the most memory held."""
+
     def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
+        self.stages: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Time what is done in the context; a stage that comes again goes on."""
+        if RESET.exists():
+            forget_peak()
+        row = self.stages.setdefault(name, {"seconds": 0.0, "processor s": 0.0, "peak MB": 0.0})
+        wall, processor = time.perf_counter(), time.process_time()
         yield
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if self.rows and self.rows[-1]["stage"] == name:
-            seconds += self.rows.pop()["seconds"]
-        self.rows.append({"stage": name, "seconds": seconds, "peak MB": peak})
+        row["seconds"] += time.perf_counter() - wall
+        row["processor s"] += time.process_time() - processor
+        row["peak MB"] = max(row["peak MB"], peak() / 1e6) if RESET.exists() else math.nan
 
 
-def main(steps: int = 1000, blocks: int = 100) -> None:
-    torch.set_num_threads(1)
+def megabytes(place: Path) -> float:
+    """Return the size of a file, or of all files in a folder."""
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+def main(steps: int = 1000, blocks: int = 100) -> pd.DataFrame:
+    """Return a row a stage, with its seconds, and a row for each thing on disk, with its size."""
     noise, watch = np.random.default_rng(0), Stopwatch()
     step = recorded_step(blocks)
     tables = {name: step.tables()[name] for name in ("signals", "parameters", "training")}
@@ -80,10 +89,10 @@ def main(steps: int = 1000, blocks: int = 100) -> None:
         writer.append("spectra", step.spectra)
         for part in range(PARTS):
             some = range(part * steps // PARTS, (part + 1) * steps // PARTS)
-            rows = {name: repeated(frame, some, noise) for name, frame in tables.items()}
+            rows = {name: repeated(name, frame, some, noise) for name, frame in tables.items()}
             with watch.stage("frames and Parquet parts"):
                 for name, kept in rows.items():
-                    writer.append(name, tidy(name, kept))
+                    writer.append(name, kept.frame())
                 writer.flush()
         writer.complete()
         with watch.stage("load"):
@@ -92,18 +101,10 @@ def main(steps: int = 1000, blocks: int = 100) -> None:
             records.save(Path(folder) / "again")
         with watch.stage("report"):
             page = sigprop.report(records, Path(folder) / "report")
-        sizes = {"run on disk": writer.directory, "report.html": page, "figures": page.parent}
-        for name, place in sizes.items():
-            files = place.rglob("*") if place.is_dir() else [place]
-            size = sum(file.stat().st_size for file in files if file.is_file())
-            watch.rows.append({"stage": name, "MB": size / 1e6})
-    table = pd.DataFrame(watch.rows)
-    table.insert(0, "parameter rows", len(records.parameters))
+        places = {"run on disk": writer.directory, "report.html": page, "figures": page.parent}
+        sizes = {name: megabytes(place) for name, place in places.items()}
+    found = {**watch.stages, **{name: {"MB": size} for name, size in sizes.items()}}
+    table = pd.DataFrame.from_dict(found, orient="index").rename_axis("stage").reset_index()
     table.insert(0, "signal rows", len(records.signals))
-    print(table.to_string(index=False, float_format="{:.3g}".format))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    table.to_csv(FOLDER / "rows.csv", index=False, float_format="%.4g", lineterminator="\n")
-
-
-if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    table.insert(1, "parameter rows", len(records.parameters))
+    return table

@@ -1,22 +1,17 @@
 """What the singular values of every weight of a ResNet-50 cost, and how exact they are.
 
-Run: python benchmarks/spectra.py [ROUNDS]   (writes reports/benchmarks/spectra.csv)
-
-All ways run interleaved in one process, on one thread; medians of CPU seconds. `error` is the
-largest deviation of any singular value from `numpy.linalg.svd` in float64, over the weight's
-largest. weightwatcher takes part where it is installed. It reads a 3x3 kernel as nine matrices
+`error` is the largest deviation of any singular value from `numpy.linalg.svd` in float64, over the
+weight's largest; weightwatcher calls that routine itself. It reads a 3x3 kernel as nine matrices
 instead of one, which is another spectrum and less work; linear layers of the flattened kernels make
 it compute the same one. Its `analyze` also fits a power law to each spectrum.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import cache
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +19,16 @@ import torch
 from torch import Tensor, nn
 
 import sigprop
+from benchmarks.measure import interleave, ratios
+from benchmarks.overhead import reason
 from sigprop.signals import singular_values
 from sigprop.signals.spectra import weight_matrix
 
 Spectra = list[Tensor]
+Way = Callable[[], Spectra | None]
+
+#: What all ways are compared with.
+OURS = "sigprop: singular_values"
 
 
 def resnet50_layers() -> Iterator[nn.Module]:
@@ -45,9 +46,10 @@ def resnet50_layers() -> Iterator[nn.Module]:
     yield nn.Linear(width, 1000)
 
 
-def ways(model: nn.Sequential) -> dict[str, Callable[[], Spectra | None]]:
-    weights = [layer.weight for layer in model]
-    matrices = [weight_matrix(weight) for weight in weights]
+def ways(model: nn.Sequential) -> dict[str, Way]:
+    """Return what can be timed; those that give the spectra of whole kernels return them."""
+    weights = [layer.weight.detach() for layer in model]
+    matrices, flat = [weight_matrix(weight) for weight in weights], flattened(model)
 
     def probed() -> None:
         with sigprop.attach(model) as probe:
@@ -56,37 +58,38 @@ def ways(model: nn.Sequential) -> dict[str, Callable[[], Spectra | None]]:
     def svdvals(dtype: torch.dtype) -> Spectra:
         return [torch.linalg.svdvals(matrix.to(dtype)) for matrix in matrices]
 
-    found: dict[str, Callable[[], Spectra | None]] = {
-        "sigprop: singular_values": lambda: [singular_values(weight) for weight in weights],
+    def slices() -> None:
+        watched_spectra(model)
+
+    def analysis() -> None:
+        watcher(model).analyze(model=model)
+
+    return {
+        OURS: lambda: [singular_values(weight) for weight in weights],
         "sigprop: Probe.record_spectra": probed,
         "torch.linalg.svdvals, float64": lambda: svdvals(torch.float64),
         "torch.linalg.svdvals, float32": lambda: svdvals(torch.float32),
-    }
-    return found | (weightwatchers(model) if importlib.util.find_spec("weightwatcher") else {})
-
-
-def weightwatchers(model: nn.Sequential) -> dict[str, Callable[[], Spectra | None]]:
-    import weightwatcher
-
-    watcher = weightwatcher.WeightWatcher(model=model)
-    settings = weightwatcher.weightwatcher.DEFAULT_PARAMS.copy()
-
-    def spectra(of: nn.Module) -> Spectra:
-        layers = watcher.make_layer_iterator(model=of, params=settings)
-        squares = [watcher.apply_esd(layer, settings).evals for layer in layers]
-        return [torch.from_numpy(np.sort(np.sqrt(found))[::-1].copy()) for found in squares]
-
-    def slices() -> None:
-        spectra(model)
-
-    def analysis() -> None:
-        watcher.analyze(model=model)
-
-    return {
-        "weightwatcher: spectra": lambda: spectra(flattened(model)),
+        "weightwatcher: spectra": lambda: watched_spectra(flat),
         "weightwatcher: spectra of 3x3 slices": slices,
         "weightwatcher: analyze, 3x3 slices": analysis,
     }
+
+
+@cache  # to make one is no part of what is timed
+def watcher(model: nn.Module) -> Any:
+    from weightwatcher import WeightWatcher
+
+    return WeightWatcher(model=model)
+
+
+def watched_spectra(model: nn.Module) -> Spectra:
+    """Return weightwatcher's spectra, in descending order."""
+    from weightwatcher.weightwatcher import DEFAULT_PARAMS
+
+    settings = DEFAULT_PARAMS.copy()
+    layers = watcher(model).make_layer_iterator(model=model, params=settings)
+    squares = [watcher(model).apply_esd(layer, settings).evals for layer in layers]
+    return [torch.from_numpy(np.sort(np.sqrt(found))[::-1].copy()) for found in squares]
 
 
 def flattened(model: nn.Sequential) -> nn.Sequential:
@@ -103,35 +106,35 @@ def error(spectra: Spectra, exact: list[np.ndarray]) -> float:
     return max(float(np.abs(s.double().numpy() - e).max() / e[0]) for s, e in pairs)
 
 
-def main(rounds: int = 5) -> None:
-    torch.set_num_threads(1)
+def main(quick: bool = False) -> pd.DataFrame:
+    """Return a row a way: its processor time, the ratio to sigprop's, and its error.
+
+    Quick, of the first stage of blocks, once. A way that fails stays in the table with its reason.
+    """
     torch.manual_seed(0)
-    model = nn.Sequential(*resnet50_layers())
+    model = nn.Sequential(*islice(resnet50_layers(), 11 if quick else None))
     exact = [
-        np.linalg.svd(weight_matrix(layer.weight).double().numpy(), compute_uv=False)
+        np.linalg.svd(weight_matrix(layer.weight.detach()).double().numpy(), compute_uv=False)
         for layer in model
     ]
-    seconds: dict[str, list[float]] = {}
     errors: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, way in ways(model).items():
-            start = time.process_time()
+    failed: dict[str, str] = {}
+    found = ways(model)
+    for name, way in found.items():
+        try:
             spectra = way()
-            seconds.setdefault(name, []).append(time.process_time() - start)
-            if isinstance(spectra, list):
+        except Exception as failure:
+            failed[name] = reason(failure)
+        else:
+            if spectra is not None:
                 errors[name] = error(spectra, exact)
-    table = pd.DataFrame(
-        {"way": list(seconds), "seconds": map(statistics.median, seconds.values())}
-    )
-    table["times singular_values"] = table["seconds"] / table["seconds"].iloc[0]
+    running = {name: way for name, way in found.items() if name not in failed}
+    times = interleave(running, 1 if quick else 5)
+    table = ratios(times, dict.fromkeys(running, OURS)).rename(columns={"tool": "way"})
+    table = table.set_index("way").reindex(list(found)).rename_axis("way").reset_index()
     table["error"] = table["way"].map(errors)
-    weights, values = sum(layer.weight.numel() for layer in model), sum(map(len, exact))
-    print(f"{weights:,} weights in {len(model)} layers, {values:,} singular values")
-    print(table.to_string(index=False, float_format="{:.3g}".format))
-    folder = Path("reports/benchmarks")
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "spectra.csv", index=False, float_format="%.4g", lineterminator="\n")
-
-
-if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    table["status"] = [failed.get(name, "measured") for name in found]
+    table.insert(0, "layers", len(model))
+    table.insert(1, "weights", sum(layer.weight.numel() for layer in model))
+    table.insert(2, "singular values", sum(map(len, exact)))
+    return table

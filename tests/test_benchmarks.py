@@ -5,21 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import figure, memory, overhead, page
+from benchmarks import figure, memory, overhead, page, rows, spectra
 from benchmarks.handwritten import NUMBERS, all_numbers
 from benchmarks.measure import affordable, cpu_seconds, interleave, median_interval, ratios
 from benchmarks.subjects import Training, mlp
 from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
-from sigprop.signals import QUANTITIES, measure_signal
+from sigprop.signals import QUANTITIES
+from sigprop.signals.reading import read
+from sigprop.signals.signal import pool
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -82,9 +86,9 @@ def test_rounds_fit_the_budget_within_bounds() -> None:
 def test_equal_numbers_are_sigprops_numbers(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64).relu() + 0.5
-    signal = measure_signal(x, 1 if x.ndim == 4 else -1)
+    pooled = pool([read(x, 1 if x.ndim == 4 else -1).numpy()])
     for name, quantity in QUANTITIES.items():
-        assert float(NUMBERS[name](x)) == pytest.approx(quantity(signal), rel=1e-9), name
+        assert float(NUMBERS[name](x)) == pytest.approx(quantity(pooled).item(), rel=1e-9), name
     assert [float(n) for n in all_numbers(x)] == pytest.approx(
         [float(f(x)) for f in NUMBERS.values()]
     )
@@ -200,6 +204,75 @@ def test_memory_that_is_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.tensors("tiny", "bare") == bare
 
 
+# --- a long run, and spectra --------------------------------------------------------------
+
+
+def test_a_long_run_repeats_what_a_probe_read_as_a_probe_keeps_it() -> None:
+    step = rows.recorded_step(blocks=2)
+    many = rows.repeated("signals", step.signals, range(3, 7), np.random.default_rng(0)).frame()
+    assert many["step"].tolist() == [s for s in range(3, 7) for _ in range(len(step.signals))]
+    again = many[many["step"] == 5].reset_index(drop=True)
+    floats = list(step.signals.select_dtypes("float64"))
+    others = [name for name in step.signals if name not in [*floats, "step"]]
+    pd.testing.assert_frame_equal(again[others], step.signals[others])
+    factors = (again[floats] / step.signals[floats]).to_numpy().ravel()
+    factors = factors[np.isfinite(factors)]  # 0 and what is undefined stay as they are
+    assert len(set(factors)) == len(factors) > 50
+    assert ((factors > 0.5) & (factors < 2)).all()
+    for name in floats:
+        blank = step.signals[name].isin([0]) | step.signals[name].isna()
+        pd.testing.assert_series_equal(again.loc[blank, name], step.signals.loc[blank, name])
+
+
+def test_a_stage_that_comes_again_goes_on() -> None:
+    watch = rows.Stopwatch()
+    for _ in range(2):
+        with watch.stage("waiting"):
+            time.sleep(0.05)
+    stage = watch.stages["waiting"]
+    assert stage["seconds"] >= 0.1
+    assert stage["processor s"] < 0.05
+    if memory.RESET.exists():
+        assert stage["peak MB"] > 10
+
+
+def test_memory_held_only_between_stages_is_in_none() -> None:
+    if not memory.RESET.exists():
+        pytest.skip("the system keeps no high-water mark that can be reset")
+    watch, size = rows.Stopwatch(), 300_000_000
+    with watch.stage("before"):
+        pass
+    np.ones(size, np.uint8)
+    with watch.stage("after"):
+        pass
+    with watch.stage("within"):
+        np.ones(size, np.uint8)
+    held = {name: stage["peak MB"] for name, stage in watch.stages.items()}
+    assert held["after"] < held["before"] + 100
+    assert held["within"] > held["after"] + 250
+
+
+def test_a_spectrum_that_is_off_is_called_so() -> None:
+    exact = [np.array([4.0, 1.0]), np.array([2.0, 1.0])]
+    near = [torch.tensor([4.0, 1.0]), torch.tensor([2.0, 1.5])]
+    assert spectra.error([torch.tensor(e) for e in exact], exact) == 0
+    assert spectra.error(near, exact) == 0.25
+
+
+def test_every_way_to_a_spectrum_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 4)]
+    monkeypatch.setattr(spectra, "resnet50_layers", lambda: layers)
+    monkeypatch.setitem(sys.modules, "weightwatcher", None)  # as where it is not installed
+    table = spectra.main(quick=True).set_index("way")
+    assert (table["singular values"] == 8 + 4).all()
+    watched = table.index.str.startswith("weightwatcher")
+    assert table.loc[watched, "status"].str.startswith("ModuleNotFoundError").all()
+    assert watched.sum() == 3
+    assert (table.loc[~watched, "status"] == "measured").all()
+    assert table.loc[spectra.OURS, "error"] < 1e-12
+    assert table.loc["torch.linalg.svdvals, float32", "error"] > 1e-9
+
+
 # --- the table, drawn ---------------------------------------------------------------------
 
 OVERHEAD = pd.DataFrame(
@@ -251,6 +324,12 @@ def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> Non
             [{"tensor": "t", "MB": 4.0, "call": "read(x)", "ms": 1, "ratio": 3.0}]
         ),
     }
+    stages = pd.DataFrame({"stage": ["report", "report.html"], "seconds": [12.34, math.nan]})
+    tables["rows"] = stages.assign(**{"signal rows": 1_000_000, "parameter rows": 5})
+    facts = {"layers": 54, "weights": 10**6, "singular values": 99, "ms": 1.5, "ratio": 1.0}
+    tables["spectra"] = pd.DataFrame(
+        [{**facts, "way": "svdvals", "low": 1, "high": 1, "error": 3e-6, "status": "measured"}]
+    )
     tables["machine"] = page.machine(CPU)
     page.write(tmp_path, tables)
     text = (tmp_path / "README.md").read_text()
@@ -259,3 +338,13 @@ def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> Non
     assert "| delve | net, small | TypeError: why it does not |" in text
     assert "| sigprop, leaves | 1.5 |" in text
     assert "| net, tensors | 1 | 1.25 |" in text
+    assert "1,000,000 rows of signals" in text
+    assert "this one took 12.3 s" in text
+    assert "| svdvals | 1.5 | 1 | 1 | 1 | 3e-06 | measured |" in text
+
+
+def test_the_page_says_who_is_beaten_by_less_than_the_aim() -> None:
+    rows = [("a", "net, small", 2.96), ("a", "other", 3.0), ("b", "net, small", math.nan)]
+    table = pd.DataFrame(rows, columns=["tool", "subject", "per number"])
+    assert page.short_of_aim(table) == "a (net 2.96)"
+    assert page.short_of_aim(table[1:]) == "none"
