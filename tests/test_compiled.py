@@ -15,8 +15,10 @@ from torch._dynamo.utils import counters
 import sigprop
 from sigprop.capture.surroundings import TRACEABLE
 from sigprop.errors import ProbeWarning
+from sigprop.signals import native
+from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.reading import read
-from sigprop.signals.signal import QUANTITIES, interpret
+from sigprop.signals.signal import alive, interpret
 from sigprop.signals.traced import add_sums, read_traced
 
 pytestmark = [
@@ -124,46 +126,63 @@ def assert_same(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(mine[KEYS], theirs[KEYS])
     for number in NUMBERS:
         a, b = mine[number].to_numpy(float), theirs[number].to_numpy(float)
-        # What is 0 but for rounding (the mean of a normalised channel) is so beside the whole.
-        whole = theirs["second_moment"].to_numpy() if number == "mean_shift" else 0.0
-        bound = 1e-4 * np.abs(b) + 1e-9 * whole + 1e-30
+        # A compiler's own kernels round otherwise: values differ by 1e-6 of their root mean square.
+        # That shows where values cancel: in correlations of what hardly correlates, and in means,
+        # the more so where the mean of a gradient is 0 but for rounding, behind a normalised layer.
+        whole = theirs["second_moment"].to_numpy()
+        of_mean = 1e-6 * np.sqrt(np.abs(b) * whole) + 1e-9 * whole
+        absolute = {"mean_shift": of_mean, "skip_branch_correlation": 1e-6}.get(number, 0.0)
+        bound = 1e-4 * np.abs(b) + absolute + 1e-30
         wrong = ~(np.isnan(a) & np.isnan(b)) & ~(np.abs(a - b) <= bound)
         assert not wrong.any(), (number, mine[wrong][KEYS], a[wrong], b[wrong])
 
 
-SLOW = pytest.mark.slow
-MATRIX = [
-    pytest.param("eager", "mlp", id="eager-mlp"),
-    pytest.param("aot_eager", "mlp", id="aot_eager-mlp"),
-    pytest.param("aot_eager", "resnet", id="aot_eager-resnet"),
-    pytest.param("eager", "transformer", id="eager-transformer"),
-    pytest.param("eager", "resnet", id="eager-resnet", marks=SLOW),
-    pytest.param("aot_eager", "transformer", id="aot_eager-transformer", marks=SLOW),
-    # Inductor compiles a kernel for every tap, a minute for a network of the zoo: see below.
-]
-
-
-@pytest.mark.parametrize(("backend", "kind"), MATRIX)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ZOO)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_a_compiled_network_of_the_zoo_has_the_rows_of_an_eager_one(
-    backend: str, kind: str
+    backend: str, kind: str, when: str
 ) -> None:
     x = batch(4, 1, 8, 8)
-    # Leaves take long; those of a Transformer count functional attention, which eager alone sees.
-    blocks = "leaves" if backend == "eager" and kind != "transformer" else "auto"
+    # Leaves of a Transformer count functional attention, which eager alone sees.
+    blocks = "auto" if kind == "transformer" else "leaves"
     expected = train(zoo(kind), x, "", blocks=blocks).records
-    seen = train(zoo(kind), x, backend, blocks=blocks).records
+    seen = train(zoo(kind), x, backend, when, blocks=blocks).records
     assert_same(seen.signals, expected.signals)
     assert not counters["graph_break"]
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == (1 if when == "before" else 2)
     pd.testing.assert_series_equal(seen.coverage["recorded"], expected.coverage["recorded"])
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.fixture
+def _without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have plain torch read, as on an accelerator: a compiler sees sums, and fuses them."""
+    monkeypatch.setattr(native, "LIBRARY", None)
+
+
+@pytest.mark.usefixtures("_without_library")
 @pytest.mark.parametrize(
-    "backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    ("backend", "kind"), [("aot_eager", "mlp"), ("aot_eager", "resnet"), ("eager", "transformer")]
 )
+def test_sums_that_the_compiler_sees_give_the_same_rows(backend: str, kind: str) -> None:
+    x = batch(4, 1, 8, 8)
+    expected = train(zoo(kind), x, "", blocks="auto").records
+    seen = train(zoo(kind), x, backend, blocks="auto").records
+    assert_same(seen.signals, expected.signals)
+    assert not counters["graph_break"]
+
+
+@pytest.mark.usefixtures("_without_library")
+def test_inductor_fuses_the_sums_of_a_tap() -> None:
+    expected = train(net(), batch(), "", blocks=["act"]).records
+    seen = train(net(), batch(), "inductor", blocks=["act"]).records
+    assert_same(seen.signals, expected.signals)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_two_graphs_over_fifty_steps_with_a_cadence(backend: str, when: str) -> None:
-    blocks = ["act"] if backend == "inductor" else "leaves"  # it compiles a kernel for every tap
+    blocks = "leaves"
     expected = train(net(), batch(), "", steps=50, every=10, blocks=blocks)
     assert expected.records.signals["step"].nunique() == 5
     seen = train(net(), batch(), backend, when, steps=50, every=10, blocks=blocks)
@@ -188,6 +207,56 @@ def test_the_model_computes_what_it_did(backend: str) -> None:
         assert torch.equal(mine.grad, theirs.grad)
     assert probed.state_dict().keys() == bare.state_dict().keys()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Shares(nn.Module):
+    """Hands one tensor on, writes to it, hands it on; at other times hands on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.a, self.b, self.c = nn.Linear(6, 8), nn.Identity(), nn.Identity(), nn.SiLU()
+
+    def forward(self, x: Tensor, apart: bool) -> Tensor:
+        x = self.a(self.fc(x))
+        if apart:
+            x = x * 2
+        x = self.b(x) * 1.0
+        x = self.c(x)
+        x.view(-1).mul_(2)
+        return self.b(x) * 3
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_tensor_that_several_modules_hold_is_read_once_unless_written_to(backend: str) -> None:
+    def run(compiling: bool) -> sigprop.Probe:
+        torch.manual_seed(0)
+        model = Shares()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        probe = sigprop.attach(model, optimizer, blocks="leaves", strict=True)
+        call = torch.compile(model, backend=backend, fullgraph=True) if compiling else model
+        for apart in (False, True, False):
+            call(batch(), apart).square().sum().backward()
+            call(batch() * 2, not apart).square().sum().backward()  # both graphs in one step
+            optimizer.step()
+        probe.detach()
+        return probe
+
+    reads = 0
+
+    def count(graph: torch.fx.GraphModule, _: object) -> object:
+        nonlocal reads
+        reads += sum("add_reading" in str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    assert_same(run(True).records.signals, run(False).records.signals)
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Shares()
+    with sigprop.attach(model, blocks="leaves", strict=True):
+        torch.compile(model, backend=count, fullgraph=True)(batch(), False)
+    # x, what fc makes (read as its output, and into and out of a and b), what goes into c, what
+    # comes out of it, and that again when it was written to.
+    assert reads == 5
 
 
 def test_the_graph_of_other_steps_has_no_tap() -> None:
@@ -244,7 +313,6 @@ def test_micro_batches_of_a_step_are_merged(backend: str) -> None:
     assert_same(parts(True), parts(False))
 
 
-@pytest.mark.slow
 def test_forwards_that_overlap_their_backwards_go_on_undisturbed() -> None:
     model = net()
     with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks=["first"]) as probe:
@@ -337,11 +405,12 @@ def test_what_only_an_eager_step_shows_is_told_once() -> None:
 
 def compare_with_read(x: Tensor, channel_dim: int, sums: Tensor) -> None:
     mine, truth = interpret(sums.T.numpy()), interpret(read(x.double(), channel_dim).numpy())
-    for name, quantity in QUANTITIES.items():
-        assert quantity(mine) == pytest.approx(quantity(truth), rel=1e-5, nan_ok=True), name
+    for name in QUANTITIES:
+        expected = pytest.approx(truth.number(name), rel=1e-5, nan_ok=True)
+        assert mine.number(name) == expected, name
     assert (mine.activity.count == truth.activity.count).all()
     assert (mine.activity.nonfinite == truth.activity.nonfinite).all()
-    assert (mine.activity.alive == truth.activity.alive).all()
+    assert (alive(mine.table) == alive(truth.table)).all()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ WHERE_READINGS_COME_FROM = """
 import torch, sigprop
 from sigprop.signals import native
 signal = sigprop.signals.measure_signal(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
-print(native.LIBRARY is not None, signal.moments.second_moment)
+print(native.LIBRARY is not None, signal.number("second_moment"))
 """
 
 

@@ -22,9 +22,10 @@ from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
 from sigprop.capture.surroundings import HOOK_GUARDS
+from sigprop.capture.tracing import show
 from sigprop.errors import ProbeWarning
 from sigprop.signals.reading import readable
-from sigprop.signals.traced import PRODUCTS, ROWS
+from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
 
 #: What to do where a compiled graph does not show something.
 EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
@@ -57,14 +58,15 @@ class TracedTap(Tap):
             if not readable(x):
                 continue
             axis = self.trace_axis(x)
+            show(x)
             # Channels size the slot: where shapes are dynamic, this one is not.
             channels = operator.index(x.shape[axis]) if x.ndim else 1
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            at = (port, call, name, path, axis, channels, dtype, x.device)
+            at = (port, call, name, path, axis, channels, reads_now(x), sums_type(x), x.device)
             slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
-            torch.ops.sigprop.add_reading(getattr(recorder.slots, slot), x, axis)
-            if gradient and x.requires_grad:
-                slot = self.reserve_sums("backward", *at)
+            if slot:
+                trace_reading(getattr(recorder.slots, slot), x, axis)
+            slot = self.reserve_sums("backward", *at) if gradient and x.requires_grad else ""
+            if slot:
                 trace_gradient(getattr(recorder.slots, slot), x, axis)
 
     def trace_axis(self, x: Tensor) -> int:
@@ -102,12 +104,17 @@ class TracedTap(Tap):
         path: str,
         axis: int,
         channels: int,
+        now: bool,
         dtype: torch.dtype,
         device: torch.device,
         rectified: bool = False,
         requires_grad: bool = True,
     ) -> str:
-        """Return the name of the slot of an address."""
+        """Return the name of a new slot for an address; "" when it has joined another's.
+
+        All in one, since a result of Python at trace time must be a constant: the tensor is the one
+        that was shown.
+        """
         recorder = self.living()
         address = self.address(recorder, port, call, name, path, axis, channels, direction)
         if recorder.metrics and not recorder.told_of_metrics:
@@ -122,7 +129,16 @@ class TracedTap(Tap):
             recorder.rectified_slots.add(address)
         if not requires_grad and torch.is_grad_enabled():
             recorder.without_gradient.add(address.target)
-        return recorder.slots.reserve(("signal", address), (ROWS, channels), dtype, device)
+        met, slots = recorder.met, recorder.slots
+        met.look()
+        known = met.slot(direction, axis)
+        if known is not None:
+            slots.join(known, address)
+            return ""
+        kind, shape = ("table", (channels, ROWS)) if now else ("sums", (ROWS, channels))
+        slot = slots.reserve(met.graph, kind, address, shape, dtype, device)
+        met.put(direction, axis, slot)
+        return slot
 
     def living(self) -> Recorder:
         """Return the recorder; while something is traced for it, it lives."""
@@ -162,10 +178,12 @@ class TracedBefore(TracedTap, Before):
                 return
             axis = self.trace_axis(branch)
             channels = operator.index(branch.shape[axis]) if branch.ndim else 1
-            dtype = torch.promote_types(branch.dtype, torch.float32)
-            at = (axis, channels, dtype, branch.device)
+            at = (axis, channels, sums_type(branch), branch.device)
             sums = getattr(recorder.slots, self.reserve_products(call, block, *at))
-            torch.ops.sigprop.add_pair(sums, skip, branch)
+            if reads_now(branch):
+                torch.ops.sigprop.add_pair_now(sums, skip.detach(), branch.detach())
+            else:
+                torch.ops.sigprop.add_pair(sums, skip, branch)
 
     @at_trace_time
     def calls_so_far(self, name: str) -> int:
@@ -192,7 +210,8 @@ class TracedBefore(TracedTap, Before):
         """Return the name of the slot of an addition's products."""
         recorder = self.living()
         address = self.address(recorder, "branch", call, block, "", axis, channels, "forward")
-        return recorder.slots.reserve(("products", address), (PRODUCTS,), dtype, device)
+        kind, shape = "products", (PRODUCTS,)
+        return recorder.slots.reserve(recorder.met.graph, kind, address, shape, dtype, device)
 
     @at_trace_time
     def tell_of_functions(self, module: nn.Module) -> None:
@@ -239,10 +258,23 @@ class TracedAfter(TracedTap, After):
         return call
 
 
+def sums_type(x: Tensor) -> torch.dtype:
+    """Return the type that sums of ``x`` are kept in."""
+    return torch.float64 if reads_now(x) else torch.promote_types(x.dtype, torch.float32)
+
+
+def trace_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+    """Add the sums of a tensor to a slot, when the graph runs."""
+    if reads_now(x):
+        torch.ops.sigprop.add_reading_now(sums, x.detach(), channel_dim)
+    else:
+        torch.ops.sigprop.add_reading(sums, x, channel_dim)
+
+
 def trace_gradient(sums: Tensor, x: Tensor, channel_dim: int) -> None:
     """Add the sums of a tensor's gradient to a slot, when it comes back."""
 
     def arrived(grad: Tensor) -> None:
-        torch.ops.sigprop.add_reading(sums, grad, channel_dim)
+        trace_reading(sums, grad, channel_dim)
 
     x.register_hook(arrived)

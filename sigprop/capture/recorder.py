@@ -9,16 +9,17 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from sigprop.capture.address import Address
 from sigprop.capture.gathering import Gathering
+from sigprop.capture.memo import Memo
 from sigprop.capture.passing import Passing
 from sigprop.capture.slots import Slots
 from sigprop.capture.surroundings import TRACEABLE, ordinary, transforming
+from sigprop.capture.tracing import Met
 from sigprop.errors import ProbeWarning
 from sigprop.overhead import Stopwatch
 from sigprop.signals.correlation import read_products
@@ -29,33 +30,6 @@ from sigprop.signals.traced import interpret_counted_products
 REPORTS = "https://github.com/sigprop/sigprop/issues"
 
 Metric = Callable[[Tensor], Tensor]
-
-T = TypeVar("T")
-
-
-class Memo(Generic[T]):
-    """Finds what was made of this very tensor at this very version, so that it is read once.
-
-    Inference tensors do not count their versions: whether one has been written to since cannot be
-    known, so nothing is filed under them.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], tuple[weakref.ref[Tensor], T]] = {}
-
-    def get(self, x: Tensor, channel_dim: int) -> T | None:
-        """Return what `put` filed for this tensor, if it has not been written to since."""
-        known = None if x.is_inference() else self._known.get((id(x), x._version, channel_dim))
-        return known[1] if known and known[0]() is x else None
-
-    def put(self, x: Tensor, channel_dim: int, thing: T) -> None:
-        """File a thing under a tensor; the tensor is not kept alive."""
-        if not x.is_inference():
-            self._known[id(x), x._version, channel_dim] = weakref.ref(x), thing
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._known.clear()
 
 
 def _switched_off(x: Tensor) -> Tensor:
@@ -117,7 +91,8 @@ class Recorder:
         self._backward: Memo[GradientTap] = Memo()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._awaiting: dict[tuple[str, str], list[Address]] = {}
-        self.slots: Slots[tuple[str, Address]] = Slots()
+        self.slots: Slots[Address] = Slots()
+        self.met = Met()
         self.traceable = TRACEABLE
         self.rectified_slots: set[Address] = set()
         self.told_of_functions = self.told_of_metrics = False
@@ -221,11 +196,11 @@ class Recorder:
         self.gathered.settle()
 
     def _fetch_slots(self) -> None:
-        for (kind, address), sums in self.slots.fetch():
+        for kind, addresses, sums in self.slots.fetch():
             if kind == "products":
-                self.gathered.pair(sums, address, interpret_counted_products)
+                self.gathered.pair(sums, addresses[0], interpret_counted_products)
             else:
-                self.gathered.reading(sums.T, [address])
+                self.gathered.reading(sums.T if kind == "sums" else sums, addresses)
         self.rectified_addresses |= self.rectified_slots
 
     def end_step(self) -> None:

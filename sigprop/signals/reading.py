@@ -68,7 +68,16 @@ def _axis(x: Tensor, channel_dim: int) -> int:
     return channel_dim % x.ndim
 
 
-def _read_compiled(x: Tensor, axis: int) -> Tensor:
+def read_into(table: Tensor, x: Tensor, channel_dim: int) -> None:
+    """Write what `read` returns into a contiguous float64 table on the CPU, shape (C, 11)."""
+    axis = _axis(x, channel_dim)
+    if native.serves(x):
+        _read_compiled(x, axis, table)
+    else:
+        table.copy_(read_plain(x, axis))
+
+
+def _read_compiled(x: Tensor, axis: int, table: Tensor | None = None) -> Tensor:
     assert native.LIBRARY is not None
     if not x.is_contiguous():
         x, axis = _as_it_lies(x.detach(), axis)
@@ -76,7 +85,8 @@ def _read_compiled(x: Tensor, axis: int) -> Tensor:
     channels = shape[axis] if shape else 1
     inner = math.prod(shape[axis + 1 :])
     outer = x.numel() // (channels * inner)
-    table = torch.from_numpy(np.empty((channels, len(COLUMNS))))
+    if table is None:
+        table = torch.from_numpy(np.empty((channels, len(COLUMNS))))
     kind = native.TYPES[x.dtype]
     native.LIBRARY.sigprop_read(x.data_ptr(), kind, outer, channels, inner, table.data_ptr())
     return table
