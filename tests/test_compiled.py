@@ -121,7 +121,7 @@ def train(
 
 
 def assert_same(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    order = ["step", "pass", "name", "port"]
+    order = ["step", "mode", "pass", "name", "port"]
     mine, theirs = (f.sort_values(order).reset_index(drop=True) for f in (mine, theirs))
     pd.testing.assert_frame_equal(mine[KEYS], theirs[KEYS])
     for number in NUMBERS:
@@ -313,10 +313,12 @@ def test_micro_batches_of_a_step_are_merged(backend: str) -> None:
     assert_same(parts(True), parts(False))
 
 
-def test_forwards_that_overlap_their_backwards_go_on_undisturbed() -> None:
+# Not aot_eager, a backend for debugging: it counts the versions of what a backward writes to.
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_forwards_that_overlap_their_backwards_go_on_undisturbed(backend: str) -> None:
     model = net()
     with sigprop.attach(model, torch.optim.SGD(model.parameters()), blocks=["first"]) as probe:
-        compiled = torch.compile(model, backend="inductor")
+        compiled = torch.compile(model, backend=backend)
         a, b = compiled(batch()), compiled(batch() + 1)
         _ = probe.records
         a.sum().backward()
@@ -336,6 +338,56 @@ def test_evaluation_and_training_have_rows_of_their_own() -> None:
     sizes = probe.records.signals.groupby(["mode", "pass"]).size().to_dict()
     assert sizes["eval", "forward"] == sizes["train", "forward"]
     assert ("eval", "backward") not in sizes
+
+
+def test_graphs_that_are_made_late_have_the_names_and_the_mode_of_the_first() -> None:
+    def run(compiling: bool) -> pd.DataFrame:
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with sigprop.attach(model, optimizer, blocks="leaves", strict=True) as probe:
+            call = torch.compile(model, backend="eager", dynamic=False) if compiling else model
+            for size in (8, 8, 5):
+                call(batch()[:size]).square().sum().backward()
+                optimizer.step()
+                with torch.no_grad():
+                    model.eval()
+                    call(batch())
+                model.train()
+        return probe.records.signals
+
+    assert_same(run(True), run(False))
+
+
+class Breaks(nn.Module):
+    """Calls one module before and after what no compiler can trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x) * 2
+        torch._dynamo.graph_break()
+        return self.fc(self.fc(x) * 2) * 2
+
+
+# PyTorch's own, where it hands a tensor over a break.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_behind_a_graph_break_calls_go_on_counting_also_when_made_again() -> None:
+    def run(compiling: bool) -> pd.DataFrame:
+        torch.manual_seed(0)
+        model = Breaks()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with sigprop.attach(model, optimizer, blocks="leaves", strict=True) as probe:
+            call = torch.compile(model, backend="eager", dynamic=False) if compiling else model
+            for size in (8, 5, 8):
+                call(batch()[:size]).square().sum().backward()
+                optimizer.step()
+        return probe.records.signals
+
+    expected = run(False)
+    assert set(expected["name"]) == {"fc", "fc#1", "fc#2"}
+    assert_same(run(True), expected)
 
 
 def test_a_dynamic_batch_is_one_graph() -> None:

@@ -22,7 +22,7 @@ from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
 from sigprop.capture.surroundings import HOOK_GUARDS
-from sigprop.capture.tracing import show
+from sigprop.capture.tracing import show, show_graph
 from sigprop.errors import ProbeWarning
 from sigprop.signals.reading import readable
 from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
@@ -61,13 +61,19 @@ class TracedTap(Tap):
             show(x)
             # Channels size the slot: where shapes are dynamic, this one is not.
             channels = operator.index(x.shape[axis]) if x.ndim else 1
-            at = (port, call, name, path, axis, channels, reads_now(x), sums_type(x), x.device)
+            where = (self.trace_mode(recorder), port, call, name, path, axis, channels)
+            at = (*where, reads_now(x), sums_type(x), x.device)
             slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
             if slot:
                 trace_reading(getattr(recorder.slots, slot), x, axis)
             slot = self.reserve_sums("backward", *at) if gradient and x.requires_grad else ""
             if slot:
                 trace_gradient(getattr(recorder.slots, slot), x, axis)
+
+    def trace_mode(self, recorder: Recorder) -> str:
+        """Return whether the whole model trains; a graph is for one of both."""
+        root = recorder.root()
+        return "train" if root is None or root.training else "eval"
 
     def trace_axis(self, x: Tensor) -> int:
         """Return the channel axis of ``x``."""
@@ -85,19 +91,20 @@ class TracedTap(Tap):
     @at_trace_time
     def maker_axis(self) -> int:
         """Return the axis on which channels were made last; -1 when none were."""
-        maker = self.living().now.maker
+        maker = self.living().trace.maker
         return maker[0] if maker else -1
 
     @at_trace_time
     def maker_channels(self) -> int:
         """Return how many channels were made last; 0 when none were."""
-        maker = self.living().now.maker
+        maker = self.living().trace.maker
         return maker[1] if maker else 0
 
     @at_trace_time
     def reserve_sums(
         self,
         direction: str,
+        mode: str,
         port: str,
         call: int,
         name: str,
@@ -116,7 +123,7 @@ class TracedTap(Tap):
         that was shown.
         """
         recorder = self.living()
-        address = self.address(recorder, port, call, name, path, axis, channels, direction)
+        address = self.address(recorder, mode, port, call, name, path, axis, channels, direction)
         if recorder.metrics and not recorder.told_of_metrics:
             recorder.told_of_metrics = True
             warnings.warn(
@@ -129,15 +136,14 @@ class TracedTap(Tap):
             recorder.rectified_slots.add(address)
         if not requires_grad and torch.is_grad_enabled():
             recorder.without_gradient.add(address.target)
-        met, slots = recorder.met, recorder.slots
-        met.look()
-        known = met.slot(direction, axis)
+        trace, slots = recorder.trace, recorder.slots
+        known = trace.slot(direction, axis)
         if known is not None:
             slots.join(known, address)
             return ""
         kind, shape = ("table", (channels, ROWS)) if now else ("sums", (ROWS, channels))
-        slot = slots.reserve(met.graph, kind, address, shape, dtype, device)
-        met.put(direction, axis, slot)
+        slot = slots.reserve(trace.graph, kind, address, shape, dtype, device)
+        trace.put(direction, axis, slot)
         return slot
 
     def living(self) -> Recorder:
@@ -145,6 +151,7 @@ class TracedTap(Tap):
         recorder = self._recorder()
         assert recorder is not None
         HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
+        recorder.trace.look(recorder.now.maker)
         return recorder
 
 
@@ -159,6 +166,7 @@ class TracedBefore(TracedTap, Before):
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Take the inputs."""
+        show_graph()
         if self.is_target:
             given = first_readable((*args, *(kwargs or {}).values()))
             self.trace_value(recorder, given, "in", self.calls_so_far(self.name), self.name)
@@ -178,8 +186,8 @@ class TracedBefore(TracedTap, Before):
                 return
             axis = self.trace_axis(branch)
             channels = operator.index(branch.shape[axis]) if branch.ndim else 1
-            at = (axis, channels, sums_type(branch), branch.device)
-            sums = getattr(recorder.slots, self.reserve_products(call, block, *at))
+            at = (self.trace_mode(recorder), call, block, axis, channels, sums_type(branch))
+            sums = getattr(recorder.slots, self.reserve_products(*at, branch.device))
             if reads_now(branch):
                 torch.ops.sigprop.add_pair_now(sums, skip.detach(), branch.detach())
             else:
@@ -188,18 +196,19 @@ class TracedBefore(TracedTap, Before):
     @at_trace_time
     def calls_so_far(self, name: str) -> int:
         """Return how often a module was met so far in this forward."""
-        return self.living().now.calls[name]
+        return self.living().trace.calls[name]
 
     @at_trace_time
     def begin_call(self, name: str) -> int:
         """Return the number of this call, and count it."""
-        calls = self.living().now.calls
+        calls = self.living().trace.calls
         calls[name] += 1
         return calls[name] - 1
 
     @at_trace_time
     def reserve_products(
         self,
+        mode: str,
         call: int,
         block: str,
         axis: int,
@@ -209,9 +218,9 @@ class TracedBefore(TracedTap, Before):
     ) -> str:
         """Return the name of the slot of an addition's products."""
         recorder = self.living()
-        address = self.address(recorder, "branch", call, block, "", axis, channels, "forward")
+        address = self.address(recorder, mode, "branch", call, block, "", axis, channels)
         kind, shape = "products", (PRODUCTS,)
-        return recorder.slots.reserve(recorder.met.graph, kind, address, shape, dtype, device)
+        return recorder.slots.reserve(recorder.trace.graph, kind, address, shape, dtype, device)
 
     @at_trace_time
     def tell_of_functions(self, module: nn.Module) -> None:
@@ -235,6 +244,7 @@ class TracedAfter(TracedTap, After):
 
     def trace(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
         """Count the call, and take the output."""
+        show_graph()
         call = self.made(module)
         rectified = self.ends_rectified(module)
         if self.is_target or self.inner_rectifier:
@@ -251,10 +261,10 @@ class TracedAfter(TracedTap, After):
     def made(self, module: nn.Module) -> int:
         """Return the number of this call; note what makes channels."""
         recorder = self.living()
-        now, call = recorder.now, recorder.now.calls[self.name]
-        now.calls[self.name] += 1
+        trace, call = recorder.trace, recorder.trace.calls[self.name]
+        trace.calls[self.name] += 1
         recorder.total_calls[self.name] += 1
-        now.maker = made_by(module) or now.maker
+        trace.maker = made_by(module) or trace.maker
         return call
 
 

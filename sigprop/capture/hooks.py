@@ -13,7 +13,7 @@ from sigprop.capture.address import Address
 from sigprop.capture.blocks import CONTAINERS, RECTIFIERS
 from sigprop.capture.channels import ChannelDim, Maker, channel_axis, is_rectified, made_by
 from sigprop.capture.leaves import tensors
-from sigprop.capture.recorder import Recorder
+from sigprop.capture.recorder import Recorder, nobody
 from sigprop.capture.surroundings import graph_being_made, ordinary, recomputing, transforming
 from sigprop.errors import BadInput
 from sigprop.signals.reading import readable
@@ -28,7 +28,7 @@ class Hook:
     name = ""
 
     def __init__(self, recorder: Recorder | None) -> None:
-        self._recorder = weakref.ref(recorder) if recorder is not None else _nobody
+        self._recorder = weakref.ref(recorder) if recorder is not None else nobody
 
     def __deepcopy__(self, memo: object) -> Hook:
         return Hook(None)
@@ -62,10 +62,6 @@ class Hook:
 
     def act_again(self, recorder: Recorder, *arguments: Any) -> None:
         """Do what remains to be done when activation checkpointing runs a forward again."""
-
-
-def _nobody() -> None:
-    return None
 
 
 class Tap(Hook):
@@ -120,11 +116,12 @@ class Tap(Hook):
                 continue
             axis = self._axis(recorder, x)
             channels = x.shape[axis] if x.ndim else 1
-            yield x, self.address(recorder, port, call, name, path, axis, channels)
+            yield x, self.address(recorder, recorder.mode, port, call, name, path, axis, channels)
 
     def address(
         self,
         recorder: Recorder,
+        mode: str,
         port: str,
         call: int,
         name: str,
@@ -135,7 +132,7 @@ class Tap(Hook):
     ) -> Address:
         """Return where a tensor is read now."""
         return Address(
-            mode=recorder.mode,
+            mode=mode,
             target=name,
             block=recorder.block_of(self.target or name),
             name=name + (f"#{call}" if call else "") + path,

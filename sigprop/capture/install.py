@@ -175,7 +175,7 @@ class Start(Hook):
         """Tell the probe, also on steps that are not recorded: a step may end here."""
         if torch.compiler.is_compiling():
             if graph_being_made():
-                self.begin_traced(arguments[0].training)
+                self.begin_traced()
             return
         recorder, announce = self._recorder(), self._announce()
         if recorder is None or announce is None or recomputing() or transforming() is not None:
@@ -187,11 +187,10 @@ class Start(Hook):
             recorder.guarded(self._session.start, bool(module.training))
 
     @at_trace_time
-    def begin_traced(self, training: bool) -> None:
-        """Note that a graph of the whole model is being made: from now on calls count from 0."""
+    def begin_traced(self) -> None:
+        """Note that a graph of the whole model is being made."""
         recorder = self._recorder()
         if recorder is not None:
-            recorder.begin_forward(training)
             recorder.whole_graph = True
 
 
@@ -244,6 +243,7 @@ def install(
         scope: what is recorded beyond the targets.
     """
     root, unhooked, hooks = bare(model), Unhooked(), Hooks()
+    recorder.root = weakref.ref(root)
     session = Session(recorder, scope, unhooked)
     handles = [root.register_forward_pre_hook(Start(recorder, announce, session))]
     if isinstance(model, nn.DataParallel):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sigprop.capture.address import Address
 from sigprop.capture.gathering import Gathering
@@ -19,7 +19,7 @@ from sigprop.capture.memo import Memo
 from sigprop.capture.passing import Passing
 from sigprop.capture.slots import Slots
 from sigprop.capture.surroundings import TRACEABLE, ordinary, transforming
-from sigprop.capture.tracing import Met
+from sigprop.capture.tracing import Trace
 from sigprop.errors import ProbeWarning
 from sigprop.overhead import Stopwatch
 from sigprop.signals.correlation import read_products
@@ -30,6 +30,10 @@ from sigprop.signals.traced import interpret_counted_products
 REPORTS = "https://github.com/sigprop/sigprop/issues"
 
 Metric = Callable[[Tensor], Tensor]
+
+
+def nobody() -> None:
+    """Stand in for a weak reference to what does not live."""
 
 
 def _switched_off(x: Tensor) -> Tensor:
@@ -68,12 +72,14 @@ class Recorder:
 
     Attributes:
         stopwatch: times the steps, and the probe's own code in them.
+        root: gives the model while it lives; its mode is that of a forward pass.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None, strict: bool = False) -> None:
         self.metrics = dict(metrics or {})
         self.strict = strict
         self.stopwatch = Stopwatch()
+        self.root: Callable[[], nn.Module | None] = nobody
         self.on = False
         self.broken = ""
         self.step = 0
@@ -92,7 +98,7 @@ class Recorder:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._awaiting: dict[tuple[str, str], list[Address]] = {}
         self.slots: Slots[Address] = Slots()
-        self.met = Met()
+        self.trace = Trace()
         self.traceable = TRACEABLE
         self.rectified_slots: set[Address] = set()
         self.told_of_functions = self.told_of_metrics = False

@@ -1,56 +1,97 @@
-"""Which tensors a graph that is being made has met: one that is met again is not read again.
+"""What is known of the graph that is being made, by Python that runs while a compiler traces.
 
-While a compiler traces, tensors stand in for others: they have shapes and versions, no numbers.
-Traced code cannot compare them; Python that runs at trace time can, once it is shown one.
+Code of one forward pass is one graph or several, in order; any of them may be made again later, by
+itself. While it is traced tensors stand in for others: they have shapes and versions, no numbers.
+Traced code cannot compare them; Python at trace time can, once it is shown one.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
+from types import CodeType
 from typing import Any
 
 from torch import Tensor
 
+from sigprop.capture.channels import Maker
 from sigprop.capture.memo import Memo
 
-_SHOWN: list[Tensor] = []
+#: How the compiler names the rest of a function, behind what it cannot trace.
+_REST = "torch_dynamo_resume"
+
+
+class _Shown:
+    """The last that the compiler showed; one for all, since it compiles one thing at a time."""
+
+    graph: weakref.ref[Any] | None = None
+    code: CodeType | None = None
+    x: Tensor | None = None
+
+
+def show_graph() -> None:
+    """Show the graph that is being made to `Trace`; part of traced code."""
+    from torch._dynamo.comptime import comptime  # only where somebody compiles
+
+    comptime(_hold_graph)
 
 
 def show(x: Tensor) -> None:
-    """Show a traced tensor to Python that runs at trace time: `Met` asks for it."""
-    from torch._dynamo.comptime import comptime  # only where somebody compiles
+    """Show a tensor of the graph that is being made to `Trace`; part of traced code."""
+    from torch._dynamo.comptime import comptime
 
     comptime(_hold)
 
 
+def _hold_graph(context: Any) -> None:
+    translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+    _Shown.graph, _Shown.code = weakref.ref(context.graph()), translator.output.root_tx.f_code
+
+
 def _hold(context: Any) -> None:
-    _SHOWN[:] = [context.get_local("x").as_fake()]
+    _Shown.x = context.get_local("x").as_fake()
 
 
-class Met:
-    """The tensors of the graph that is being made, each with the slot in which it is read.
+class Trace:
+    """The graph that is being made.
 
     Attributes:
         graph: counts the graphs.
+        calls: how often each module was met in the forward pass up to now.
+        maker: what made channels last.
     """
 
     def __init__(self) -> None:
         self.graph = 0
-        self._mode: weakref.ref[Any] | None = None
+        self.calls: Counter[str] = Counter()
+        self.maker: Maker | None = None
+        self._now: weakref.ref[Any] | None = None
+        self._begins: dict[CodeType, tuple[Counter[str], Maker | None]] = {}
         self._slots: dict[str, Memo[str]] = {}
 
-    def look(self) -> None:
-        """Look at the tensor that was shown: the first one of another graph begins that graph."""
-        mode = getattr(_SHOWN[0], "fake_mode", None)
-        if self._mode is None or self._mode() is not mode:
-            self.graph += 1
-            self._mode = weakref.ref(mode)
-            self._slots = {"forward": Memo(), "backward": Memo()}
+    def look(self, maker: Maker | None) -> None:
+        """Begin afresh if the graph that was shown is another one.
+
+        Args:
+            maker: what made channels last in the eager code around it.
+        """
+        if self._now is not None and self._now is _Shown.graph:
+            return
+        self._now, code = _Shown.graph, _Shown.code
+        self.graph += 1
+        self._slots = {"forward": Memo(), "backward": Memo()}
+        if code is None or not code.co_name.startswith(_REST):
+            self.calls, self.maker = Counter(), maker
+            return
+        # The rest of a function goes on from what came before it, also when it is made again.
+        calls, self.maker = self._begins.setdefault(code, (self.calls.copy(), self.maker))
+        self.calls = calls.copy()
 
     def slot(self, direction: str, channel_dim: int) -> str | None:
-        """Return the slot of the tensor that was shown, if it has one."""
-        return self._slots[direction].get(_SHOWN[0], channel_dim)
+        """Return the slot of the tensor that was shown, if it has one in this graph."""
+        return None if _Shown.x is None else self._slots[direction].get(_Shown.x, channel_dim)
 
     def put(self, direction: str, channel_dim: int, slot: str) -> None:
         """File the slot of the tensor that was shown."""
-        self._slots[direction].put(_SHOWN[0], channel_dim, slot)
+        if _Shown.x is not None:
+            self._slots[direction].put(_Shown.x, channel_dim, slot)
