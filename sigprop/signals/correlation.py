@@ -46,8 +46,9 @@ def read_products(a: Tensor, b: Tensor) -> Tensor:
     # Squares of float64 may leave float64's range; plain torch scales them first.
     if native.LIBRARY is not None and a.dtype != torch.float64 and native.serves_pair(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
-        kind, out = native.TYPES[a.dtype], sums.data_ptr()
-        native.LIBRARY.sigprop_products(a.data_ptr(), b.data_ptr(), kind, a.numel(), out)
+        kind, threads = native.TYPES[a.dtype], torch.get_num_threads()
+        where = (a.data_ptr(), b.data_ptr(), kind, a.numel())
+        native.LIBRARY.sigprop_products(*where, threads, sums.data_ptr())
         return sums
     return read_products_plain(a, b)
 

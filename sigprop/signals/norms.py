@@ -37,7 +37,7 @@ def read_norms(pairs: Sequence[Pair]) -> Table:
 
     def compiled(count: int, where: int, out: int) -> None:
         assert native.LIBRARY is not None
-        native.LIBRARY.sigprop_norms(count, where, UNIT_FLOOR, out)
+        native.LIBRARY.sigprop_norms(count, where, UNIT_FLOOR, torch.get_num_threads(), out)
 
     return _table(pairs, compiled, norms_plain)
 
@@ -54,7 +54,7 @@ def read_moves(pairs: Sequence[Pair]) -> Table:
 
     def compiled(count: int, where: int, out: int) -> None:
         assert native.LIBRARY is not None
-        native.LIBRARY.sigprop_moves(count, where, out)
+        native.LIBRARY.sigprop_moves(count, where, torch.get_num_threads(), out)
 
     return _table(pairs, compiled, moves_plain)
 

@@ -87,8 +87,8 @@ def _read_compiled(x: Tensor, axis: int, table: Tensor | None = None) -> Tensor:
     outer = x.numel() // (channels * inner)
     if table is None:
         table = torch.from_numpy(np.empty((channels, len(COLUMNS))))
-    kind = native.TYPES[x.dtype]
-    native.LIBRARY.sigprop_read(x.data_ptr(), kind, outer, channels, inner, table.data_ptr())
+    where = (x.data_ptr(), native.TYPES[x.dtype], outer, channels, inner)
+    native.LIBRARY.sigprop_read(*where, torch.get_num_threads(), table.data_ptr())
     return table
 
 

@@ -1,8 +1,8 @@
 """The door to the compiled readings: what they serve, or nothing where they were not compiled.
 
-Plain C behind `ctypes`, compiled when the package is installed (hatch_build.py). Whoever calls it
-has a plain-torch equivalent for every other case. ``SIGPROP_NATIVE=0`` in the environment leaves
-it shut.
+Plain C behind `ctypes`, compiled when the package is installed (hatch_build.py). It computes with as
+many threads as PyTorch does, and in the same ones. Whoever calls it has a plain-torch equivalent
+for every other case. ``SIGPROP_NATIVE=0`` in the environment leaves it shut.
 """
 
 from __future__ import annotations
@@ -25,14 +25,21 @@ def _open() -> ctypes.CDLL | None:
     if os.environ.get("SIGPROP_NATIVE") == "0" or not path.exists():
         return None
     library = ctypes.CDLL(str(path))  # lets other threads run while it reads
-    library.sigprop_read.argtypes = [_POINTER, _INT, _SIZE, _SIZE, _SIZE, _POINTER]
-    library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _POINTER]
-    library.sigprop_moves.argtypes = [_SIZE, _POINTER, _POINTER]
-    library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _POINTER]
+    library.sigprop_hire.argtypes = [_POINTER]
+    library.sigprop_read.argtypes = [_POINTER, _INT, _SIZE, _SIZE, _SIZE, _INT, _POINTER]
+    library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _INT, _POINTER]
+    library.sigprop_moves.argtypes = [_SIZE, _POINTER, _INT, _POINTER]
+    library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _INT, _POINTER]
     library.sigprop_pool.argtypes = [_SIZE, _POINTER, _POINTER, _POINTER]
-    for name in ("read", "norms", "moves", "products", "pool"):
+    for name in ("hire", "read", "norms", "moves", "products", "pool"):
         getattr(library, f"sigprop_{name}").restype = None
+    library.sigprop_hire(_team())
     return library
+
+
+def _team() -> ctypes._FuncPointer | None:
+    """Return what starts the threads that PyTorch computes with; None if they are not OpenMP's."""
+    return getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
 
 
 #: The library, or None; the one switch between both ways.

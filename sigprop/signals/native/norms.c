@@ -9,34 +9,79 @@ static const void *at(int64_t address, int64_t element, int64_t type) {
     return (const char *)(intptr_t)address + element * SIZE[type];
 }
 
-/* Of weights and gradients: both sums of squares, and the worst unit's |G|/max(|W|, floor). */
-void sigprop_norms(int64_t count, const struct pair *pairs, double floor, double *out) {
-    const struct passes *p = chosen();
-    for (const struct pair *pair = pairs; pair < pairs + count; pair++, out += 3) {
-        out[0] = out[1] = out[2] = 0;
-        for (int64_t unit = 0; unit < pair->units; unit++) {
-            double sums[3];
-            int64_t i = unit * pair->length;
-            p->pairs(at(pair->first, i, pair->type), at(pair->second, i, pair->type), pair->type,
-                     pair->length, 0, 0, sums);
-            double ratio = sqrt(sums[1]) / fmax(sqrt(sums[0]), floor);
-            if (ratio > out[2] || isnan(ratio)) out[2] = ratio; /* NaN stays */
-            out[0] += sums[0], out[1] += sums[1];
-        }
+struct many {
+    const struct pair *pairs;
+    double floor, *out;
+};
+
+static int64_t elements_of(int64_t count, const struct pair *pairs) {
+    int64_t elements = 0;
+    for (int64_t i = 0; i < count; i++) elements += pairs[i].units * pairs[i].length;
+    return elements;
+}
+
+static void norm(const void *what, int64_t place) {
+    const struct many *many = what;
+    const struct pair *pair = many->pairs + place;
+    double total[3] = {0};
+    for (int64_t unit = 0; unit < pair->units; unit++) {
+        double sums[3];
+        int64_t i = unit * pair->length;
+        chosen()->pairs(at(pair->first, i, pair->type), at(pair->second, i, pair->type), pair->type,
+                        pair->length, 0, 0, sums);
+        double ratio = sqrt(sums[1]) / fmax(sqrt(sums[0]), many->floor);
+        if (ratio > total[2] || isnan(ratio)) total[2] = ratio; /* NaN stays */
+        total[0] += sums[0], total[1] += sums[1];
     }
+    memcpy(many->out + 3 * place, total, sizeof total);
+}
+
+static void move(const void *what, int64_t place) {
+    const struct many *many = what;
+    const struct pair *pair = many->pairs + place;
+    chosen()->pairs(at(pair->first, 0, pair->type), at(pair->second, 0, pair->type), pair->type,
+                    pair->units * pair->length, 1, 0, many->out + 3 * place);
+}
+
+/* Of weights and gradients: both sums of squares, and the worst unit's |G|/max(|W|, floor). */
+void sigprop_norms(int64_t count, const struct pair *pairs, double floor, int threads, double *out) {
+    struct many many = {pairs, floor, out};
+    share(threads, elements_of(count, pairs), count, norm, &many);
 }
 
 /* Of tensors before and after: both sums of squares, and that of their difference. */
-void sigprop_moves(int64_t count, const struct pair *pairs, double *out) {
-    const struct passes *p = chosen();
-    for (const struct pair *pair = pairs; pair < pairs + count; pair++, out += 3)
-        p->pairs(at(pair->first, 0, pair->type), at(pair->second, 0, pair->type), pair->type,
-                 pair->units * pair->length, 1, 0, out);
+void sigprop_moves(int64_t count, const struct pair *pairs, int threads, double *out) {
+    struct many many = {pairs, 0, out};
+    share(threads, elements_of(count, pairs), count, move, &many);
+}
+
+enum { PIECES = 256 }; /* of one long pair, at most */
+
+struct operands {
+    const char *a, *b;
+    int type, careful;
+    int64_t n, length; /* elements, and those of a piece */
+    double (*sums)[3];
+};
+
+static void product(const void *what, int64_t place) {
+    const struct operands *o = what;
+    int64_t i = place * o->length, n = o->n - i < o->length ? o->n - i : o->length;
+    chosen()->pairs(o->a + i * SIZE[o->type], o->b + i * SIZE[o->type], o->type, n, 0, o->careful,
+                    o->sums[place]);
 }
 
 /* Of two operands: sums of a², b² and ab over elements where both are finite. */
-void sigprop_products(const void *a, const void *b, int type, int64_t n, double *out) {
-    const struct passes *p = chosen();
-    p->pairs(a, b, type, n, 0, 0, out);
-    if (!isfinite(out[0] + out[1])) p->pairs(a, b, type, n, 0, 1, out);
+void sigprop_products(const void *a, const void *b, int type, int64_t n, int threads, double *out) {
+    double sums[PIECES][3];
+    int64_t length = n / PIECES + 1 < GRAIN ? GRAIN : n / PIECES + 1;
+    int64_t pieces = (n + length - 1) / length;
+    struct operands o = {a, b, type, 0, n, length, sums};
+    for (; o.careful < 2; o.careful++) {
+        share(threads, n, pieces, product, &o);
+        out[0] = out[1] = out[2] = 0;
+        for (int64_t i = 0; i < pieces; i++)
+            for (int k = 0; k < 3; k++) out[k] += sums[i][k];
+        if (isfinite(out[0] + out[1])) return;
+    }
 }

@@ -11,6 +11,7 @@ enum {
     SHORTEST = 16, /* neighbours that make a row worth its own loop */
     TRIES = 3,     /* readings in one precision */
     NUMBERS = 11,  /* columns of the table */
+    TOGETHER = 128, /* columns that are a piece of work */
 };
 
 /* Channels that are read together: one in rows of its own, or many as the columns of each row. */
@@ -140,9 +141,10 @@ static enum verdict judge(const struct group *g, const struct sums *s) {
     return broken ? BROKEN : misplaced ? MISPLACED : GOOD;
 }
 
+/* Write the channels from `first` on. */
 static void write(const struct group *g, const struct sums *s, const double *centre,
-                  const double *factor, double *out) {
-    for (int64_t c = 0; c < g->channels; c++, out += NUMBERS) {
+                  const double *factor, int64_t first, double *out) {
+    for (int64_t c = first; c < g->channels; c++, out += NUMBERS) {
         double finite = g->elements - s->nonfinite[c];
         out[0] = g->elements, out[1] = finite, out[2] = s->zeros[c];
         out[3] = finite > 0 ? s->lowest[c] : 0, out[4] = finite > 0 ? s->highest[c] : 0;
@@ -151,7 +153,7 @@ static void write(const struct group *g, const struct sums *s, const double *cen
     }
 }
 
-static void read_group(const struct group *g, double *out) {
+static void read_group(const struct group *g, int64_t first, double *out) {
     double centre[WIDEST], factor[WIDEST];
     struct sums s;
     int careful = g->type == FLOAT64;
@@ -163,37 +165,70 @@ static void read_group(const struct group *g, double *out) {
         place(g, careful, &s, centre, factor);
         if (!careful && (verdict == BROKEN || tries == TRIES)) careful = 1, tries = 0;
     }
-    write(g, &s, centre, factor, out);
+    write(g, &s, centre, factor, first, out);
+}
+
+/* A whole tensor of outer x channels x inner elements; `most` channels are a piece of work. */
+struct tensor {
+    const char *x;
+    int type;
+    int64_t outer, channels, inner, most;
+    double *out;
+};
+
+static struct group whole(const struct tensor *t) {
+    const int64_t period = t->channels * t->inner;
+    return (struct group){.x = t->x, .type = t->type, .rows = t->outer, .stride = period,
+                          .inner = t->inner, .elements = (double)(t->outer * t->inner)};
+}
+
+/* Channels in rows of their own. */
+static void read_rows(const void *tensor, int64_t place) {
+    const struct tensor *t = tensor;
+    struct group g = whole(t);
+    g.channels = 1, g.length = t->inner;
+    int64_t c = place * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
+    for (; c < end; c++) {
+        g.x = t->x + c * t->inner * SIZE[t->type];
+        read_group(&g, 0, t->out + c * NUMBERS);
+    }
+}
+
+/* Channels as neighbouring columns. */
+static void read_columns(const void *tensor, int64_t place) {
+    const struct tensor *t = tensor;
+    struct group g = whole(t);
+    int64_t c = place * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
+    /* Too few to fill lanes: some that belong to the piece before are read along. */
+    int64_t least = (SHORTEST + t->inner - 1) / t->inner, first = end - c < least ? end - least : c;
+    g.columnwise = 1, g.channels = end - first, g.length = g.channels * t->inner;
+    g.x = t->x + first * t->inner * SIZE[t->type];
+    read_group(&g, c - first, t->out + c * NUMBERS);
+}
+
+/* So few columns that whole rows are read side by side, until they fill lanes evenly. */
+static void read_narrow(const struct tensor *t) {
+    struct group g = whole(t);
+    int64_t together = 1;
+    while (g.stride * together % SHORTEST) together *= 2;
+    g.columnwise = 1, g.channels = t->channels;
+    g.rows = t->outer / together, g.odd = t->outer % together * g.stride;
+    g.stride = g.length = g.stride * together;
+    read_group(&g, 0, t->out);
 }
 
 /* Read a dense tensor of outer x channels x inner elements into a table of channels x NUMBERS. */
 void sigprop_read(const void *x, int type, int64_t outer, int64_t channels, int64_t inner,
-                  double *out) {
-    const int64_t period = channels * inner;
-    struct group g = {.x = x, .type = type, .rows = outer, .stride = period, .inner = inner,
-                      .elements = (double)(outer * inner), .channels = 1};
-    if (inner >= SHORTEST) {
-        g.length = inner;
-        for (int64_t c = 0; c < channels; c++, g.x += inner * SIZE[type])
-            read_group(&g, out + c * NUMBERS);
-        return;
-    }
-    g.columnwise = 1;
-    if (period < SHORTEST) { /* whole rows side by side, until they fill lanes evenly */
-        int64_t together = 1;
-        while (period * together % SHORTEST) together *= 2;
-        g.channels = channels;
-        g.rows = outer / together, g.odd = outer % together * period;
-        g.stride = g.length = period * together;
-        read_group(&g, out);
-        return;
-    }
-    const int64_t most = WIDEST / inner, least = (SHORTEST + inner - 1) / inner;
-    for (int64_t c = 0; c < channels; c += most) {
-        int64_t first = channels - c < least ? channels - least : c; /* some a second time */
-        g.channels = channels - first < most ? channels - first : most;
-        g.length = g.channels * inner;
-        g.x = (const char *)x + first * inner * SIZE[type];
-        read_group(&g, out + first * NUMBERS);
+                  int threads, double *out) {
+    struct tensor t = {x, type, outer, channels, inner, 1, out};
+    const int64_t elements = outer * channels * inner;
+    if (inner < SHORTEST && channels * inner < SHORTEST) {
+        read_narrow(&t);
+    } else if (inner < SHORTEST) {
+        t.most = TOGETHER / inner;
+        share(threads, elements, (channels + t.most - 1) / t.most, read_columns, &t);
+    } else {
+        t.most = 1 + channels / (8 * (int64_t)threads);
+        share(threads, elements, (channels + t.most - 1) / t.most, read_rows, &t);
     }
 }
