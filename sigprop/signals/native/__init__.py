@@ -1,7 +1,7 @@
 """The door to the compiled readings: what they serve, or nothing where they were not compiled.
 
-Plain C behind `ctypes`, compiled when the package is installed (hatch_build.py). It computes with as
-many threads as PyTorch does, and in the same ones. Whoever calls it has a plain-torch equivalent
+Plain C behind `ctypes`, compiled when the package is installed (hatch_build.py). It computes with
+as many threads as PyTorch does, and in the same ones. Whoever calls it has a plain-torch equivalent
 for every other case. ``SIGPROP_NATIVE=0`` in the environment leaves it shut.
 """
 
