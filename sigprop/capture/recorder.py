@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.capture.address import Address
+from sigprop.capture.arena import Arena
 from sigprop.capture.gathering import Gathering
 from sigprop.capture.memo import Memo
 from sigprop.capture.passing import Passing
@@ -23,7 +24,7 @@ from sigprop.capture.tracing import Trace
 from sigprop.errors import ProbeWarning
 from sigprop.overhead import Stopwatch
 from sigprop.signals.correlation import read_products
-from sigprop.signals.reading import read, readable
+from sigprop.signals.reading import read, read_into, readable
 from sigprop.signals.traced import interpret_counted_products
 
 #: Where a failure of the probe itself is told.
@@ -92,6 +93,7 @@ class Recorder:
         self.functions: dict[str, str] = {}
         self.rectified: Memo[bool] = Memo()
         self.gathered = Gathering()
+        self._arena = Arena()
         self.rectified_addresses: set[Address] = set()
         self._forward: Memo[list[Address]] = Memo()
         self._backward: Memo[GradientTap] = Memo()
@@ -173,11 +175,18 @@ class Recorder:
         """Issue the device work of one reading; nothing waits for its result."""
         if not readable(x):
             return
-        if self.gathered.reading(read(x, channel_dim), addresses):
+        if self.gathered.reading(self._read(x, channel_dim), addresses):
             self.settle()
         if self.metrics:
             own = torch.stack([self._metric(name, x) for name in self.metrics])
             self.gathered.own(own, float(x.numel()), addresses)
+
+    def _read(self, x: Tensor, channel_dim: int) -> Tensor:
+        if not x.is_cpu:
+            return read(x, channel_dim)
+        table = self._arena.table(x.shape[channel_dim] if x.ndim else 1)
+        read_into(table, x, channel_dim)
+        return table
 
     def _metric(self, name: str, x: Tensor) -> Tensor:
         try:
@@ -213,6 +222,7 @@ class Recorder:
         """Forget the step that was read; the next readings belong to the next step."""
         self.slots.empty()
         self.gathered.clear()
+        self._arena.clear()
         self.rectified_addresses.clear()
         self.now.begin()
         self._awaiting.clear()
