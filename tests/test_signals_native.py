@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sigprop.signals import native
+from sigprop.signals.correlation import read_products
+from sigprop.signals.norms import read_moves, read_norms
 from sigprop.signals.reading import COLUMNS, read, read_plain
 from sigprop.signals.signal import Signal, interpret, measure_signal, pool, pool_plain
 
@@ -298,3 +302,83 @@ def test_pooling_that_forgets_the_channel_means_is_noticed() -> None:
     assert pooled.within[0] == 0
     assert pooled.m2[0] == 4
     assert pooled.between[0] == 8
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+#: GNU OpenMP's way to start a function in several threads: function, data, threads, flags.
+TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@pytest.fixture(params=[1, 2, 3, 8])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """That PyTorch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def asked() -> Iterator[list[int]]:
+    """For how many threads the library asks, of a team that works one after the other."""
+    numbers: list[int] = []
+
+    @TEAM
+    def start(work: int, data: int, count: int, flags: int) -> None:
+        numbers.append(count)
+        for _ in range(count):
+            WORK(work)(data)
+
+    assert native.LIBRARY is not None
+    native.LIBRARY.sigprop_hire(start)
+    yield numbers
+    native.LIBRARY.sigprop_hire(native._team())
+
+
+def readings() -> list[Tensor]:
+    """Return what the library says of tensors long enough to be shared, and of short ones."""
+    shapes = [(64, 16, 32, 32), (64, 5, 7, 7), (2000, 130), (500, 300), (9, 40_000), (8, 4), (3,)]
+    tensors = [normal(*shape, mean=0.5) for shape in shapes]
+    tables = [read(x, min(1, x.ndim - 1)) for x in tensors]
+    products = [read_products(x, x + 1) for x in tensors]
+    pairs = [(x, x + 1) for x in tensors]
+    return [*tables, *products, *map(torch.from_numpy, (read_norms(pairs), read_moves(pairs)))]
+
+
+def test_numbers_do_not_depend_on_how_many_threads_read(threads: int) -> None:
+    seen = readings()
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(seen, readings(), strict=True))
+
+
+def test_long_tensors_are_shared_and_short_ones_are_not(threads: int, asked: list[int]) -> None:
+    x = normal(64, 6, 40, 40)
+    once = read(x, 1)
+    assert asked == ([] if threads == 1 else [min(threads, 6)])
+    assert right(x)
+    asked.clear()
+    read(x[:2], 1)
+    assert asked == []
+    native.LIBRARY.sigprop_hire(native._team())
+    assert torch.equal(read(x, 1), once)
+
+
+@pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="no OpenMP")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its symbols may be hidden")
+def test_the_threads_of_pytorch_are_found() -> None:
+    assert native._team() is not None
+
+
+def test_a_team_that_does_not_work_is_noticed(threads: int) -> None:
+    """The saboteur: nobody reads, and the table is what its memory held."""
+    assert native.LIBRARY is not None
+    idle = TEAM(lambda work, data, count, flags: None)
+    native.LIBRARY.sigprop_hire(idle)
+    try:
+        x = normal(64, 6, 40, 40, mean=7.0)
+        wrong = misread(interpret(read(x, 1).numpy()), x, 1)
+        assert bool(wrong) == (threads > 1)
+    finally:
+        native.LIBRARY.sigprop_hire(native._team())
