@@ -144,13 +144,15 @@ class Gathering:
         known = [address for address in now if address in self.places]
         had = [self.tables[self.places[address]] for address in known]
         now |= zip(known, merge(had, [now[address] for address in known]), strict=True)
-        held = {address: self.tables[place] for address, place in self.places.items()} | now
-        self.tables, index = [], {}
-        for table in held.values():
+        if known:  # what was merged leaves tables behind that nobody may need: begin anew
+            now = {address: self.tables[place] for address, place in self.places.items()} | now
+            self.tables, self.places = [], {}
+        index: dict[int, int] = {}
+        for address, table in now.items():
             if id(table) not in index:
                 index[id(table)] = len(self.tables)
                 self.tables.append(table)
-        self.places = {address: index[id(table)] for address, table in held.items()}
+            self.places[address] = index[id(table)]
         return later
 
 

@@ -69,7 +69,7 @@ class Provenance:
         """Start a frame: its sources lie at distance 0."""
         self._open.add(frame)
         for x in sources:
-            self._put(x, {**(self._get(x) or {}), frame: 0})
+            self._put(x, {**self._still_open(self._get(x) or {}), frame: 0})
 
     def close(self, frame: int) -> None:
         """End a frame; nobody will ask for distances in it any more."""
@@ -88,11 +88,12 @@ class Provenance:
         for x in flat((*args, *kwargs.values())):
             known = self._get(x)
             if known:
-                found = known if found is None or found is known else _nearest(found, known)
+                alone = found is None or found is known
+                found = known if alone else self._still_open(_nearest(found or {}, known))
         if not found:
             return
-        if cost:  # a copy is made anyway: leave the frames out that have been closed
-            found = {frame: d + cost for frame, d in found.items() if frame in self._open}
+        if cost:
+            found = self._still_open(found, cost)
         for x in flat((out,)):
             self._put(x, found)
 
@@ -110,6 +111,10 @@ class Provenance:
                 stays = {f for f, d in here.items() if any(n.get(f) == d for n in near)}
                 if stays:
                     self._put(x, {f: d + (f in stays) * LIGHT for f, d in here.items()})
+
+    def _still_open(self, distances: Distances, cost: int = 0) -> Distances:
+        """Return a copy without closed frames: a residual stream would carry one per block."""
+        return {frame: d + cost for frame, d in distances.items() if frame in self._open}
 
     def _get(self, x: Tensor) -> Distances | None:
         known = self._known.get(id(x))
