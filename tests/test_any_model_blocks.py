@@ -274,3 +274,23 @@ def test_an_error_in_one_number_switches_only_that_number_off(monkeypatch) -> No
     assert "the number 'kurtosis' failed and is now off" in str(caught[0].message)
     assert probe.records.signals["kurtosis"].isna().all()
     assert probe.records.signals["second_moment"].notna().all()
+
+
+def test_a_residual_stream_carries_no_block_that_has_ended() -> None:
+    """Else what a probe costs would grow with the square of the depth."""
+    from sigprop.capture.provenance import WEIGHT, Provenance
+
+    known, x = Provenance(), torch.ones(2)
+    known.open(0, [x])
+    for block in range(1, 50):
+        known.open(block, [x])
+        branch, total = torch.ones(2), torch.ones(2)
+        known.pass_on((x,), {}, branch, WEIGHT)
+        known.pass_on((x, branch), {}, total, 0)
+        assert known.distance(total, block) == 0
+        known.close(block)
+        x = total
+    made = torch.ones(2)
+    known.open(50, [x])
+    known.pass_on((x,), {}, made, 0)
+    assert known._get(made) == {0: 0, 50: 0}
