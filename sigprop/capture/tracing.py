@@ -45,7 +45,9 @@ def show(x: Tensor) -> None:
 
 def _hold_graph(context: Any) -> None:
     translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
-    _Shown.graph, _Shown.code = weakref.ref(context.graph()), translator.output.root_tx.f_code
+    # Not its fx.Graph: a checkpointed part has one of its own.
+    graph = translator.output
+    _Shown.graph, _Shown.code = weakref.ref(graph), graph.root_tx.f_code
 
 
 def _hold(context: Any) -> None:
