@@ -21,13 +21,16 @@ static struct channel channel_of(const double *row) {
 
 /* Pool `count` tables, each of its own number of channels x NUMBERS, into rows of POOLED.
 
-   Powers are summed about the first channel's mean and moved to the mean of all: that is within
-   sqrt(channels) standard deviations of it, which costs channels² roundings of m4 at the most. */
+   Powers are summed about the mean of the first channel that has any finite samples, and moved to
+   the mean of all: where channels have equal counts that is within sqrt(channels) standard
+   deviations of it, which costs channels² roundings of m4 at the most. */
 void sigprop_pool(int64_t count, const int64_t *tables, const int64_t *channels, double *out) {
     for (int64_t t = 0; t < count; t++, out += POOLED) {
         const double *first = (const double *)(intptr_t)tables[t];
         const double *last = first + channels[t] * NUMBERS;
-        const double about = channel_of(first).mean;
+        const double *some = first;
+        while (some < last - NUMBERS && some[1] == 0) some += NUMBERS;
+        const double about = channel_of(some).mean;
         double elements = 0, n = 0, zeros = 0, largest = 0, within = 0, between = 0;
         double s1 = 0, s2 = 0, s3 = 0, s4 = 0;
         for (const double *row = first; row < last; row += NUMBERS) {
