@@ -284,8 +284,8 @@ class Probe:
         self.step()
 
     def _read_parameters(self, optimizer: torch.optim.Optimizer) -> None:
-        self._readings.read(self._roster.updated(self._living_model(), optimizer))
-        self._readings.remember()
+        known = self._roster.updated(self._living_model(), optimizer)
+        self._readings.read(known, remember=True)
         self._collector.gradient_scale = gradient_scale(optimizer)
 
     def _backward_ended(self) -> None:

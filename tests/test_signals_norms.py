@@ -69,6 +69,19 @@ def test_weights_and_gradients_lie_as_they_like(
     np.testing.assert_allclose(read_norms(views), [norms_oracle(w, g) for w, g in views])
 
 
+@pytest.mark.parametrize("dtype", list(native.TYPES), ids=str)
+def test_weights_are_copied_on_the_way(dtype: torch.dtype) -> None:
+    weights = [normal(*shape).to(dtype) for shape in SHAPES]
+    weights += [normal(6, 5, 3, 3).to(dtype, memory_format=torch.channels_last)]
+    weights += [normal(9, 8).to(dtype).T, normal(8, 18).to(dtype)[:, ::2]]
+    weights[3][7] = math.nan
+    asked = {i: torch.full_like(w, 7.0) for i, w in enumerate(weights) if i != 4}
+    pairs = [(w, torch.ones_like(w)) for w in weights]
+    np.testing.assert_array_equal(read_norms(pairs, asked), read_norms(pairs))
+    for i, copy in asked.items():
+        torch.testing.assert_close(copy, weights[i], rtol=0, atol=0, equal_nan=True)
+
+
 def test_real_parameters_are_served(way: str) -> None:
     layer = nn.Linear(4, 3)
     layer(torch.ones(2, 4)).sum().backward()

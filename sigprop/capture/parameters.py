@@ -87,51 +87,60 @@ class ParameterReadings:
 
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
-        self._before: list[tuple[str, nn.Parameter, Tensor]] = []
+        self._before: list[tuple[Known, Tensor]] = []
         self._norms, self._moves = Table(3, _products), Table(2, _moved)
 
-    def read(self, parameters: Iterable[Known]) -> None:
-        """Read parameters and their gradients; those without numbers are passed over."""
-        names, pairs, without = [], [], []
+    def read(self, parameters: Iterable[Known], remember: bool = False) -> None:
+        """Read parameters and their gradients; those without numbers are passed over.
+
+        Args:
+            parameters: what to read.
+            remember: keep copies of those with gradients until `compare`: the price of an update.
+        """
+        held: list[tuple[Known, Tensor, Tensor | None]] = []
         for known in parameters:
             if not _normable(known.parameter):
                 continue
             self._known[known.name] = known
             weight, grad = whole(known.parameter.detach()), known.parameter.grad
-            if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
-                self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
+            if weight.is_cpu and (grad is None or grad.layout == torch.strided):
+                held.append((known, weight, None if grad is None else whole(grad)))
                 continue
-            names.append(known.name)
-            without.append(grad is None)
-            grad = weight if grad is None else whole(grad)
-            if known.unit_dim:
-                weight, grad = (x.movedim(known.unit_dim, 0) for x in (weight, grad))
-            pairs.append((weight, grad))
-        rows = read_norms(pairs)
-        rows[:, :2] = np.sqrt(rows[:, :2])
-        rows[np.array(without, dtype=bool), 1:] = math.nan
-        self._norms.put(names, rows)
+            self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
+            if remember and grad is not None:
+                self._before.append((known, weight.clone()))
+        self._read_held(held, remember)
 
-    def remember(self) -> None:
-        """Keep copies of the parameters with gradients until `compare`: the price of an update."""
-        self._before = [
-            (name, known.parameter, whole(known.parameter.detach()).clone())
-            for name, known in self._known.items()
-            if known.parameter.grad is not None
+    def _read_held(
+        self, held: Sequence[tuple[Known, Tensor, Tensor | None]], remember: bool
+    ) -> None:
+        """Read parameters that the CPU holds, in one call that copies them on the way."""
+        without = np.array([grad is None for _, _, grad in held], dtype=bool)
+        learning = np.flatnonzero(~without).tolist() if remember else []
+        copies = {i: torch.empty_like(held[i][1]) for i in learning}
+        self._before += [(held[i][0], copy) for i, copy in copies.items()]
+        axes = [known.unit_dim for known, _, _ in held]
+        pairs = [
+            (_units_first(weight, axis), _units_first(weight if grad is None else grad, axis))
+            for (_, weight, grad), axis in zip(held, axes, strict=True)
         ]
+        rows = read_norms(pairs, {i: _units_first(copy, axes[i]) for i, copy in copies.items()})
+        rows[:, :2] = np.sqrt(rows[:, :2])
+        rows[without, 1:] = math.nan
+        self._norms.put([known.name for known, _, _ in held], rows)
 
     def compare(self) -> None:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""
         names, pairs = [], []
-        for name, parameter, before in self._before:
-            after = whole(parameter.detach())
+        for known, before in self._before:
+            after = whole(known.parameter.detach())
             if after.is_cpu:
-                names.append(name)
+                names.append(known.name)
                 pairs.append((before, after))
             else:
                 moved, turned = ratios.norm(after - before), ratios.angle(before, after)
                 sums = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
-                self._moves.wait(name, sums)
+                self._moves.wait(known.name, sums)
         moves = read_moves(pairs)
         self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), turn(moves)], axis=1))
         self._before.clear()
@@ -164,6 +173,10 @@ class ParameterReadings:
         self._before.clear()
         self._norms.clear()
         self._moves.clear()
+
+
+def _units_first(x: Tensor, axis: int) -> Tensor:
+    return x.movedim(axis, 0) if axis else x
 
 
 def _normable(parameter: nn.Parameter) -> bool:

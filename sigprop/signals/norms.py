@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ Pair = tuple[Tensor, Tensor]
 Table = npt.NDArray[np.float64]
 
 
-def read_norms(pairs: Sequence[Pair]) -> Table:
+def read_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = None) -> Table:
     """Return (‖W‖², ‖G‖², max over units of ‖G_i‖/max(‖W_i‖, 1e-3)) of each weight and gradient.
 
     Units are on axis 0; a tensor of at most one axis longer than 1 is one unit, as in
@@ -25,6 +25,7 @@ def read_norms(pairs: Sequence[Pair]) -> Table:
 
     Args:
         pairs: weights and gradients of like shapes.
+        copies: tensors that weights are copied into on the way, by place; laid out like them.
 
     Returns:
         One row a pair, shape (P, 3).
@@ -39,7 +40,7 @@ def read_norms(pairs: Sequence[Pair]) -> Table:
         assert native.LIBRARY is not None
         native.LIBRARY.sigprop_norms(count, where, UNIT_FLOOR, torch.get_num_threads(), out)
 
-    return _table(pairs, compiled, norms_plain)
+    return _table(pairs, compiled, norms_plain, copies or {})
 
 
 def read_moves(pairs: Sequence[Pair]) -> Table:
@@ -56,7 +57,7 @@ def read_moves(pairs: Sequence[Pair]) -> Table:
         assert native.LIBRARY is not None
         native.LIBRARY.sigprop_moves(count, where, torch.get_num_threads(), out)
 
-    return _table(pairs, compiled, moves_plain)
+    return _table(pairs, compiled, moves_plain, {})
 
 
 def turn(moves: Table) -> Table:
@@ -99,19 +100,23 @@ def _table(
     pairs: Sequence[Pair],
     compiled: Callable[[int, int, int], None],
     plain: Callable[[Tensor, Tensor], list[float]],
+    copies: Mapping[int, Tensor],
 ) -> Table:
     """Return one row a pair: those that the library serves in one call, the others one by one."""
     table = np.empty((len(pairs), 3))
     served, where = [], []
     for row, (a, b) in enumerate(pairs):
+        copy = copies.get(row)
         if native.serves_pair(a, b):
             units = a.shape[0] if a.ndim > 1 and a.squeeze().ndim > 1 else 1
-            where.append(
-                (a.data_ptr(), b.data_ptr(), native.TYPES[a.dtype], units, a.numel() // units)
-            )
+            both = a.data_ptr(), b.data_ptr(), native.TYPES[a.dtype]
+            into = 0 if copy is None else copy.data_ptr()
+            where.append((*both, units, a.numel() // units, into))
             served.append(row)
         else:
             table[row] = plain(a, b)
+            if copy is not None:
+                copy.copy_(a)
     if served:
         out, memory = np.empty((len(served), 3)), np.array(where, dtype=np.int64)
         compiled(len(served), memory.ctypes.data, out.ctypes.data)

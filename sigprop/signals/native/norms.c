@@ -2,8 +2,9 @@
    correlation.py say what the numbers mean. Everything is added up in double precision, in which
    squares of single-precision numbers neither over- nor underflow. */
 
-/* Where two tensors of one type lie, seen as `units` rows of `length`; as Python writes it. */
-struct pair { int64_t first, second, type, units, length; };
+/* Where two tensors of one type lie, seen as `units` rows of `length`, and where the first is to be
+   copied on the way, or 0; as Python writes it. */
+struct pair { int64_t first, second, type, units, length, copy; };
 
 static const void *at(int64_t address, int64_t element, int64_t type) {
     return (const char *)(intptr_t)address + element * SIZE[type];
@@ -29,6 +30,9 @@ static void norm(const void *what, int64_t place) {
         int64_t i = unit * pair->length;
         chosen()->pairs(at(pair->first, i, pair->type), at(pair->second, i, pair->type), pair->type,
                         pair->length, 0, 0, sums);
+        if (pair->copy) /* now, while the unit is in the cache */
+            memcpy((void *)at(pair->copy, i, pair->type), at(pair->first, i, pair->type),
+                   pair->length * SIZE[pair->type]);
         double ratio = sqrt(sums[1]) / fmax(sqrt(sums[0]), many->floor);
         if (ratio > total[2] || isnan(ratio)) total[2] = ratio; /* NaN stays */
         total[0] += sums[0], total[1] += sums[1];
