@@ -39,9 +39,10 @@ class Arena:
                     made = torch.empty(rows, len(COLUMNS), dtype=torch.float64, device="cpu")
                 self._blocks.append(made)
             block = self._blocks[self._block]
-            if self._row + channels <= len(block):
+            row, rows = self._row, block.shape[0]
+            if row + channels <= rows:
                 self._row += channels
-                return block[self._row - channels : self._row]
+                return block.narrow(0, row, channels)
             self._block, self._row = self._block + 1, 0
 
     def clear(self) -> None:
