@@ -8,7 +8,6 @@ makes another graph, so that there are two.
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -16,13 +15,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sigprop.capture.address import Address
 from sigprop.capture.blocks import RECTIFIERS, adds
 from sigprop.capture.channels import channel_axis, made_by
 from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
 from sigprop.capture.surroundings import HOOK_GUARDS
-from sigprop.capture.tracing import show, show_graph
+from sigprop.capture.tracing import show, show_graph, shown
 from sigprop.errors import ProbeWarning
 from sigprop.signals.reading import readable
 from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
@@ -41,7 +41,31 @@ def at_trace_time(function: F) -> F:
 
 
 class TracedTap(Tap):
-    """What both hooks of a module do in a graph."""
+    """What both hooks of a module do in a graph.
+
+    Attributes:
+        rectifies: a rectifier makes what the module returns.
+    """
+
+    rectifies = False
+
+    def begin(self, recorder: Recorder) -> None:
+        """Show the graph that is being made; if it is a new one, note for which mode it is."""
+        show_graph()
+        if self.graph_is_new():
+            # Traced, so that the graph is for this mode only.
+            root = recorder.root()
+            self.note_mode("train" if root is None or root.training else "eval")
+
+    @at_trace_time
+    def graph_is_new(self) -> bool:
+        """Return whether this is the first hook in a graph."""
+        return not self.living().trace.mode
+
+    @at_trace_time
+    def note_mode(self, mode: str) -> None:
+        """Note for which mode of the model the graph is."""
+        self.living().trace.mode = mode
 
     def trace_value(
         self,
@@ -51,79 +75,68 @@ class TracedTap(Tap):
         call: int,
         name: str,
         gradient: bool = True,
-        rectified: bool = False,
     ) -> None:
         """Add the sums of every tensor in ``value`` to its slot, and of its gradient later."""
         for path, x in tensors(value):
-            if not readable(x):
-                continue
-            axis = self.trace_axis(x)
             show(x)
-            # Channels size the slot: where shapes are dynamic, this one is not.
-            channels = operator.index(x.shape[axis]) if x.ndim else 1
-            where = (self.trace_mode(recorder), port, call, name, path, axis, channels)
-            at = (*where, reads_now(x), sums_type(x), x.device)
-            slot = self.reserve_sums("forward", *at, rectified, x.requires_grad)
-            if slot:
-                trace_reading(getattr(recorder.slots, slot), x, axis)
-            slot = self.reserve_sums("backward", *at) if gradient and x.requires_grad else ""
-            if slot:
-                trace_gradient(getattr(recorder.slots, slot), x, axis)
+            plan = self.reserve_sums(port, call, name, path, gradient)
+            if plan:
+                way, axis, forward, backward = plan.split(",")
+                add = getattr(torch.ops.sigprop, way)
+                if forward:
+                    add(getattr(recorder.slots, forward), x.detach(), int(axis))
+                if backward:
+                    trace_gradient(getattr(recorder.slots, backward), x, int(axis), add)
 
-    def trace_mode(self, recorder: Recorder) -> str:
-        """Return whether the whole model trains; a graph is for one of both."""
-        root = recorder.root()
-        return "train" if root is None or root.training else "eval"
+    @at_trace_time
+    def reserve_sums(self, port: str, call: int, name: str, path: str, gradient: bool) -> str:
+        """Return how to read the tensor that was shown, and its gradient; "" for not at all.
 
-    def trace_axis(self, x: Tensor) -> int:
+        In one string, since a result of Python at trace time must be a constant: the operator, the
+        channel axis, and the names of two slots, each "" when there is nothing to read or another
+        address of this graph reads it.
+        """
+        recorder, x = self.living(), shown()
+        if not readable(x):
+            return ""
+        self._tell_of_metrics(recorder)
+        axis = self._trace_axis(recorder, x)
+        # Channels size the slot: where shapes are dynamic, this one is not.
+        channels = int(x.shape[axis]) if x.ndim else 1
+        at = (recorder.trace.mode, port, call, name, path, axis, channels)
+        address = self.address(recorder, *at)
+        if self.rectifies and port == "out":
+            recorder.rectified_slots.add(address)
+        if not x.requires_grad and torch.is_grad_enabled():
+            recorder.without_gradient.add(address.target)
+        forward = self._slot(recorder, address, x)
+        backward = ""
+        if gradient and x.requires_grad:
+            backward = self._slot(recorder, address._replace(direction="backward"), x)
+        way = "add_reading_now" if reads_now(x) else "add_reading"
+        return f"{way},{axis},{forward},{backward}"
+
+    def _slot(self, recorder: Recorder, address: Address, x: Tensor) -> str:
+        """Return the name of a new slot for an address; "" when it has joined another's."""
+        trace, slots = recorder.trace, recorder.slots
+        known = trace.slot(address.direction, address.channel_dim)
+        if known is not None:
+            slots.join(known, address)
+            return ""
+        channels = address.channels
+        kind, shape = ("table", (channels, ROWS)) if reads_now(x) else ("sums", (ROWS, channels))
+        slot = slots.reserve(trace.graph, kind, address, shape, sums_type(x), x.device)
+        trace.put(address.direction, address.channel_dim, slot)
+        return slot
+
+    def _trace_axis(self, recorder: Recorder, x: Tensor) -> int:
         """Return the channel axis of ``x``."""
-        chosen = self.axis_chosen()
+        chosen = self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
         if chosen is not None and -x.ndim <= chosen < x.ndim:
             return chosen
-        axis, channels = self.maker_axis(), self.maker_channels()
-        return channel_axis(x, (axis, channels) if channels else None)
+        return channel_axis(x, recorder.trace.maker)
 
-    @at_trace_time
-    def axis_chosen(self) -> int | None:
-        """Return the channel axis that the user named for this module, if one was."""
-        return self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
-
-    @at_trace_time
-    def maker_axis(self) -> int:
-        """Return the axis on which channels were made last; -1 when none were."""
-        maker = self.living().trace.maker
-        return maker[0] if maker else -1
-
-    @at_trace_time
-    def maker_channels(self) -> int:
-        """Return how many channels were made last; 0 when none were."""
-        maker = self.living().trace.maker
-        return maker[1] if maker else 0
-
-    @at_trace_time
-    def reserve_sums(
-        self,
-        direction: str,
-        mode: str,
-        port: str,
-        call: int,
-        name: str,
-        path: str,
-        axis: int,
-        channels: int,
-        now: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-        rectified: bool = False,
-        requires_grad: bool = True,
-    ) -> str:
-        """Return the name of a new slot for an address; "" when it has joined another's.
-
-        All in one, since a result of Python at trace time must be a constant: the tensor is the one
-        that was shown.
-        """
-        recorder = self.living()
-        address = self.address(recorder, mode, port, call, name, path, axis, channels, direction)
+    def _tell_of_metrics(self, recorder: Recorder) -> None:
         if recorder.metrics and not recorder.told_of_metrics:
             recorder.told_of_metrics = True
             warnings.warn(
@@ -132,19 +145,6 @@ class TracedTap(Tap):
                 ProbeWarning,
                 stacklevel=2,
             )
-        if rectified:
-            recorder.rectified_slots.add(address)
-        if not requires_grad and torch.is_grad_enabled():
-            recorder.without_gradient.add(address.target)
-        trace, slots = recorder.trace, recorder.slots
-        known = trace.slot(direction, axis)
-        if known is not None:
-            slots.join(known, address)
-            return ""
-        kind, shape = ("table", (channels, ROWS)) if now else ("sums", (ROWS, channels))
-        slot = slots.reserve(trace.graph, kind, address, shape, dtype, device)
-        trace.put(direction, axis, slot)
-        return slot
 
     def living(self) -> Recorder:
         """Return the recorder; while something is traced for it, it lives."""
@@ -166,11 +166,11 @@ class TracedBefore(TracedTap, Before):
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Take the inputs."""
-        show_graph()
+        self.begin(recorder)
+        call = self.entered(module)
         if self.is_target:
             given = first_readable((*args, *(kwargs or {}).values()))
-            self.trace_value(recorder, given, "in", self.calls_so_far(self.name), self.name)
-        self.tell_of_functions(module)
+            self.trace_value(recorder, given, "in", call, self.name)
         if self.ports and self.target:
             self.trace_operands(recorder, args, self.target)
 
@@ -184,47 +184,14 @@ class TracedBefore(TracedTap, Before):
         if isinstance(skip, Tensor) and isinstance(branch, Tensor):
             if not (readable(skip) and readable(branch)):
                 return
-            axis = self.trace_axis(branch)
-            channels = operator.index(branch.shape[axis]) if branch.ndim else 1
-            at = (self.trace_mode(recorder), call, block, axis, channels, sums_type(branch))
-            sums = getattr(recorder.slots, self.reserve_products(*at, branch.device))
-            if reads_now(branch):
-                torch.ops.sigprop.add_pair_now(sums, skip.detach(), branch.detach())
-            else:
-                torch.ops.sigprop.add_pair(sums, skip, branch)
+            show(branch)
+            way, slot = self.reserve_products(call, block).split(",")
+            add = getattr(torch.ops.sigprop, way)
+            add(getattr(recorder.slots, slot), skip.detach(), branch.detach())
 
     @at_trace_time
-    def calls_so_far(self, name: str) -> int:
-        """Return how often a module was met so far in this forward."""
-        return self.living().trace.calls[name]
-
-    @at_trace_time
-    def begin_call(self, name: str) -> int:
-        """Return the number of this call, and count it."""
-        calls = self.living().trace.calls
-        calls[name] += 1
-        return calls[name] - 1
-
-    @at_trace_time
-    def reserve_products(
-        self,
-        mode: str,
-        call: int,
-        block: str,
-        axis: int,
-        channels: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> str:
-        """Return the name of the slot of an addition's products."""
-        recorder = self.living()
-        address = self.address(recorder, mode, "branch", call, block, "", axis, channels)
-        kind, shape = "products", (PRODUCTS,)
-        return recorder.slots.reserve(recorder.trace.graph, kind, address, shape, dtype, device)
-
-    @at_trace_time
-    def tell_of_functions(self, module: nn.Module) -> None:
-        """Warn once of what only an eager forward shows."""
+    def entered(self, module: nn.Module) -> int:
+        """Return the number of this call; warn once of what only an eager forward shows."""
         recorder = self.living()
         children = list(module.children())
         speaks = not children or any(hasattr(child, "ports") for child in children)
@@ -237,6 +204,26 @@ class TracedBefore(TracedTap, Before):
                 ProbeWarning,
                 stacklevel=2,
             )
+        return recorder.trace.calls[self.name]
+
+    @at_trace_time
+    def begin_call(self, name: str) -> int:
+        """Return the number of this call, and count it."""
+        calls = self.living().trace.calls
+        calls[name] += 1
+        return calls[name] - 1
+
+    @at_trace_time
+    def reserve_products(self, call: int, block: str) -> str:
+        """Return the operator and the name of the slot for the products of an addition."""
+        recorder, x = self.living(), shown()
+        axis = self._trace_axis(recorder, x)
+        channels = int(x.shape[axis]) if x.ndim else 1
+        mode, graph = recorder.trace.mode, recorder.trace.graph
+        address = self.address(recorder, mode, "branch", call, block, "", axis, channels)
+        at = (address, (PRODUCTS,), sums_type(x), x.device)
+        way = "add_pair_now" if reads_now(x) else "add_pair"
+        return f"{way},{recorder.slots.reserve(graph, 'products', *at)}"
 
 
 class TracedAfter(TracedTap, After):
@@ -244,27 +231,23 @@ class TracedAfter(TracedTap, After):
 
     def trace(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
         """Count the call, and take the output."""
-        show_graph()
+        self.begin(recorder)
         call = self.made(module)
-        rectified = self.ends_rectified(module)
         if self.is_target or self.inner_rectifier:
-            self.trace_value(recorder, output, "out", call, self.name, self.is_target, rectified)
-
-    @at_trace_time
-    def ends_rectified(self, module: nn.Module) -> bool:
-        """Return whether a rectifier makes the output: the module is one, or a stack upon one."""
-        while isinstance(module, nn.Sequential) and len(module):
-            module = module[-1]
-        return isinstance(module, RECTIFIERS)
+            self.trace_value(recorder, output, "out", call, self.name, self.is_target)
 
     @at_trace_time
     def made(self, module: nn.Module) -> int:
-        """Return the number of this call; note what makes channels."""
+        """Return the number of this call; note what makes channels, and what rectifies."""
         recorder = self.living()
         trace, call = recorder.trace, recorder.trace.calls[self.name]
         trace.calls[self.name] += 1
         recorder.total_calls[self.name] += 1
         trace.maker = made_by(module) or trace.maker
+        last = module
+        while isinstance(last, nn.Sequential) and len(last):
+            last = last[-1]
+        self.rectifies = isinstance(last, RECTIFIERS)
         return call
 
 
@@ -273,18 +256,12 @@ def sums_type(x: Tensor) -> torch.dtype:
     return torch.float64 if reads_now(x) else torch.promote_types(x.dtype, torch.float32)
 
 
-def trace_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
-    """Add the sums of a tensor to a slot, when the graph runs."""
-    if reads_now(x):
-        torch.ops.sigprop.add_reading_now(sums, x.detach(), channel_dim)
-    else:
-        torch.ops.sigprop.add_reading(sums, x, channel_dim)
-
-
-def trace_gradient(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+def trace_gradient(
+    sums: Tensor, x: Tensor, channel_dim: int, add: Callable[[Tensor, Tensor, int], None]
+) -> None:
     """Add the sums of a tensor's gradient to a slot, when it comes back."""
 
     def arrived(grad: Tensor) -> None:
-        trace_reading(sums, grad, channel_dim)
+        add(sums, grad.detach(), channel_dim)
 
     x.register_hook(arrived)

@@ -299,6 +299,7 @@ def _may_fuse(module: nn.Module) -> bool:
 def first_readable(values: tuple[object, ...]) -> object:
     """Return the first value that holds a readable tensor: a block's input."""
     for value in values:
-        if any(readable(x) for _, x in tensors(value)):
-            return value
+        for _, x in tensors(value):
+            if readable(x):
+                return value
     return None

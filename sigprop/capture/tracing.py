@@ -43,6 +43,12 @@ def show(x: Tensor) -> None:
     comptime(_hold)
 
 
+def shown() -> Tensor:
+    """Return the tensor that was shown last."""
+    assert _Shown.x is not None
+    return _Shown.x
+
+
 def _hold_graph(context: Any) -> None:
     translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
     # Not its fx.Graph: a checkpointed part has one of its own.
@@ -59,12 +65,13 @@ class Trace:
 
     Attributes:
         graph: counts the graphs.
+        mode: "train" or "eval", whichever the graph is for; "" as long as nobody has said.
         calls: how often each module was met in the forward pass up to now.
         maker: what made channels last.
     """
 
     def __init__(self) -> None:
-        self.graph = 0
+        self.graph, self.mode = 0, ""
         self.calls: Counter[str] = Counter()
         self.maker: Maker | None = None
         self._now: weakref.ref[Any] | None = None
@@ -80,7 +87,7 @@ class Trace:
         if self._now is not None and self._now is _Shown.graph:
             return
         self._now, code = _Shown.graph, _Shown.code
-        self.graph += 1
+        self.graph, self.mode = self.graph + 1, ""
         self._slots = {"forward": Memo(), "backward": Memo()}
         if code is None or not code.co_name.startswith(_REST):
             self.calls, self.maker = Counter(), maker
@@ -91,9 +98,8 @@ class Trace:
 
     def slot(self, direction: str, channel_dim: int) -> str | None:
         """Return the slot of the tensor that was shown, if it has one in this graph."""
-        return None if _Shown.x is None else self._slots[direction].get(_Shown.x, channel_dim)
+        return self._slots[direction].get(shown(), channel_dim)
 
     def put(self, direction: str, channel_dim: int, slot: str) -> None:
         """File the slot of the tensor that was shown."""
-        if _Shown.x is not None:
-            self._slots[direction].put(_Shown.x, channel_dim, slot)
+        self._slots[direction].put(shown(), channel_dim, slot)
