@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from sigprop.capture.address import Address
 from sigprop.capture.blocks import RECTIFIERS, adds
 from sigprop.capture.channels import channel_axis, made_by
-from sigprop.capture.hooks import After, Before, Tap, first_readable
+from sigprop.capture.hooks import After, Before, Tap
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
+from sigprop.capture.slots import BUFFERS
 from sigprop.capture.surroundings import HOOK_GUARDS
 from sigprop.capture.tracing import show, show_graph, shown
 from sigprop.errors import ProbeWarning
@@ -43,82 +44,102 @@ def at_trace_time(function: F) -> F:
 class TracedTap(Tap):
     """What both hooks of a module do in a graph.
 
+    Every attribute that traced code looks at is checked each time the graph runs. So it looks at
+    the recorder once a graph, finds its buffers in one place, and asks Python at trace time for all
+    else.
+
     Attributes:
         rectifies: a rectifier makes what the module returns.
     """
 
     rectifies = False
 
-    def begin(self, recorder: Recorder) -> None:
-        """Show the graph that is being made; if it is a new one, note for which mode it is."""
+    def begin(self) -> bool:
+        """Return whether the graph that is being made records."""
         show_graph()
         if self.graph_is_new():
-            # Traced, so that the graph is for this mode only.
-            root = recorder.root()
-            self.note_mode("train" if root is None or root.training else "eval")
+            recorder = self._recorder()
+            on = recorder is not None and recorder.on and recorder.traceable
+            root = recorder.root() if recorder is not None and on else None
+            self.begin_graph(on, "train" if root is None or root.training else "eval")
+        return self.graph_records()
 
     @at_trace_time
     def graph_is_new(self) -> bool:
         """Return whether this is the first hook in a graph."""
-        return not self.living().trace.mode
+        recorder = self._recorder()
+        return recorder is not None and recorder.trace.new
 
     @at_trace_time
-    def note_mode(self, mode: str) -> None:
-        """Note for which mode of the model the graph is."""
-        self.living().trace.mode = mode
+    def begin_graph(self, on: bool, mode: str) -> None:
+        """Note what a new graph is for."""
+        HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
+        recorder = self.living()
+        recorder.trace.begin(on, mode, recorder.now.maker)
 
-    def trace_value(
-        self,
-        recorder: Recorder,
-        value: object,
-        port: str,
-        call: int,
-        name: str,
-        gradient: bool = True,
-    ) -> None:
-        """Add the sums of every tensor in ``value`` to its slot, and of its gradient later."""
+    @at_trace_time
+    def graph_records(self) -> bool:
+        """Return whether the graph records."""
+        recorder = self._recorder()
+        return recorder is not None and recorder.trace.on
+
+    def living(self) -> Recorder:
+        """Return the recorder; while a graph is made for it, it lives."""
+        recorder = self._recorder()
+        assert recorder is not None
+        return recorder
+
+    def trace_value(self, value: object, port: str, call: int) -> None:
+        """Add the sums of every tensor in ``value`` to its buffer, and of its gradient later."""
         for path, x in tensors(value):
             show(x)
-            plan = self.reserve_sums(port, call, name, path, gradient)
+            plan = self.plan_reading(port, call, path)
             if plan:
                 way, axis, forward, backward = plan.split(",")
                 add = getattr(torch.ops.sigprop, way)
                 if forward:
-                    add(getattr(recorder.slots, forward), x.detach(), int(axis))
+                    add(getattr(BUFFERS, forward), x.detach(), int(axis))
                 if backward:
-                    trace_gradient(getattr(recorder.slots, backward), x, int(axis), add)
+                    trace_gradient(getattr(BUFFERS, backward), x, int(axis), add)
 
     @at_trace_time
-    def reserve_sums(self, port: str, call: int, name: str, path: str, gradient: bool) -> str:
+    def plan_reading(self, port: str, call: int, path: str) -> str:
         """Return how to read the tensor that was shown, and its gradient; "" for not at all.
 
         In one string, since a result of Python at trace time must be a constant: the operator, the
-        channel axis, and the names of two slots, each "" when there is nothing to read or another
+        channel axis, and the names of two buffers, each "" when there is nothing to read or another
         address of this graph reads it.
         """
         recorder, x = self.living(), shown()
         if not readable(x):
             return ""
         self._tell_of_metrics(recorder)
-        axis = self._trace_axis(recorder, x)
-        # Channels size the slot: where shapes are dynamic, this one is not.
-        channels = int(x.shape[axis]) if x.ndim else 1
-        at = (recorder.trace.mode, port, call, name, path, axis, channels)
-        address = self.address(recorder, *at)
+        address = self._address_of_shown(recorder, port, call, path)
         if self.rectifies and port == "out":
             recorder.rectified_slots.add(address)
         if not x.requires_grad and torch.is_grad_enabled():
             recorder.without_gradient.add(address.target)
-        forward = self._slot(recorder, address, x)
-        backward = ""
-        if gradient and x.requires_grad:
-            backward = self._slot(recorder, address._replace(direction="backward"), x)
+        forward, backward = self._reserve(recorder, address), ""
+        # A rectifier inside a block is there for its dead units; the block has the gradients.
+        if x.requires_grad and (self.is_target or port != "out"):
+            backward = self._reserve(recorder, address._replace(direction="backward"))
         way = "add_reading_now" if reads_now(x) else "add_reading"
-        return f"{way},{axis},{forward},{backward}"
+        return f"{way},{address.channel_dim},{forward},{backward}"
 
-    def _slot(self, recorder: Recorder, address: Address, x: Tensor) -> str:
-        """Return the name of a new slot for an address; "" when it has joined another's."""
-        trace, slots = recorder.trace, recorder.slots
+    def _address_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Address:
+        """Return where the tensor that was shown is read."""
+        x, chosen = shown(), self.axis
+        axis = chosen.get(self.name) if isinstance(chosen, Mapping) else chosen
+        if axis is None or not -x.ndim <= axis < x.ndim:
+            axis = channel_axis(x, recorder.trace.maker)
+        # Channels size the buffer: where shapes are dynamic, this one is not.
+        channels = int(x.shape[axis]) if x.ndim else 1
+        name = self.target if self.target and port in self.ports else self.name
+        return self.address(recorder, recorder.trace.mode, port, call, name, path, axis, channels)
+
+    def _reserve(self, recorder: Recorder, address: Address) -> str:
+        """Return the name of a new buffer for an address; "" when it has joined another's."""
+        trace, slots, x = recorder.trace, recorder.slots, shown()
         known = trace.slot(address.direction, address.channel_dim)
         if known is not None:
             slots.join(known, address)
@@ -128,13 +149,6 @@ class TracedTap(Tap):
         slot = slots.reserve(trace.graph, kind, address, shape, sums_type(x), x.device)
         trace.put(address.direction, address.channel_dim, slot)
         return slot
-
-    def _trace_axis(self, recorder: Recorder, x: Tensor) -> int:
-        """Return the channel axis of ``x``."""
-        chosen = self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
-        if chosen is not None and -x.ndim <= chosen < x.ndim:
-            return chosen
-        return channel_axis(x, recorder.trace.maker)
 
     def _tell_of_metrics(self, recorder: Recorder) -> None:
         if recorder.metrics and not recorder.told_of_metrics:
@@ -146,52 +160,60 @@ class TracedTap(Tap):
                 stacklevel=2,
             )
 
-    def living(self) -> Recorder:
-        """Return the recorder; while something is traced for it, it lives."""
-        recorder = self._recorder()
-        assert recorder is not None
-        HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
-        recorder.trace.look(recorder.now.maker)
-        return recorder
-
 
 class TracedBefore(TracedTap, Before):
     """`Before`, in a graph too."""
 
     def trace(
         self,
-        recorder: Recorder,
         module: nn.Module,
         args: tuple[object, ...],
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Take the inputs."""
-        self.begin(recorder)
+        if not self.begin():
+            return
         call = self.entered(module)
-        if self.is_target:
-            given = first_readable((*args, *(kwargs or {}).values()))
-            self.trace_value(recorder, given, "in", call, self.name)
-        if self.ports and self.target:
-            self.trace_operands(recorder, args, self.target)
+        if call >= 0:
+            self.trace_value(self.input_of((*args, *(kwargs or {}).values())), "in", call)
+        if self.adds():
+            self.trace_operands(args)
 
-    def trace_operands(self, recorder: Recorder, args: tuple[object, ...], block: str) -> None:
+    def input_of(self, values: tuple[object, ...]) -> object:
+        """Return the first value that holds a readable tensor: a block's input."""
+        for value in values:
+            for _, x in tensors(value):
+                show(x)
+                if self.shows_readable():
+                    return value
+        return None
+
+    @at_trace_time
+    def shows_readable(self) -> bool:
+        """Return whether the tensor that was shown can be read."""
+        return bool(readable(shown()))  # with dynamic shapes it is a symbol
+
+    def trace_operands(self, args: tuple[object, ...]) -> None:
         """Take the operands of an addition, and how they correlate."""
-        call = self.begin_call(f"{block} +")
+        call = self.begin_addition()
         operands = dict(zip(self.ports, args, strict=False))
         for port, operand in operands.items():
-            self.trace_value(recorder, operand, port, call, block)
+            self.trace_value(operand, port, call)
         skip, branch = operands.get("skip"), operands.get("branch")
         if isinstance(skip, Tensor) and isinstance(branch, Tensor):
             if not (readable(skip) and readable(branch)):
                 return
             show(branch)
-            way, slot = self.reserve_products(call, block).split(",")
+            way, slot = self.plan_pair(call).split(",")
             add = getattr(torch.ops.sigprop, way)
-            add(getattr(recorder.slots, slot), skip.detach(), branch.detach())
+            add(getattr(BUFFERS, slot), skip.detach(), branch.detach())
 
     @at_trace_time
     def entered(self, module: nn.Module) -> int:
-        """Return the number of this call; warn once of what only an eager forward shows."""
+        """Return the number of this call, -1 if the inputs are none of a block.
+
+        Warns once of what only an eager forward shows.
+        """
         recorder = self.living()
         children = list(module.children())
         speaks = not children or any(hasattr(child, "ports") for child in children)
@@ -204,41 +226,47 @@ class TracedBefore(TracedTap, Before):
                 ProbeWarning,
                 stacklevel=2,
             )
-        return recorder.trace.calls[self.name]
+        return recorder.trace.calls[self.name] if self.is_target else -1
 
     @at_trace_time
-    def begin_call(self, name: str) -> int:
-        """Return the number of this call, and count it."""
-        calls = self.living().trace.calls
-        calls[name] += 1
-        return calls[name] - 1
+    def adds(self) -> bool:
+        """Return whether the module is the addition of a block."""
+        return bool(self.ports and self.target)
 
     @at_trace_time
-    def reserve_products(self, call: int, block: str) -> str:
-        """Return the operator and the name of the slot for the products of an addition."""
+    def begin_addition(self) -> int:
+        """Return how often the block has added so far, and count."""
+        calls, addition = self.living().trace.calls, f"{self.target} +"
+        calls[addition] += 1
+        return calls[addition] - 1
+
+    @at_trace_time
+    def plan_pair(self, call: int) -> str:
+        """Return the operator and the buffer for the products of a skip and the shown branch."""
         recorder, x = self.living(), shown()
-        axis = self._trace_axis(recorder, x)
-        channels = int(x.shape[axis]) if x.ndim else 1
-        mode, graph = recorder.trace.mode, recorder.trace.graph
-        address = self.address(recorder, mode, "branch", call, block, "", axis, channels)
+        address = self._address_of_shown(recorder, "branch", call, "")
         at = (address, (PRODUCTS,), sums_type(x), x.device)
         way = "add_pair_now" if reads_now(x) else "add_pair"
-        return f"{way},{recorder.slots.reserve(graph, 'products', *at)}"
+        return f"{way},{recorder.slots.reserve(recorder.trace.graph, 'products', *at)}"
 
 
 class TracedAfter(TracedTap, After):
     """`After`, in a graph too."""
 
-    def trace(self, recorder: Recorder, module: nn.Module, args: object, output: object) -> None:
+    def trace(self, module: nn.Module, args: object, output: object) -> None:
         """Count the call, and take the output."""
-        self.begin(recorder)
+        if not self.begin():
+            return
         call = self.made(module)
-        if self.is_target or self.inner_rectifier:
-            self.trace_value(recorder, output, "out", call, self.name, self.is_target)
+        if call >= 0:
+            self.trace_value(output, "out", call)
 
     @at_trace_time
     def made(self, module: nn.Module) -> int:
-        """Return the number of this call; note what makes channels, and what rectifies."""
+        """Return the number of this call, -1 if nobody asked for the output.
+
+        Notes what makes channels, and what rectifies.
+        """
         recorder = self.living()
         trace, call = recorder.trace, recorder.trace.calls[self.name]
         trace.calls[self.name] += 1
@@ -248,7 +276,7 @@ class TracedAfter(TracedTap, After):
         while isinstance(last, nn.Sequential) and len(last):
             last = last[-1]
         self.rectifies = isinstance(last, RECTIFIERS)
-        return call
+        return call if self.is_target or self.inner_rectifier else -1
 
 
 def sums_type(x: Tensor) -> torch.dtype:
@@ -259,7 +287,7 @@ def sums_type(x: Tensor) -> torch.dtype:
 def trace_gradient(
     sums: Tensor, x: Tensor, channel_dim: int, add: Callable[[Tensor, Tensor, int], None]
 ) -> None:
-    """Add the sums of a tensor's gradient to a slot, when it comes back."""
+    """Add the sums of a tensor's gradient to a buffer, when it comes back."""
 
     def arrived(grad: Tensor) -> None:
         add(sums, grad.detach(), channel_dim)

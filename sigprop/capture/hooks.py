@@ -38,13 +38,13 @@ class Hook:
 
     def __call__(self, *arguments: object) -> None:
         """Do the work of this hook, unless it is not the time or the place."""
-        recorder = self._recorder()
-        # First, so that a compiler traces nothing else: on steps that are not recorded, and where
-        # it has no way to trace them, hooks vanish from compiled code.
+        # First, so that a compiler traces nothing else: where it has no way to trace them, hooks
+        # vanish from compiled code.
         if torch.compiler.is_compiling():
-            if recorder is not None and recorder.on and recorder.traceable and graph_being_made():
-                self.trace(recorder, *arguments)
+            if graph_being_made():
+                self.trace(*arguments)
             return
+        recorder = self._recorder()
         if recorder is None or not recorder.on:
             return
         if (reason := transforming()) is not None:
@@ -57,7 +57,7 @@ class Hook:
     def act(self, recorder: Recorder, *arguments: Any) -> None:
         """Do the hook's work on a recorded step."""
 
-    def trace(self, recorder: Recorder, *arguments: Any) -> None:
+    def trace(self, *arguments: Any) -> None:
         """Do the hook's work inside a graph that is being made."""
 
     def act_again(self, recorder: Recorder, *arguments: Any) -> None:

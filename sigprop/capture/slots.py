@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,6 +12,17 @@ import torch
 from torch import Tensor
 
 A = TypeVar("A", bound=Hashable)
+
+
+class Buffers:
+    """Every buffer, as an attribute: the one place in which traced code looks for its own.
+
+    Each place that it looks at is checked whenever the graph runs.
+    """
+
+
+BUFFERS = Buffers()
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Slot(Generic[A]):
 
 
 class Slots(Generic[A]):
-    """Buffers as attributes, so that a traced hook finds its own by name.
+    """The buffers of one recorder.
 
     A graph has its own, since what two addresses share depends on the graph; where it is traced
     again, the same address has the same buffer.
@@ -38,10 +51,10 @@ class Slots(Generic[A]):
         >>> slots = Slots[str]()
         >>> name = slots.reserve(0, "sums", "fc", (2, 3), torch.float32, torch.device("cpu"))
         >>> slots.join(name, "relu")
-        >>> _ = getattr(slots, name).add_(1)
+        >>> _ = getattr(BUFFERS, name).add_(1)
         >>> [(kind, addresses, sums.sum().item()) for kind, addresses, sums in slots.fetch()]
         [('sums', ['fc', 'relu'], 6.0)]
-        >>> getattr(slots, name).sum().item()
+        >>> getattr(BUFFERS, name).sum().item()
         0.0
     """
 
@@ -58,14 +71,15 @@ class Slots(Generic[A]):
         dtype: torch.dtype,
         device: torch.device,
     ) -> str:
-        """Return the name of the attribute that is a graph's buffer of an address."""
+        """Return the name in `BUFFERS` of a graph's buffer of an address."""
         key = graph, kind, address, shape, dtype, device
         if key not in self._names:
-            name = self._names[key] = f"slot_{len(self._names)}"
+            name = self._names[key] = f"sums_{next(_NUMBERS)}"
             with torch.inference_mode(False):  # one made in evaluation serves training too
                 buffer = torch.zeros(shape, dtype=dtype, device=device)
                 self._slots[name] = Slot(kind, [address], buffer.data)
-            setattr(self, name, buffer)
+            setattr(BUFFERS, name, buffer)
+            weakref.finalize(self, delattr, BUFFERS, name)
         return self._names[key]
 
     def join(self, name: str, address: A) -> None:
@@ -76,21 +90,26 @@ class Slots(Generic[A]):
 
     def empty(self) -> None:
         """Forget what was added."""
-        for slot in self._slots.values():
-            slot.memory.zero_()
+        if self._slots:
+            torch._foreach_zero_([slot.memory for slot in self._slots.values()])
 
     def fetch(self) -> Iterator[tuple[str, list[A], Tensor]]:
         """Yield each slot's kind, addresses and a copy of its sums, still on the device; empty all.
 
         A slot to which nothing was added yields zeros.
         """
-        by_kind: dict[tuple[torch.dtype, torch.device], list[Slot[A]]] = {}
+        groups: dict[tuple[torch.dtype, torch.device], list[Slot[A]]] = {}
         for slot in self._slots.values():
-            by_kind.setdefault((slot.memory.dtype, slot.memory.device), []).append(slot)
-        for slots in by_kind.values():
-            buffers = [slot.memory for slot in slots]
-            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            torch._foreach_zero_(buffers)
-            parts = flat.split([buffer.numel() for buffer in buffers])
-            for slot, part in zip(slots, parts, strict=True):
-                yield slot.kind, slot.addresses, part.view(slot.memory.shape)
+            groups.setdefault((slot.memory.dtype, slot.memory.device), []).append(slot)
+        for (_, device), slots in groups.items():
+            memory = [slot.memory for slot in slots]
+            copies = [x.clone() for x in memory] if device.type == "cpu" else _at_once(memory)
+            torch._foreach_zero_(memory)
+            for slot, sums in zip(slots, copies, strict=True):
+                yield slot.kind, slot.addresses, sums
+
+
+def _at_once(tensors: list[Tensor]) -> list[Tensor]:
+    """Return copies of tensors of one type; on an accelerator one copy costs as much as all."""
+    parts = torch.cat([x.reshape(-1) for x in tensors]).split([x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]

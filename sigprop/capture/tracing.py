@@ -64,30 +64,40 @@ class Trace:
     """The graph that is being made.
 
     Attributes:
-        graph: counts the graphs.
-        mode: "train" or "eval", whichever the graph is for; "" as long as nobody has said.
+        graph: counts the graphs that record.
+        on: whether this one does.
+        mode: "train" or "eval", whichever it is for.
         calls: how often each module was met in the forward pass up to now.
         maker: what made channels last.
     """
 
     def __init__(self) -> None:
-        self.graph, self.mode = 0, ""
+        self.graph = 0
+        self.on, self.mode = False, ""
         self.calls: Counter[str] = Counter()
         self.maker: Maker | None = None
         self._now: weakref.ref[Any] | None = None
         self._begins: dict[CodeType, tuple[Counter[str], Maker | None]] = {}
         self._slots: dict[str, Memo[str]] = {}
 
-    def look(self, maker: Maker | None) -> None:
-        """Begin afresh if the graph that was shown is another one.
+    @property
+    def new(self) -> bool:
+        """Whether the graph that was shown is another one than before."""
+        return self._now is None or self._now is not _Shown.graph
+
+    def begin(self, on: bool, mode: str, maker: Maker | None) -> None:
+        """Begin with the graph that was shown.
 
         Args:
+            on: whether it records.
+            mode: of the model, in this graph.
             maker: what made channels last in the eager code around it.
         """
-        if self._now is not None and self._now is _Shown.graph:
-            return
         self._now, code = _Shown.graph, _Shown.code
-        self.graph, self.mode = self.graph + 1, ""
+        self.on, self.mode = on, mode
+        if not on:
+            return
+        self.graph += 1
         self._slots = {"forward": Memo(), "backward": Memo()}
         if code is None or not code.co_name.startswith(_REST):
             self.calls, self.maker = Counter(), maker
