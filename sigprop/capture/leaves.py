@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-def tensors(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield ``(path, tensor)`` for every tensor in a nest of tuples, lists, dicts and dataclasses.
+def tensors(value: object, path: str = "") -> Iterable[tuple[str, Tensor]]:
+    """Give ``(path, tensor)`` for every tensor in a nest of tuples, lists, dicts and dataclasses.
 
     The path is ``""`` for a bare tensor, else ``"[1][0]"`` or ``"[logits]"``. Iterators and
     generators are left alone: to look would be to consume. A nested tensor gives its values, its
@@ -22,12 +22,15 @@ def tensors(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
         ['[0]', '[1][h][0]']
     """
     if isinstance(value, Tensor):
-        yield path, _values(value) if value.is_nested else value
-    elif isinstance(value, PackedSequence):
-        yield path, value.data
-    else:
-        for key, part in _parts(value):
-            yield from tensors(part, f"{path}[{key}]")
+        return ((path, _values(value) if value.is_nested else value),)
+    if isinstance(value, PackedSequence):
+        return ((path, value.data),)
+    return _within(value, path)
+
+
+def _within(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    for key, part in _parts(value):
+        yield from tensors(part, f"{path}[{key}]")
 
 
 def _values(nested: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,7 @@ def bare(model: nn.Module) -> nn.Module:
         model = inner
 
 
+@cache  # every parameter is named at every step
 def clean(name: str) -> str:
     """Return a module's or parameter's name without wrapper segments; the root is ``(model)``.
 
