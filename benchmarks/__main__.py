@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import figure, growth, memory, offstep, overhead, page, rows, spectra, taps
+from benchmarks import alone, figure, growth, memory, overhead, page, rows, spectra, taps
 from benchmarks.measure import best_device
 from benchmarks.tools import TOOLS
 from sigprop.report.canvas import save
@@ -29,7 +29,7 @@ TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {
     "rows": lambda device, quick: rows.main(*(20, 10) if quick else ()),
     "spectra": lambda device, quick: spectra.main(quick),
     "taps": lambda device, quick: taps.main(device, 0.3 if quick else 2.0),
-    "offstep": lambda device, quick: offstep.main(device, 3.0 if quick else 25.0),
+    "alone": lambda device, quick: alone.main(device, 3.0 if quick else 75.0, quick),
     "memory": lambda device, quick: memory.main(quick),
     "growth": lambda device, quick: growth.main(device, 0.3 if quick else 3.0, quick),
     "overhead": lambda device, quick: overhead.main(device, quick),

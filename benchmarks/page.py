@@ -120,7 +120,7 @@ def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     compared = overhead[overhead["over sigprop"].notna()]
     memory = tables["memory"].assign(row=lambda t: t["subject"] + ", " + t["measure"])
     memory = memory.pivot_table("ratio", "row", "tool", sort=False)
-    off = tables["offstep"][["subject", "tool", "ms", "ratio", "low", "high", "rounds"]]
+    alone = tables["alone"][["subject", "tool", "ms", "ratio", "low", "high", "rounds"]]
     taps = tables["taps"].query("call == 'read(x)'")[["tensor", "MB", "ms", "ratio"]]
     equal = overhead["tool"].str.endswith("equal numbers")
     rows, spectra = tables["rows"], tables["spectra"]
@@ -140,6 +140,14 @@ is noise. Compiled steps are compared with the bare compiled step. Processor tim
 service process that wandb writes with.
 
 {markdown(across(overhead, "ratio"))}
+
+## By itself
+
+In a process with no other tool, one and the same network is probed in each way and bare in turn:
+the more exact of the two tables. A "round" is three steps of each; "low" to "high" is an interval
+of the median, of 95 %.
+
+{markdown(alone, 4)}
 
 ## On equal metrics
 
@@ -171,12 +179,6 @@ parameter: {", ".join(PARAMETER_NUMBERS)}. The others, each step:
 ## What does not run
 
 {markdown(failed) if len(failed) else "Everything ran."}
-
-## A step that is not recorded
-
-One network, probed and bare in turn.
-
-{markdown(off, 5)}
 
 ## One reading
 

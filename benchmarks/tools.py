@@ -153,7 +153,7 @@ EVERYTHING = {
 }
 COMPILED = {"baseline": "bare, compiled", "compiled": True}
 
-tool("sigprop, off-step", **NOTHING, package="sigprop")(sigprop_at("leaves", 10**9))
+tool("sigprop, off-step", **NOTHING, package="sigprop")(sigprop_at("leaves", lambda step: False))
 tool("sigprop, parameters", **EVERYTHING)(sigprop_at(last_leaf))
 tool("sigprop, blocks", **EVERYTHING)(blocks := sigprop_at("auto"))
 tool("sigprop, leaves", **EVERYTHING)(leaves := sigprop_at("leaves"))

@@ -243,7 +243,7 @@ class Probe:
         for hooks in self._hooks:
             if self._recorder.on:
                 hooks.put_on()
-            elif not self._compiled():
+            elif hooks.on and not self._compiled():
                 hooks.take_off()
 
     def _compiled(self) -> bool:

@@ -314,10 +314,10 @@ def test_the_growth_figure_draws_its_table() -> None:
 
 def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> None:
     costs = OVERHEAD.assign(**{"added ms": OVERHEAD["ratio"]})
-    off = pd.DataFrame([dict.fromkeys(["ms", "ratio", "low", "high", "rounds"], 1.0)])
+    alone = pd.DataFrame([dict.fromkeys(["ms", "ratio", "low", "high", "rounds"], 1.0)])
     tables = {
         "overhead": overhead.with_costs(costs),
-        "offstep": off.assign(subject="net, small", tool="off-step"),
+        "alone": alone.assign(subject="net, small", tool="off-step"),
         "memory": pd.DataFrame(
             {"subject": "net", "tool": ["bare", "x"], "measure": "tensors", "ratio": [1, 1.25]}
         ),

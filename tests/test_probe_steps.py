@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -451,3 +452,38 @@ def test_a_step_that_is_not_recorded_has_no_hooks_inside_the_model(with_optimize
     first = by_step.loc[0].tolist()
     assert "(model)" in first[0]
     assert all(by_step.loc[step].tolist() == first for step in (3, 6))
+
+
+def python_calls(act) -> int:
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("with_optimizer", [True, False])
+def test_a_step_that_is_not_recorded_costs_the_same_for_any_number_of_modules(
+    with_optimizer,
+) -> None:
+    def added(depth: int) -> int:
+        model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(depth)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def calls() -> int:
+            train(model, optimizer, 2)  # the first steps may set things up
+            return python_calls(lambda: train(model, optimizer, 1))
+
+        bare = calls()
+        known = optimizer if with_optimizer else None
+        with sigprop.attach(model, known, blocks="leaves", every=lambda step: step == 0):
+            return calls() - bare
+
+    assert 0 < added(2) == added(60) < 100

@@ -35,6 +35,11 @@ class Arrivals:
                 hook = _Arrival(name, weakref.WeakMethod(tell))
                 self._watched.append((weakref.ref(parameter), hook))
 
+    @property
+    def on(self) -> bool:
+        """Whether gradients are watched."""
+        return bool(self._handles)
+
     def put_on(self) -> None:
         """Watch the gradients from now on."""
         if self._handles:

@@ -95,6 +95,11 @@ class Hooks:
         """Give a module its hooks, from the next `put_on`."""
         self._entries.append((weakref.ref(module), before, after))
 
+    @property
+    def on(self) -> bool:
+        """Whether hooks are on the model."""
+        return bool(self._handles)
+
     def put_on(self) -> None:
         """Put every hook on, in the order in which they were given."""
         if self._handles:
