@@ -454,6 +454,25 @@ def test_a_step_that_is_not_recorded_has_no_hooks_inside_the_model(with_optimize
     assert all(by_step.loc[step].tolist() == first for step in (3, 6))
 
 
+def test_an_update_that_raised_leaves_nothing_to_compare() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def fail() -> float:
+        raise KeyboardInterrupt
+
+    with sigprop.attach(model, optimizer, blocks="leaves") as probe:
+        model(torch.randn(5, 3)).sum().backward()
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step(fail)
+        model[0].weight.grad = None
+        with torch.no_grad():
+            model[0].weight += 1
+        optimizer.step()
+    moved = probe.records.parameters.set_index("name")["update_to_weight"]
+    assert moved.isna().to_dict() == {name: name == "0.weight" for name in moved.index}
+
+
 def python_calls(act) -> int:
     calls = 0
 

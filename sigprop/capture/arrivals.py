@@ -8,14 +8,14 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
+from sigprop.capture.handles import Handles
 from sigprop.capture.naming import parameters
 
 Tell = Callable[[str, nn.Parameter], None]
 
 
-class Arrivals:
+class Arrivals(Handles):
     """Watches the gradients of a model's parameters.
 
     Args:
@@ -23,7 +23,7 @@ class Arrivals:
     """
 
     def __init__(self, model: nn.Module, tell: Tell) -> None:
-        self._handles: list[RemovableHandle] = []
+        super().__init__()
         self._late: dict[str, nn.Parameter] = {}
         self._watched: list[tuple[weakref.ref[nn.Parameter], _Arrival]] = []
         # During backward a gradient of DDP is still that of one rank; lazy ones take no hook yet.
@@ -35,11 +35,6 @@ class Arrivals:
                 hook = _Arrival(name, weakref.WeakMethod(tell))
                 self._watched.append((weakref.ref(parameter), hook))
 
-    @property
-    def on(self) -> bool:
-        """Whether gradients are watched."""
-        return bool(self._handles)
-
     def put_on(self) -> None:
         """Watch the gradients from now on."""
         if self._handles:
@@ -48,12 +43,6 @@ class Arrivals:
             parameter = known()
             if parameter is not None and parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
-
-    def take_off(self) -> None:
-        """Watch no longer."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def late(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters with gradients that must be read at the end of a step."""

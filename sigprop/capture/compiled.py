@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sigprop.capture.address import Address
 from sigprop.capture.blocks import RECTIFIERS, adds
 from sigprop.capture.channels import channel_axis, made_by
-from sigprop.capture.hooks import After, Before, Tap
+from sigprop.capture.hooks import After, Before, Tap, first_readable
 from sigprop.capture.leaves import tensors
 from sigprop.capture.recorder import Recorder
 from sigprop.capture.slots import BUFFERS
@@ -115,7 +115,7 @@ class TracedTap(Tap):
             return ""
         self._tell_of_metrics(recorder)
         address = self._address_of_shown(recorder, port, call, path)
-        if self.rectifies and port == "out":
+        if self.rectifies:
             recorder.rectified_slots.add(address)
         if not x.requires_grad and torch.is_grad_enabled():
             recorder.without_gradient.add(address.target)
@@ -128,8 +128,7 @@ class TracedTap(Tap):
 
     def _address_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Address:
         """Return where the tensor that was shown is read."""
-        x, chosen = shown(), self.axis
-        axis = chosen.get(self.name) if isinstance(chosen, Mapping) else chosen
+        x, axis = shown(), self.chosen_axis()
         if axis is None or not -x.ndim <= axis < x.ndim:
             axis = channel_axis(x, recorder.trace.maker)
         # Channels size the buffer: where shapes are dynamic, this one is not.
@@ -175,21 +174,18 @@ class TracedBefore(TracedTap, Before):
             return
         call = self.entered(module)
         if call >= 0:
-            self.trace_value(self.input_of((*args, *(kwargs or {}).values())), "in", call)
-        if self.adds():
+            given = first_readable((*args, *(kwargs or {}).values()), self.can_read)
+            self.trace_value(given, "in", call)
+        if self.is_addition():
             self.trace_operands(args)
 
-    def input_of(self, values: tuple[object, ...]) -> object:
-        """Return the first value that holds a readable tensor: a block's input."""
-        for value in values:
-            for _, x in tensors(value):
-                show(x)
-                if self.shows_readable():
-                    return value
-        return None
+    def can_read(self, x: Tensor) -> bool:
+        """Return whether a tensor of the graph can be read."""
+        show(x)
+        return self.can_read_shown()
 
     @at_trace_time
-    def shows_readable(self) -> bool:
+    def can_read_shown(self) -> bool:
         """Return whether the tensor that was shown can be read."""
         return bool(readable(shown()))  # with dynamic shapes it is a symbol
 
@@ -201,9 +197,8 @@ class TracedBefore(TracedTap, Before):
             self.trace_value(operand, port, call)
         skip, branch = operands.get("skip"), operands.get("branch")
         if isinstance(skip, Tensor) and isinstance(branch, Tensor):
-            if not (readable(skip) and readable(branch)):
+            if not (self.can_read(skip) and self.can_read(branch)):
                 return
-            show(branch)
             way, slot = self.plan_pair(call).split(",")
             add = getattr(torch.ops.sigprop, way)
             add(getattr(BUFFERS, slot), skip.detach(), branch.detach())
@@ -229,7 +224,7 @@ class TracedBefore(TracedTap, Before):
         return recorder.trace.calls[self.name] if self.is_target else -1
 
     @at_trace_time
-    def adds(self) -> bool:
+    def is_addition(self) -> bool:
         """Return whether the module is the addition of a block."""
         return bool(self.ports and self.target)
 
@@ -242,7 +237,7 @@ class TracedBefore(TracedTap, Before):
 
     @at_trace_time
     def plan_pair(self, call: int) -> str:
-        """Return the operator and the buffer for the products of a skip and the shown branch."""
+        """Return the operator and the buffer for products with a branch, which was shown last."""
         recorder, x = self.living(), shown()
         address = self._address_of_shown(recorder, "branch", call, "")
         at = (address, (PRODUCTS,), sums_type(x), x.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -128,7 +128,6 @@ class Tap(Hook):
         path: str,
         axis: int,
         channels: int,
-        direction: str = "forward",
     ) -> Address:
         """Return where a tensor is read now."""
         return Address(
@@ -138,13 +137,17 @@ class Tap(Hook):
             name=name + (f"#{call}" if call else "") + path,
             call=call,
             port=port,
-            direction=direction,
+            direction="forward",
             channel_dim=axis,
             channels=channels,
         )
 
+    def chosen_axis(self) -> int | None:
+        """Return the channel axis that the user named for this module, if one was."""
+        return self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
+
     def _axis(self, recorder: Recorder, x: Tensor) -> int:
-        chosen = self.axis.get(self.name) if isinstance(self.axis, Mapping) else self.axis
+        chosen = self.chosen_axis()
         if chosen is None:
             return channel_axis(x, recorder.now.maker)
         if not -x.ndim <= chosen < x.ndim:
@@ -296,10 +299,12 @@ def _may_fuse(module: nn.Module) -> bool:
     return not (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
 
 
-def first_readable(values: tuple[object, ...]) -> object:
+def first_readable(
+    values: tuple[object, ...], check: Callable[[Tensor], bool] = readable
+) -> object:
     """Return the first value that holds a readable tensor: a block's input."""
     for value in values:
         for _, x in tensors(value):
-            if readable(x):
+            if check(x):
                 return value
     return None

@@ -19,6 +19,7 @@ from sigprop.capture.blocks import RECTIFIERS, owner
 from sigprop.capture.channels import ChannelDim
 from sigprop.capture.compiled import TracedAfter, TracedBefore, at_trace_time
 from sigprop.capture.functional import FunctionalMode
+from sigprop.capture.handles import Handles
 from sigprop.capture.hooks import After, Before, Hook
 from sigprop.capture.naming import bare, modules
 from sigprop.capture.passing import Place
@@ -41,34 +42,28 @@ class Scope:
     attention: bool = False
 
 
-class Unhooked:
+class Unhooked(Handles):
     """Watches modules that must not carry hooks, through global ones, during a forward pass.
 
     `nn.TransformerEncoderLayer` runs as one fused function only if nothing inside it has a hook.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._taps: dict[int, tuple[weakref.ref[nn.Module], Before | None, After]] = {}
-        self._handles: list[RemovableHandle] = []
 
     def add(self, module: nn.Module, before: Before | None, after: After) -> None:
         """Watch a module with what would have been its hooks."""
         self._taps[id(module)] = weakref.ref(module), before, after
 
-    def start(self) -> None:
-        """Begin to watch."""
-        self.stop()
+    def put_on(self) -> None:
+        """Begin to watch; when it is taken off nothing global remains."""
+        self.take_off()
         if self._taps:
             self._handles = [
                 register_module_forward_pre_hook(self._before),
                 register_module_forward_hook(self._after),
             ]
-
-    def stop(self) -> None:
-        """Stop watching; nothing global remains."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def _before(self, module: nn.Module, args: Any) -> None:
         known = self._taps.get(id(module))
@@ -81,24 +76,19 @@ class Unhooked:
             known[2](module, args, output)
 
 
-class Hooks:
+class Hooks(Handles):
     """The hooks on a model's modules; they are on it for recorded steps only: others cost nothing.
 
     Hooks that carry no work still cost: PyTorch calls every module that has one the slow way.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._entries: list[tuple[weakref.ref[nn.Module], Before | None, After]] = []
-        self._handles: list[RemovableHandle] = []
 
     def add(self, module: nn.Module, before: Before | None, after: After) -> None:
         """Give a module its hooks, from the next `put_on`."""
         self._entries.append((weakref.ref(module), before, after))
-
-    @property
-    def on(self) -> bool:
-        """Whether hooks are on the model."""
-        return bool(self._handles)
 
     def put_on(self) -> None:
         """Put every hook on, in the order in which they were given."""
@@ -109,12 +99,6 @@ class Hooks:
             if module is None:
                 continue
             self._handles.extend(_registered(module, before, after))
-
-    def take_off(self) -> None:
-        """Take every hook off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
 
 class Session:
@@ -131,7 +115,7 @@ class Session:
         if recorder is None:
             return
         recorder.begin_forward(training)
-        self._unhooked.start()
+        self._unhooked.put_on()
         mode = FunctionalMode(recorder.now, self._guarded, self._addition, self._function)
         recorder.now.mode = mode
         mode.enter()
@@ -139,7 +123,7 @@ class Session:
     def stop(self) -> None:
         """End a forward pass, however it ended."""
         recorder = self._recorder()
-        self._unhooked.stop()
+        self._unhooked.take_off()
         if recorder is not None and recorder.now.mode is not None:
             recorder.now.mode.leave()
             recorder.now.mode = None

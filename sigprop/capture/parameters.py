@@ -97,37 +97,34 @@ class ParameterReadings:
             parameters: what to read.
             remember: keep copies of those with gradients until `compare`: the price of an update.
         """
-        held: list[tuple[Known, Tensor, Tensor | None]] = []
+        names, without = [], []
+        pairs: list[tuple[Tensor, Tensor]] = []
+        copies: dict[int, Tensor] = {}
+        if remember:
+            self._before.clear()  # there are some if an optimizer's step raised
         for known in parameters:
             if not _normable(known.parameter):
                 continue
             self._known[known.name] = known
             weight, grad = whole(known.parameter.detach()), known.parameter.grad
-            if weight.is_cpu and (grad is None or grad.layout == torch.strided):
-                held.append((known, weight, None if grad is None else whole(grad)))
+            moves = remember and grad is not None
+            if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
+                self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
+                if moves:
+                    self._before.append((known, weight.clone()))
                 continue
-            self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
-            if remember and grad is not None:
-                self._before.append((known, weight.clone()))
-        self._read_held(held, remember)
-
-    def _read_held(
-        self, held: Sequence[tuple[Known, Tensor, Tensor | None]], remember: bool
-    ) -> None:
-        """Read parameters that the CPU holds, in one call that copies them on the way."""
-        without = np.array([grad is None for _, _, grad in held], dtype=bool)
-        learning = np.flatnonzero(~without).tolist() if remember else []
-        copies = {i: torch.empty_like(held[i][1]) for i in learning}
-        self._before += [(held[i][0], copy) for i, copy in copies.items()]
-        axes = [known.unit_dim for known, _, _ in held]
-        pairs = [
-            (_units_first(weight, axis), _units_first(weight if grad is None else grad, axis))
-            for (_, weight, grad), axis in zip(held, axes, strict=True)
-        ]
-        rows = read_norms(pairs, {i: _units_first(copy, axes[i]) for i, copy in copies.items()})
+            if moves:  # filled when the weight is read
+                self._before.append((known, torch.empty_like(weight)))
+                copies[len(pairs)] = _units_first(self._before[-1][1], known.unit_dim)
+            names.append(known.name)
+            without.append(grad is None)
+            grad = weight if grad is None else whole(grad)
+            axis = known.unit_dim
+            pairs.append((_units_first(weight, axis), _units_first(grad, axis)))
+        rows = read_norms(pairs, copies)
         rows[:, :2] = np.sqrt(rows[:, :2])
-        rows[without, 1:] = math.nan
-        self._norms.put([known.name for known, _, _ in held], rows)
+        rows[np.array(without, dtype=bool), 1:] = math.nan
+        self._norms.put(names, rows)
 
     def compare(self) -> None:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""

@@ -87,9 +87,12 @@ class Provenance:
         found: Distances | None = None
         for x in flat((*args, *kwargs.values())):
             known = self._get(x)
-            if known:
-                alone = found is None or found is known
-                found = known if alone else self._still_open(_nearest(found or {}, known))
+            if not known:
+                continue
+            if found is None or found is known:
+                found = known
+            else:
+                found = self._still_open(_nearest(found, known))
         if not found:
             return
         if cost:

@@ -24,12 +24,13 @@ static int64_t elements_of(int64_t count, const struct pair *pairs) {
 static void norm(const void *what, int64_t place) {
     const struct many *many = what;
     const struct pair *pair = many->pairs + place;
+    const struct passes *p = chosen();
     double total[3] = {0};
     for (int64_t unit = 0; unit < pair->units; unit++) {
         double sums[3];
         int64_t i = unit * pair->length;
-        chosen()->pairs(at(pair->first, i, pair->type), at(pair->second, i, pair->type), pair->type,
-                        pair->length, 0, 0, sums);
+        p->pairs(at(pair->first, i, pair->type), at(pair->second, i, pair->type), pair->type,
+                 pair->length, 0, 0, sums);
         if (pair->copy) /* now, while the unit is in the cache */
             memcpy((void *)at(pair->copy, i, pair->type), at(pair->first, i, pair->type),
                    pair->length * SIZE[pair->type]);
