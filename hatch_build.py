@@ -12,7 +12,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ROOM = "sigprop/signals/native"
+FOLDER = "sigprop/signals/native"
 SOURCE = "kernels.c"
 LIBRARY = "kernels.so"  # on every system: ctypes does not mind
 
@@ -22,27 +22,27 @@ class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and say in the wheel's tag which platform it is for."""
-        room = Path(self.root, ROOM)
+        folder = Path(self.root, FOLDER)
         editable = version == "editable"
-        made = (room if editable else Path(tempfile.mkdtemp())) / LIBRARY
-        failure = compile_kernels(room, made)
+        made = (folder if editable else Path(tempfile.mkdtemp())) / LIBRARY
+        failure = compile_kernels(folder, made)
         if failure:
             self.app.display_warning(f"sigprop is built without its C readings: {failure}")
             return
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().translate({45: "_", 46: "_"})
         if not editable:
-            build_data["force_include"][str(made)] = f"{ROOM}/{LIBRARY}"
+            build_data["force_include"][str(made)] = f"{FOLDER}/{LIBRARY}"
 
 
-def compile_kernels(room: Path, made: Path) -> str:
-    """Compile the sources in ``room`` to the file ``made``; return why that failed, or ""."""
+def compile_kernels(folder: Path, made: Path) -> str:
+    """Compile the sources in ``folder`` to the file ``made``; return why that failed, or ""."""
     made.unlink(missing_ok=True)
     fresh = made.with_name(f"{LIBRARY}.{os.getpid()}")  # never written in place: it may be in use
     compiler = shlex.split(os.environ.get("CC", "cc"))
     # No -ffast-math: NaN and infinity have to be seen.
     flags = ["-O3", "-std=gnu11", "-shared", "-fPIC", "-Wno-psabi"]
-    command = [*compiler, *flags, "-o", str(fresh), str(room / SOURCE), "-lm"]
+    command = [*compiler, *flags, "-o", str(fresh), str(folder / SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except OSError as error:

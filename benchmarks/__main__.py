@@ -21,7 +21,7 @@ import torch
 from benchmarks import alone, figure, growth, memory, overhead, page, rows, spectra, taps
 from benchmarks.measure import best_device
 from benchmarks.tools import TOOLS
-from sigprop.report.canvas import save
+from sigprop.reporting.canvas import save
 
 #: Table -> how to make it, given a device and whether to be quick.
 TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {

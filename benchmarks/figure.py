@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sigprop.report.canvas import Sheet, legend, theme
+from sigprop.reporting.canvas import Sheet, legend, theme
 
 KINDS = ("sigprop", "another package", "written by hand")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -46,7 +46,7 @@ def overhead(table: pd.DataFrame, tools: Sequence[str]) -> Sheet:
         tools: which to show, from the top.
     """
     subjects = list(table["subject"].unique())
-    colours = dict(zip(KINDS, sns.color_palette("colorblind", len(KINDS)), strict=True))
+    colors = dict(zip(KINDS, sns.color_palette("colorblind", len(KINDS)), strict=True))
     drawn = table[table["tool"].isin(tools)]
     edge = 1.15 * drawn["high"].max()
     with theme():
@@ -57,15 +57,15 @@ def overhead(table: pd.DataFrame, tools: Sequence[str]) -> Sheet:
             for place, tool in enumerate(tools):
                 if tool not in rows.index:
                     continue
-                row, colour = rows.loc[tool], colours[kind_of(tool)]
+                row, color = rows.loc[tool], colors[kind_of(tool)]
                 if row["status"] != "measured":
                     blind = "nothing" in row["status"]
                     why = "× records nothing" if blind else "× does not run"
                     axes.text(1.03, place, why, va="center", fontsize=7, color="0.45")
                     continue
-                axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2, alpha=0.5)
+                axes.plot([row["low"], row["high"]], [place, place], color=color, lw=2, alpha=0.5)
                 marker = "D" if equal(tool) else "o"
-                axes.plot(row["ratio"], place, marker, color=colour, ms=4.5)
+                axes.plot(row["ratio"], place, marker, color=color, ms=4.5)
                 axes.annotate(
                     f"{row['ratio']:.2f}",
                     (row["high"], place),
@@ -87,7 +87,7 @@ def overhead(table: pd.DataFrame, tools: Sequence[str]) -> Sheet:
             label.set_fontweight("bold" if kind_of(tool) == "sigprop" else "normal")
         sns.despine(sheet)
         marks = [
-            *(Line2D([], [], lw=5, color=colour, label=kind) for kind, colour in colours.items()),
+            *(Line2D([], [], lw=5, color=color, label=kind) for kind, color in colors.items()),
             Line2D([], [], marker="D", ls="", color="0.4", label="records sigprop's numbers"),
             Line2D([], [], marker="o", ls="", color="0.4", label="records others, or none"),
         ]
@@ -106,9 +106,9 @@ def growth(table: pd.DataFrame) -> Sheet:
         sheet = Sheet(1 + 2.6 * len(growing), 5.2)
         panels = sheet.subplots(2, len(growing), sharex="col", sharey="row", squeeze=False)
         for column, axis in enumerate(growing):
-            for tool, colour in looks.items():
+            for tool, color in looks.items():
                 rows = table[(table["axis"] == axis) & (table["tool"] == tool)]
-                line = {"color": colour, "marker": "o", "ls": "--" if tool == "bare" else "-"}
+                line = {"color": color, "marker": "o", "ls": "--" if tool == "bare" else "-"}
                 for axes, quantity in zip(panels[:, column], ("ms", "ratio"), strict=True):
                     if (quantity, tool) != ("ratio", "bare"):
                         axes.plot(rows["value"], rows[quantity], **line)

@@ -41,10 +41,10 @@ NUMBERS: Mapping[str, Number] = {
 def all_numbers(x: Tensor) -> list[Tensor]:
     """Return the same numbers, sharing what they have in common, as a careful hand would."""
     variance, mean = torch.var_mean(x, others(x), correction=0)
-    centre = mean.mean()
-    square = (x - centre).square()
+    center = mean.mean()
+    square = (x - center).square()
     return [
-        centre,
+        center,
         x.square().mean(),
         variance.mean(),
         mean.square().mean(),

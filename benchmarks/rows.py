@@ -23,8 +23,8 @@ from torch import nn
 
 import sigprop
 from benchmarks.memory import RESET, forget_peak, peak
-from sigprop.growing import Growing
 from sigprop.records import RunWriter
+from sigprop.records.column_buffer import Growing
 
 PARTS = 10
 

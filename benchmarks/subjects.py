@@ -71,7 +71,7 @@ def classifier(model: nn.Module, shape: tuple[int, ...], device: torch.device) -
 def mlp(
     device: torch.device, depth: int = 20, width: int = 256, batch: int = 256, network="batchnorm"
 ) -> Training:
-    """Return a residual MLP of ``depth`` blocks of two matrices, batch-normalised."""
+    """Return a residual MLP of ``depth`` blocks of two matrices, batch-normalized."""
     torch.manual_seed(0)
     model = sigprop.networks.build(network, depth=depth, width=width, inputs=width)
     return classifier(model, (batch, width), device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import affordable, clock_of, interleave, ratios
-from sigprop.signals.reading import read
+from sigprop.signals.channel_statistics import read
 
 #: Name -> (shape, channel axis, memory format); all of 4 MB or more in float32.
 TENSORS = {

@@ -50,8 +50,8 @@ def rates(build: Callable[[], nn.Module], repetitions: int, truth: float) -> dic
 
 
 def main(repetitions: int = 200) -> None:
-    # With centring from the same batch the preserved second moment is exact in expectation only
-    # for Gaussian pre-activations; the uncentred He form is exact at any width, so it is the truth.
+    # With centering from the same batch the preserved second moment is exact in expectation only
+    # for Gaussian pre-activations; the uncentered He form is exact at any width and is the truth.
     plain_law = partial(sigprop.networks.build, "rescale", bias=False, **SIZE)
     table = pd.DataFrame(
         {

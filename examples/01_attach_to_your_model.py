@@ -38,7 +38,7 @@ with sigprop.attach(model, optimizer) as probe:  # the blocks are found by thems
         optimizer.step()
 
 signals = probe.records.signals
-forward = signals.query("step == 0 and port == 'out' and `pass` == 'forward'")
+forward = signals.query("step == 0 and port == 'out' and direction == 'forward'")
 forward = forward[~forward["name"].str.endswith("relu")]  # rectifiers inside are recorded too
 print(forward[["block", "name", "second_moment", "channel_variance", "mean_shift"]].to_string())
 

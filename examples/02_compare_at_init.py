@@ -26,7 +26,7 @@ records = concat(
 )
 
 forward = records.signals.query(
-    "port == 'out' and `pass` == 'forward' and name.str.count('[.]') == 1"
+    "port == 'out' and direction == 'forward' and name.str.count('[.]') == 1"
 )
 table = forward.pivot_table(index="block", columns="network", values="second_moment")
 print("second moment of every block's output, mean over 3 seeds")

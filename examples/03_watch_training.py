@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import sigprop
-from sigprop.training import Plan
+from sigprop.experiments.training import Plan
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/watch-training")
 

@@ -73,7 +73,7 @@ def token_cosine(x: Tensor) -> Tensor:
 
 
 def record(build: Callable[[], nn.Module], inputs: Tensor, seed: int) -> pd.DataFrame:
-    """Read one initialisation: one forward, and one backward of a standard normal gradient."""
+    """Read one initialization: one forward, and one backward of a standard normal gradient."""
     torch.manual_seed(seed)
     model = build()
     with sigprop.attach(model, metrics={"token_cosine": token_cosine}, seed=seed) as probe:
@@ -87,7 +87,7 @@ def growth(folder: Path) -> None:
     """Residual growth: each addition adds its branch's second moment to the stream."""
     ids = torch.randint(0, 100, (4, 32), generator=torch.Generator().manual_seed(0))
     found = pd.concat(record(gpt2, ids, seed) for seed in range(SEEDS))
-    forward = found[found["pass"] == "forward"]
+    forward = found[found["direction"] == "forward"]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     second = forward.groupby(["port", "block", "call"])["second_moment"].mean()
     stream, added = (second[port].reset_index(drop=True) for port in ("skip", "branch"))
@@ -103,7 +103,7 @@ def growth(folder: Path) -> None:
     axes[1].plot(range(len(joined)), joined, ".-")
     axes[1].axhline(0, color="k", lw=1)
     axes[1].set(xlabel="addition (two per layer)", ylabel="correlation of skip and branch")
-    figure.suptitle(f"GPT-2 at initialisation, {LAYERS} layers of width {WIDTH}, {SEEDS} seeds")
+    figure.suptitle(f"GPT-2 at initialization, {LAYERS} layers of width {WIDTH}, {SEEDS} seeds")
     figure.savefig(folder / "residual_growth.png", dpi=120)
     print(
         f"GPT-2: second moment {stream.iloc[0]:.2e} -> {stream.iloc[-1]:.2e} over {LAYERS} layers"
@@ -116,7 +116,7 @@ def collapse(folder: Path) -> None:
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for skips, label in ((True, "with skips"), (False, "without skips")):
         found = pd.concat(record(lambda s=skips: stack(s), x, seed) for seed in range(SEEDS))
-        rows = found.query("port == 'out' and `pass` == 'forward' and channels == @WIDTH")
+        rows = found.query("port == 'out' and direction == 'forward' and channels == @WIDTH")
         rows = rows[rows["name"].str.fullmatch(r"\d+")]
         mean = rows.groupby("block")["token_cosine"].mean()
         axis.plot(mean.index + 1, mean, ".-", label=label)
@@ -137,7 +137,7 @@ def trained() -> None:
     words = torch.randint(1000, 2000, (4, 16), generator=torch.Generator().manual_seed(0))
     with sigprop.attach(model.eval(), metrics={"token_cosine": token_cosine}) as probe:
         model(input_ids=words).last_hidden_state.square().mean().backward()
-    rows = probe.records.signals.query("port == 'out' and `pass` == 'forward'")
+    rows = probe.records.signals.query("port == 'out' and direction == 'forward'")
     print(rows[["name", "second_moment", "token_cosine"]].to_string(index=False))
 
 

@@ -1,4 +1,4 @@
-"""Take RescaleNet apart: c, multiplier, bias, form; at initialisation and over training.
+"""Take RescaleNet apart: c, multiplier, bias, form; at initialization and over training.
 
 Run: python examples/05_ablate_rescalenet.py [FOLDER] [--quick]
 """
@@ -15,8 +15,8 @@ import seaborn as sns
 import torch
 
 import sigprop
-from sigprop.data import FASHION_MNIST, Data, resolve
-from sigprop.training import Plan
+from sigprop.experiments.training import Plan
+from sigprop.inputs.datasets import FASHION_MNIST, Data, resolve
 
 QUICK = "--quick" in sys.argv
 FOLDERS = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "scalar on skip too": {"backbone": True},
     "c = L/8": {"c": L / 8},
     "c = 8L": {"c": 8.0 * L},
-    "plain form": {"reparametrise": False},
+    "plain form": {"reparametrize": False},
     "bias from 8 batches": {"bias_batches": 8},
     "He gain (authors' code)": {"gain": "he"},
     "no bias": {"bias": False},
@@ -52,7 +52,7 @@ def of_blocks(signals: pd.DataFrame) -> pd.DataFrame:
 
 def ratios(signals: pd.DataFrame) -> pd.DataFrame:
     """Return E[x_L^2]/E[x_0^2] in the forward pass, per network, seed and step."""
-    rows = signals[(signals["pass"] == "forward") & (signals["mode"] == "train")]
+    rows = signals[(signals["direction"] == "forward") & (signals["mode"] == "train")]
     keys = ["network", "seed", "step"]
     first = rows[(rows["name"] == "blocks.0") & (rows["port"] == "in")].set_index(keys)
     last = rows[(rows["name"] == f"blocks.{L - 1}") & (rows["port"] == "out")].set_index(keys)
@@ -136,17 +136,17 @@ def build(task: Data, options: dict[str, object]) -> torch.nn.Module:
 def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
     """Return the six panels."""
     sns.set_theme(style="ticks", palette="colorblind", font_scale=0.85)
-    colours = dict(zip(VARIANTS, sns.color_palette("colorblind", len(VARIANTS)), strict=True))
+    colors = dict(zip(VARIANTS, sns.color_palette("colorblind", len(VARIANTS)), strict=True))
     styles = {name: ("-" if i < 5 else "--") for i, name in enumerate(VARIANTS)}
     figure, axes = plt.subplots(2, 3, figsize=(13.5, 7.6), layout="constrained")
     panels = axes.ravel()
 
     def line(axis: plt.Axes, name: str, table: pd.DataFrame, x: str, y: str) -> None:
         middle = table.groupby(x)[y]
-        axis.plot(middle.mean(), color=colours[name], ls=styles[name], lw=1.6, label=name)
+        axis.plot(middle.mean(), color=colors[name], ls=styles[name], lw=1.6, label=name)
         if SEEDS > 1:
             low, high = middle.min(), middle.max()
-            axis.fill_between(low.index, low, high, color=colours[name], alpha=0.12, lw=0)
+            axis.fill_between(low.index, low, high, color=colors[name], alpha=0.12, lw=0)
 
     def each(axis: plt.Axes, key: str, x: str, y: str, names: list[str] | None = None) -> None:
         for name in names or list(VARIANTS):
@@ -154,7 +154,7 @@ def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
 
     each(panels[0], "init", "k", "moment")
     panels[0].set(xlabel="block $k$", ylabel="$E[x_k^2]\\,/\\,E[x_0^2]$")
-    panels[0].set_title("a  At initialisation the law holds where it should", loc="left")
+    panels[0].set_title("a  At initialization the law holds where it should", loc="left")
 
     found = (
         tables["gradients"]
@@ -162,7 +162,7 @@ def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
         .eval("form = `paper: scalar m, c = L` / `plain form`")
     )
     form = found.groupby("k")["form"].mean()
-    panels[1].plot(form, "o", mfc="none", color=colours["paper: scalar m, c = L"], label="measured")
+    panels[1].plot(form, "o", mfc="none", color=colors["paper: scalar m, c = L"], label="measured")
     k = pd.Series(range(1, L + 1))
     panels[1].plot(k, ((k + L) / L) ** 0.25, color="0.2", ls=":", label="$((k+c)/L)^{1/2m}$")
     panels[1].set(xlabel="block $k$", ylabel="gradient norm: paper / plain form")
@@ -234,10 +234,10 @@ def main() -> None:
         metrics=["second_moment"],
         every=lambda step: step == 0 or step % max(1, STEPS // 12) == 0 or step == STEPS - 1,
     )
-    forward = of_blocks(records.signals).query("step == 0 and `pass` == 'forward'").copy()
+    forward = of_blocks(records.signals).query("step == 0 and direction == 'forward'").copy()
     forward["k"] = forward["name"].str.extract(r"(\d+)")[0].astype(int) + 1
     begin = records.signals.query("step == 0 and name == 'blocks.0' and port == 'in'")
-    begin = begin[begin["pass"] == "forward"].set_index(["network", "seed"])["second_moment"]
+    begin = begin[begin["direction"] == "forward"].set_index(["network", "seed"])["second_moment"]
     forward["moment"] = forward["second_moment"] / forward.set_index(["network", "seed"]).index.map(
         begin
     )
@@ -258,7 +258,7 @@ def main() -> None:
     figure.savefig(FOLDER / "ablation.png", dpi=170)
     figure.savefig(FOLDER / "ablation.svg")
     plt.close(figure)
-    summary = summarise(records, tables)
+    summary = summarize(records, tables)
     summary.round(4).to_csv(FOLDER / "summary.csv")
     for name, table in tables.items():
         table.round(6).to_csv(FOLDER / f"{name}.csv", index=False)
@@ -308,7 +308,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def summarise(records: sigprop.Records, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def summarize(records: sigprop.Records, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return one row per variant: accuracy, and how far the law, multipliers and weights moved."""
     scores = records.training.query("mode == 'eval'")
     scores = scores[scores["step"] == scores["step"].max()].groupby("network")["accuracy"]

@@ -1,14 +1,14 @@
 """Signal-propagation diagnostics for PyTorch: how activations and gradients travel, and why not."""
 
 from sigprop import networks
-from sigprop.check import check
-from sigprop.compare import compare
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
-from sigprop.measure import measure
-from sigprop.probe import Probe, attach
+from sigprop.experiments.compare import compare
+from sigprop.experiments.measure import measure
+from sigprop.probing.check import check
+from sigprop.probing.probe import Probe, attach
 from sigprop.records import Records, load
-from sigprop.report import report
-from sigprop.verify import assert_preserved, verify
+from sigprop.reporting import report
+from sigprop.verification.verify import assert_preserved, verify
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,7 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Probe",
     # before training: what a probe will see
     "check",
-    # a picture at initialisation
+    # a picture at initialization
     "measure",
     # networks side by side, during training
     "compare",

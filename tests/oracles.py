@@ -40,9 +40,9 @@ def mean_shift(x: Tensor, channel_dim: int) -> float:
 
 def kurtosis(x: Tensor) -> float:
     values = x.double().flatten().tolist()
-    centre = mean(values)
-    variance = mean((v - centre) ** 2 for v in values)
-    return mean((v - centre) ** 4 for v in values) / variance**2
+    center = mean(values)
+    variance = mean((v - center) ** 2 for v in values)
+    return mean((v - center) ** 4 for v in values) / variance**2
 
 
 def zero_fraction(x: Tensor) -> float:

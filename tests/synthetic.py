@@ -87,7 +87,7 @@ def _signals(where, network, block, blocks, broken):
         return {
             **base,
             "port": port,
-            "pass": direction,
+            "direction": direction,
             "second_moment": value,
             "channel_variance": value * (1 - share),
             "mean_shift": value * share,

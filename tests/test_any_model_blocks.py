@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import sigprop
 from sigprop import ProbeWarning
 from sigprop.capture import select
-from sigprop.capture.blocks import adds
+from sigprop.capture.model.blocks import adds
 
 
 class Mlp(nn.Module):
@@ -153,7 +153,7 @@ def test_skip_and_branch_of_every_addition(name: str) -> None:
     model = build()
     with sigprop.attach(model, strict=True) as probe:
         model(inputs()).sum().backward()
-    signals = probe.records.signals.query("`pass` == 'forward'")
+    signals = probe.records.signals.query("direction == 'forward'")
     assert set(signals.query("port == 'skip'")["name"].str.replace("#1", "")) == set(names)
     joined = signals.query("port == 'branch'")
     assert joined["skip_branch_correlation"].between(-1, 1).all()
@@ -234,7 +234,7 @@ def test_memory_is_flat_over_a_thousand_recorded_steps() -> None:
 
 
 def test_an_error_in_functional_capture_is_told_once_with_its_place(monkeypatch) -> None:
-    from sigprop.capture.provenance import Provenance
+    from sigprop.capture.hooks.dataflow import Dataflow
 
     def explode(*_: object) -> None:
         raise AssertionError("inside")
@@ -243,7 +243,7 @@ def test_an_error_in_functional_capture_is_told_once_with_its_place(monkeypatch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     expected = model.train()(images()).detach()
     model = resnet("operator")
-    monkeypatch.setattr(Provenance, "pass_on", explode)
+    monkeypatch.setattr(Dataflow, "pass_on", explode)
     with warnings.catch_warnings(record=True) as caught, sigprop.attach(model, optimizer):
         warnings.simplefilter("always")
         assert torch.equal(model(images()), expected)
@@ -278,9 +278,9 @@ def test_an_error_in_one_number_switches_only_that_number_off(monkeypatch) -> No
 
 def test_a_residual_stream_carries_no_block_that_has_ended() -> None:
     """Else what a probe costs would grow with the square of the depth."""
-    from sigprop.capture.provenance import WEIGHT, Provenance
+    from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow
 
-    known, x = Provenance(), torch.ones(2)
+    known, x = Dataflow(), torch.ones(2)
     known.open(0, [x])
     for block in range(1, 50):
         known.open(block, [x])

@@ -7,8 +7,8 @@ import torch
 from test_any_model_functional import Block, images, resnet
 from torch import Tensor, nn
 
-from sigprop.check import check
 from sigprop.errors import BadInput, UnknownName
+from sigprop.probing.check import check
 
 
 class Mixed(nn.Module):

@@ -78,7 +78,7 @@ def images() -> Tensor:
 @pytest.mark.parametrize("way", ["operator", "swapped", "inplace", "method", "torch.add"])
 def test_a_resnet_gives_the_same_rows_however_its_addition_is_written(way: str) -> None:
     """Exactly the same, bit for bit, forward and backward, as with the addition as a module."""
-    key = ["name", "port", "pass"]
+    key = ["name", "port", "direction"]
     ports = "port in ('in', 'skip', 'branch') or (port == 'out' and not name.str.contains('relu'))"
     module, written = (
         rows(resnet(w), images()).query(ports).query("not name.str.contains('clamp')")
@@ -88,7 +88,7 @@ def test_a_resnet_gives_the_same_rows_however_its_addition_is_written(way: str) 
     assert len(module) == 4 * 4 * 2
     compared = [*key, "block", "call", "channel_dim", "skip_branch_correlation", *NUMBERS]
     pd.testing.assert_frame_equal(module[compared], written[compared], check_exact=True)
-    dead = "port == 'out' and `pass` == 'forward'"
+    dead = "port == 'out' and direction == 'forward'"
     assert (
         written.query(dead)["dead_fraction"].tolist()
         == module.query(dead)["dead_fraction"].tolist()
@@ -106,7 +106,9 @@ def test_the_operands_of_an_in_place_addition_equal_the_oracle() -> None:
             skip = block.shortcut(h).detach()
             branch = block.bn2(block.conv2(block.bn1(block.conv1(h)).relu())).detach()
             h = (skip + branch).relu()
-            at = signals[(signals["name"] == f"{stage}.{index}") & (signals["pass"] == "forward")]
+            at = signals[
+                (signals["name"] == f"{stage}.{index}") & (signals["direction"] == "forward")
+            ]
             at = at.set_index("port")
             for port, truth in (("skip", skip), ("branch", branch), ("out", h)):
                 assert at.loc[port, "second_moment"] == pytest.approx(
@@ -167,7 +169,7 @@ SKIPS = {
 def test_skip_and_branch_are_told_apart(written: object, truth: object) -> None:
     torch.manual_seed(0)
     model, x = Wrapped(written), torch.randn(6, 3, 4)
-    at = rows(model, x, blocks="(model)").query("`pass` == 'forward'").set_index("port")
+    at = rows(model, x, blocks="(model)").query("direction == 'forward'").set_index("port")
     for port, tensor in zip(("skip", "branch"), truth(model.double(), x.double()), strict=True):
         assert at.loc[port, "second_moment"] == pytest.approx(
             oracles.second_moment(tensor.detach()), rel=1e-4
@@ -215,7 +217,7 @@ def test_a_block_with_two_additions_numbers_them() -> None:
             return x + self.b(F.layer_norm(x, (4,)))
 
     signals = rows(nn.Sequential(PreLN(), PreLN()), torch.randn(3, 5, 4))
-    named = signals.query("`pass` == 'forward' and port == 'branch'")["name"]
+    named = signals.query("direction == 'forward' and port == 'branch'")["name"]
     assert named.tolist() == ["0", "0#1", "1", "1#1"]
 
 
@@ -244,7 +246,7 @@ def test_a_skip_over_distance_belongs_to_the_module_that_adds() -> None:
             y = F.interpolate(self.up[0](b), scale_factor=2) + a
             return self.up[1](y) + x
 
-    signals = rows(UNet(), torch.randn(2, 2, 8, 8)).query("`pass` == 'forward'")
+    signals = rows(UNet(), torch.randn(2, 2, 8, 8)).query("direction == 'forward'")
     assert signals.query("port == 'out' and not name.str.contains('act')")["name"].tolist() == [
         "down.0",
         "down.1",
@@ -268,7 +270,7 @@ def test_dead_units_at_functional_rectifiers() -> None:
 
     torch.manual_seed(0)
     net, x = Net(), torch.randn(4, 3)
-    signals = rows(net, x, blocks="leaves").query("`pass` == 'forward'")
+    signals = rows(net, x, blocks="leaves").query("direction == 'forward'")
     told = signals[signals["dead_fraction"].notna()]
     assert told["name"].tolist() == ["(model):relu", "(model):relu#1"]
     first = net.a(x).relu()

@@ -40,7 +40,9 @@ def data(n: int = 6) -> Tensor:
 
 
 def rows(probe: sigprop.Probe, direction: str = "forward", port: str = "out") -> pd.DataFrame:
-    return probe.records.signals.query("`pass` == @direction and port == @port").set_index("name")
+    return probe.records.signals.query("direction == @direction and port == @port").set_index(
+        "name"
+    )
 
 
 # --- 1-3: in-place operations, stored references, return values ------------------------------
@@ -240,7 +242,16 @@ def test_08_checkpointed_forwards_count_once_and_gradients_too(
                 optimizer.step()
         return probe.records.signals
 
-    key = ["step", "name", "port", "pass", "call", "count", "second_moment", "channel_variance"]
+    key = [
+        "step",
+        "name",
+        "port",
+        "direction",
+        "call",
+        "count",
+        "second_moment",
+        "channel_variance",
+    ]
     plain = record(Checkpointed(None))[key].sort_values(key[:5]).reset_index(drop=True)
     again = record(Checkpointed(reentrant, nested))[key].sort_values(key[:5])
     pd.testing.assert_frame_equal(plain, again.reset_index(drop=True), check_exact=True)
@@ -516,13 +527,13 @@ class Odd(nn.Module):
         return self.make(self.fc(x))
 
 
-def quantised(y: Tensor) -> Tensor:
+def quantized(y: Tensor) -> Tensor:
     return torch.quantize_per_tensor(y.detach(), 0.1, 0, torch.qint8)
 
 
 ODD = {
     "complex": (lambda y: torch.complex(y, y), False),
-    "quantised": (quantised, False),
+    "quantized": (quantized, False),
     "sparse": (lambda y: y.detach().relu().to_sparse(), False),
     "meta": (lambda y: y.detach().to("meta"), False),
     "integer": (lambda y: y.long(), False),
@@ -722,7 +733,7 @@ def test_29_an_exception_mid_forward() -> None:
         model[0][1].fail = False
         model(data()).sum().backward()
         assert torch._C._len_torch_function_stack() == 0
-    last = probe.records.signals.query("step == 1 and port == 'out' and `pass` == 'forward'")
+    last = probe.records.signals.query("step == 1 and port == 'out' and direction == 'forward'")
     assert last["name"].tolist() == ["0.0", "0.1", "1"]
 
 

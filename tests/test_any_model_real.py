@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import sigprop
-from sigprop.check import check
+from sigprop.probing.check import check
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -66,7 +66,7 @@ def text() -> dict[str, Tensor]:
     return {"input_ids": ids(), "labels": ids()}
 
 
-def labelled() -> dict[str, Tensor]:
+def labeled() -> dict[str, Tensor]:
     return {"input_ids": ids(), "labels": torch.tensor([0, 1])}
 
 
@@ -82,7 +82,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Tensor]]
     "mixtral": (mixtral, text, "model.layers", 2),
     "mamba": (mamba, text, "backbone.layers", 1),
     "vit": (vit, pixels, "vit.layers", 2),
-    "bert": (bert, labelled, "bert.encoder.layer", 2),
+    "bert": (bert, labeled, "bert.encoder.layer", 2),
 }
 
 
@@ -98,12 +98,12 @@ def test_blocks_and_every_port_in_both_directions(name: str) -> None:
     with sigprop.attach(model, strict=True) as probe:
         model(**inputs()).loss.backward()
     signals = probe.records.signals
-    assert sorted(signals.query("port == 'in' and `pass` == 'forward'")["name"]) == [
+    assert sorted(signals.query("port == 'in' and direction == 'forward'")["name"]) == [
         f"{prefix}.0",
         f"{prefix}.1",
     ]
     for direction in ("forward", "backward"):
-        counts = signals[signals["pass"] == direction]["port"].value_counts()
+        counts = signals[signals["direction"] == direction]["port"].value_counts()
         assert counts.to_dict() == {
             "in": 2,
             "out": 2,
@@ -148,7 +148,7 @@ def test_the_residual_stream_of_gpt2_equals_an_oracle_in_float64() -> None:
     model = build("gpt2").eval()
     with sigprop.attach(model, strict=True) as probe:
         model(**text())
-    at = probe.records.signals.set_index(["name", "port", "pass"])
+    at = probe.records.signals.set_index(["name", "port", "direction"])
     twin = build("gpt2").eval().double()
     body = twin.transformer
     h = body.wte(ids()) + body.wpe(torch.arange(7))
@@ -199,9 +199,9 @@ def test_a_trained_bert_is_fine_tuned_under_a_probe() -> None:
             model(input_ids=words).last_hidden_state.square().mean().backward()
             optimizer.step()
     records = probe.records
-    forward = records.signals.query("`pass` == 'forward' and port == 'out' and step == 0")
+    forward = records.signals.query("direction == 'forward' and port == 'out' and step == 0")
     assert forward["name"].tolist() == [f"encoder.layer.{i}" for i in range(6)]
-    # Post-LN: what leaves a layer has been normalised, with gains that training moved from 1.
+    # Post-LN: what leaves a layer has been normalized, with gains that training moved from 1.
     assert forward["second_moment"].between(0.05, 2).all()
     moved = records.parameters.query("name.str.contains('query.weight')")
     assert moved.groupby("step").size().tolist() == [6, 6]
@@ -248,8 +248,8 @@ def test_a_trained_lstm() -> None:
         ("forward", {"lstm[0]", "lstm[1][0]", "lstm[1][1]", "linear", "relu"}),
         ("backward", {"lstm[1][0]", "linear", "relu"}),
     ):
-        assert set(signals[signals["pass"] == direction]["name"]) == names
-    dead = signals.query("name == 'relu' and `pass` == 'forward'")["dead_fraction"].item()
+        assert set(signals[signals["direction"] == direction]["name"]) == names
+    dead = signals.query("name == 'relu' and direction == 'forward'")["dead_fraction"].item()
     assert dead == oracles.dead_fraction([expected.detach()], 1)
 
 

@@ -22,7 +22,7 @@ from benchmarks.measure import affordable, cpu_seconds, interleave, median_inter
 from benchmarks.subjects import Training, mlp
 from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
 from sigprop.signals import QUANTITIES
-from sigprop.signals.reading import read
+from sigprop.signals.channel_statistics import read
 from sigprop.signals.signal import pool
 
 ROOT = Path(__file__).parent.parent

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.capture import select
-from sigprop.capture.blocks import owner
-from sigprop.capture.hooks import channel_axis
-from sigprop.capture.leaves import tensors
-from sigprop.capture.naming import clean, modules
-from sigprop.capture.recorder import Memo
+from sigprop.capture.hooks.module_hooks import channel_axis
+from sigprop.capture.model.blocks import owner
+from sigprop.capture.model.naming import clean, modules
+from sigprop.capture.model.nested import tensors
+from sigprop.capture.recording.recorder import TensorCache
 
 
 class BasicBlock(nn.Module):
@@ -119,7 +119,7 @@ def test_channel_axis(shape: tuple[int, ...], maker: tuple[int, int] | None, axi
 
 
 def test_a_memo_forgets_a_tensor_that_was_written_to() -> None:
-    memo: Memo[str] = Memo()
+    memo: TensorCache[str] = TensorCache()
     x = torch.ones(3)
     memo.put(x, 0, "read")
     assert memo.get(x, 0) == "read"
@@ -130,7 +130,7 @@ def test_a_memo_forgets_a_tensor_that_was_written_to() -> None:
 
 def test_a_memo_does_not_mistake_a_new_tensor_for_an_old_one() -> None:
     """Freed tensors give their id away; the weak reference tells."""
-    memo: Memo[str] = Memo()
+    memo: TensorCache[str] = TensorCache()
 
     def put() -> None:
         memo.put(torch.ones(3), 0, "old")

@@ -226,7 +226,7 @@ def test_the_sheet_shows_every_number_at_its_strain(ledger):
     assert labels == [outcome.name for outcome in ledger.outcomes]
 
 
-def test_a_violation_is_drawn_at_the_border_in_its_own_colour():
+def test_a_violation_is_drawn_at_the_border_in_its_own_color():
     finding = claims.sabotage("rescale-algebra: alpha forgotten")
     outcome = claims.Outcome("rescale-algebra", (finding,))
     axes, _ = FIGURES["claims"]([outcome]).axes

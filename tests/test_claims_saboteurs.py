@@ -40,7 +40,7 @@ def test_the_acts_that_the_laws_must_withstand_are_all_there():
         "alpha forgotten",
         "beta off by 10 %",
         "exponent 1/6 with 2 weights a branch",
-        "bias not initialised",
+        "bias not initialized",
         "detached",
         "branch and skip correlated",
         "unbiased for biased variance",

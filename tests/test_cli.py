@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sigprop.cli import main
+from sigprop.cli.commands import main
 
 SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
 
@@ -24,7 +24,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def test_networks_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["networks"], capsys)
     assert code == 0
-    assert all(name in out for name in ("plain", "batchnorm", "rescale", "reparametrise"))
+    assert all(name in out for name in ("plain", "batchnorm", "rescale", "reparametrize"))
 
 
 def test_measure_prints_a_row_a_block_and_saves(
@@ -167,7 +167,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
 
 def test_the_installed_command_answers() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from sigprop.cli import main; main()", "measure", "plian"],
+        [sys.executable, "-c", "from sigprop.cli.commands import main; main()", "measure", "plian"],
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ from torch import nn
 
 import sigprop
 from sigprop import BadInput, RunError, UnknownName
-from sigprop.training import Plan, Progress
+from sigprop.experiments.training import Plan, Progress
 
 SMALL = {"depth": 2, "width": 8}
 PLAN = Plan(steps=20, batch_size=16, evaluate_every=10)
@@ -40,7 +40,7 @@ def test_the_steps_recorded_are_those_of_the_schedule(records: sigprop.Records) 
 
 
 def test_long_runs_record_the_first_steps_and_about_forty_more() -> None:
-    from sigprop.compare import _schedule
+    from sigprop.experiments.compare import _schedule
 
     due = [step for step in range(1000) if _schedule(1000)(step)]
     assert due[:11] == [*range(10), 25]

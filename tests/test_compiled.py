@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import sigprop
-from sigprop.capture.surroundings import TRACEABLE
+from sigprop.capture.torch_internals import TRACEABLE
 from sigprop.errors import ProbeWarning
 from sigprop.signals import native
+from sigprop.signals.channel_statistics import read
 from sigprop.signals.pooled import QUANTITIES
-from sigprop.signals.reading import read
 from sigprop.signals.signal import alive, interpret
 from sigprop.signals.traced import add_sums, read_traced
 
@@ -34,7 +34,7 @@ KEYS = [
     "name",
     "call",
     "port",
-    "pass",
+    "direction",
     "channel_dim",
     "channels",
     "count",
@@ -121,14 +121,14 @@ def train(
 
 
 def assert_same(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    order = ["step", "mode", "pass", "name", "port"]
+    order = ["step", "mode", "direction", "name", "port"]
     mine, theirs = (f.sort_values(order).reset_index(drop=True) for f in (mine, theirs))
     pd.testing.assert_frame_equal(mine[KEYS], theirs[KEYS])
     for number in NUMBERS:
         a, b = mine[number].to_numpy(float), theirs[number].to_numpy(float)
         # A compiler's own kernels round otherwise: values differ by 1e-6 of their root mean square.
         # That shows where values cancel: in correlations of what hardly correlates, and in means,
-        # the more so where the mean of a gradient is 0 but for rounding, behind a normalised layer.
+        # the more so where the mean of a gradient is 0 but for rounding, behind a normalized layer.
         whole = theirs["second_moment"].to_numpy()
         of_mean = 1e-6 * np.sqrt(np.abs(b) * whole) + 1e-9 * whole
         absolute = {"mean_shift": of_mean, "skip_branch_correlation": 1e-6}.get(number, 0.0)
@@ -335,7 +335,7 @@ def test_evaluation_and_training_have_rows_of_their_own() -> None:
             compiled(batch())
         model.train()
         compiled(batch()).sum().backward()
-    sizes = probe.records.signals.groupby(["mode", "pass"]).size().to_dict()
+    sizes = probe.records.signals.groupby(["mode", "direction"]).size().to_dict()
     assert sizes["eval", "forward"] == sizes["train", "forward"]
     assert ("eval", "backward") not in sizes
 

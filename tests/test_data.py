@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import sigprop
-from sigprop import data as data_module
-from sigprop.data import Data, resolve
 from sigprop.errors import BadInput
+from sigprop.inputs import datasets as data_module
+from sigprop.inputs.datasets import Data, resolve
 
 
 def toy(count=10, classes=3, test=None):
@@ -68,7 +68,7 @@ class Stream(IterableDataset):
 # --- digits ------------------------------------------------------------------------------------
 
 
-def test_digits_are_standardised_images_in_a_stratified_split():
+def test_digits_are_standardized_images_in_a_stratified_split():
     data = resolve("digits")
     (inputs, targets), (test_inputs, test_targets) = data.train, data.test
     assert (data.name, data.shape, data.classes) == ("digits", (1, 8, 8), 10)
@@ -159,7 +159,7 @@ def test_the_order_depends_on_the_seed_only():
 
 def test_the_order_is_the_same_in_another_process():
     code = (
-        "import itertools, torch; from sigprop.data import Data\n"
+        "import itertools, torch; from sigprop.inputs.datasets import Data\n"
         "d = Data('toy', (torch.arange(10.).unsqueeze(1), torch.arange(10) % 3), None, (1,), 3)\n"
         "print([i.flatten().tolist() for i, _ in itertools.islice(d.batches(0, 5), 4)])"
     )

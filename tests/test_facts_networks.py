@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from sigprop.data import resolve
+from sigprop.experiments.training import Plan, Training
+from sigprop.inputs.datasets import resolve
 from sigprop.networks import (
     BiasBefore,
     Design,
     Recipe,
     ResidualNet,
     build,
-    centred_gain,
+    centered_gain,
     coefficients,
     he_gain,
 )
-from sigprop.networks.weights import initialise
-from sigprop.training import Plan, Training
+from sigprop.networks.weights import initialize
 
 DEPTH, WIDTH, SAMPLES = 20, 256, 512
 LOST = 1 - 1 / math.pi  # what is left of a ReLU's second moment after its mean
@@ -71,7 +71,7 @@ def made(name, **options):
 
 
 def begun(layer, gain):
-    initialise(layer, gain)
+    initialize(layer, gain)
     return layer
 
 
@@ -142,10 +142,10 @@ def test_but_the_channel_variance_is_not():
 
 
 @pytest.mark.parametrize("branch_layers", [1, 2])
-@pytest.mark.parametrize("reparametrise", [True, False])
-def test_with_biases_and_the_preserving_gain_both_are_preserved(branch_layers, reparametrise):
+@pytest.mark.parametrize("reparametrize", [True, False])
+def test_with_biases_and_the_preserving_gain_both_are_preserved(branch_layers, reparametrize):
     # means are 0, samples do not drift together: 0.0085 per network (100 seeds), 0.004 for 5
-    make = made("rescale", branch_layers=branch_layers, reparametrise=reparametrise)
+    make = made("rescale", branch_layers=branch_layers, reparametrize=reparametrize)
     seen = trunks(make, seeds=5)
     for column in (0, 1):
         assert is_preserved(seen, column, tolerance=0.02, per_block=0.01)
@@ -164,7 +164,7 @@ def test_the_law_holds_on_digits(digits, branch_layers):
 
 
 @pytest.mark.parametrize("branch_layers", [1, 2])
-def test_he_gain_behind_a_centred_relu_loses_what_theory_says(branch_layers):
+def test_he_gain_behind_a_centered_relu_loses_what_theory_says(branch_layers):
     # each weight of a branch keeps 1 - 1/π: block k keeps alpha² + beta² (1 - 1/π)^m
     seen = trunks(made("rescale", gain="he", branch_layers=branch_layers), seeds=5)
     alphas, betas = coefficients(DEPTH, DEPTH)
@@ -211,7 +211,7 @@ def test_a_zero_padded_convolution_keeps_the_share_of_its_taps():
 def sabotaged(**changes):
     alphas, betas = coefficients(DEPTH, DEPTH)
     right = {
-        "gain": centred_gain,
+        "gain": centered_gain,
         "before": BiasBefore,
         "alpha": lambda k: alphas[k - 1],
         "beta": lambda k: betas[k - 1],
@@ -230,7 +230,7 @@ def test_the_unsabotaged_recipe_passes():
         {"alpha": lambda k: 1.0},
         {"beta": lambda k: 1.1 / math.sqrt(k + DEPTH)},
         {"gain": he_gain},
-        {"gain": lambda activation: 1.1 * centred_gain(activation)},
+        {"gain": lambda activation: 1.1 * centered_gain(activation)},
         {"before": None},
         # the paper's exponent for three weights in a branch of two
         {
@@ -375,7 +375,7 @@ def test_after_the_first_batch_new_samples_leave_no_unit_dead_either():
     assert dead_units(net, gaussian(1, 4096, 64).float()) == 0
 
 
-# --- row 15: the trunk of batch normalisation grows linearly ------------------------------------
+# --- row 15: the trunk of batch normalization grows linearly ------------------------------------
 
 
 @pytest.mark.parametrize("branch_layers", [1, 2])
@@ -416,7 +416,7 @@ def trained(name, digits, learning_rate):
 
 
 @pytest.mark.parametrize("name", ["rescale", "batchnorm"])
-def test_thirty_blocks_train_when_they_are_rescaled_or_normalised(name, digits):
+def test_thirty_blocks_train_when_they_are_rescaled_or_normalized(name, digits):
     # an accuracy of 0.96 on 360 digits has a standard error of 0.010
     training, accuracy = trained(name, digits, learning_rate=1e-2)
     assert not training.diverged

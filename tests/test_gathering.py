@@ -7,18 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigprop.capture.address import Address
-from sigprop.capture.gathering import Gathering
+from sigprop.capture.recording.accumulator import Accumulator
+from sigprop.capture.recording.tap import Tap
 from sigprop.errors import BadInput
+from sigprop.signals.channel_statistics import read
 from sigprop.signals.pooled import QUANTITIES
-from sigprop.signals.reading import read
 from sigprop.signals.signal import interpret, measure_signal, pool
 
 CHANNELS = {"a": 1, "b": 3, "c": 2}
 
 
-def address(name: str) -> Address:
-    return Address("train", name, 0, name, 0, "out", "forward", 1, CHANNELS.get(name, 2))
+def address(name: str) -> Tap:
+    return Tap("train", name, 0, name, 0, "out", "forward", 1, CHANNELS.get(name, 2))
 
 
 # Which addresses a reading answers for (of one channel count), or None: fetch now.
@@ -36,16 +36,16 @@ events = st.lists(
 @given(events, st.integers(0, 2**16))
 def test_any_order_of_readings_and_fetches_gives_the_whole(happens, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    gathering, samples = Gathering(), {}
+    gathering, samples = Accumulator(), {}
     for names in happens:
         if names is None:
-            gathering.settle()
+            gathering.flush()
             continue
         x = torch.randn(4, CHANNELS.get(names[0], 2), generator=generator, dtype=torch.float64)
         gathering.reading(read(x, 1), [address(name) for name in names])
         for name in names:
             samples.setdefault(name, []).append(x)
-    gathering.settle()
+    gathering.flush()
     assert list(gathering.places) == [address(name) for name in samples]
     for name, quantity in QUANTITIES.items():
         numbers = quantity(pool(gathering.tables))
@@ -58,28 +58,28 @@ def test_any_order_of_readings_and_fetches_gives_the_whole(happens, seed: int) -
 def test_forgetting_the_merge_is_caught() -> None:
     """The saboteur: the last reading alone is not the whole."""
     x, y = torch.zeros(4, 1), torch.ones(4, 1)
-    gathering = Gathering()
+    gathering = Accumulator()
     for part in (x, y):
         gathering.reading(read(part, 1), [address("a")])
-    gathering.settle()
+    gathering.flush()
     assert interpret(gathering.tables[0]).number("second_moment") == 0.5
     assert measure_signal(y).number("second_moment") == 1.0
 
 
 def test_a_channel_count_that_changes_within_a_step_is_told() -> None:
-    gathering = Gathering()
+    gathering = Accumulator()
     gathering.reading(read(torch.ones(4, 2), 1), [address("c")])
     gathering.reading(read(torch.ones(4, 5), 1), [address("c")])
     with pytest.raises(BadInput, match="a signal of 2 channels with one of 5"):
-        gathering.settle()
+        gathering.flush()
 
 
 def test_nothing_of_a_step_is_left_in_the_next() -> None:
-    gathering = Gathering()
+    gathering = Accumulator()
     gathering.reading(read(torch.ones(4, 2), 1), [address("c")])
-    gathering.settle()
+    gathering.flush()
     gathering.clear()
     assert gathering.empty
-    gathering.settle()
+    gathering.flush()
     assert gathering.tables == []
     assert gathering.places == {}

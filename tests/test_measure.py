@@ -30,7 +30,7 @@ def test_measuring_leaves_the_model_and_the_random_state_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_factory_is_initialised_anew_per_seed() -> None:
+def test_a_factory_is_initialized_anew_per_seed() -> None:
     records = sigprop.measure(build, X, Y, seeds=[3, 5])
     norms = records.parameters.query("name == '0.weight'").set_index("seed")["weight_norm"]
     for seed in (3, 5):
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
 def test_without_targets_every_output_receives_a_standard_normal_gradient() -> None:
     model = nn.Sequential(nn.Linear(3, 200), nn.Linear(200, 100))
     rows = sigprop.measure(model, X.repeat(16, 1)).signals
-    out = rows.query("name == '1' and port == 'out' and `pass` == 'backward'").iloc[0]
+    out = rows.query("name == '1' and port == 'out' and direction == 'backward'").iloc[0]
     # 25,600 normal draws: the mean square has a standard error of sqrt(2/25600) = 0.009.
     assert out["second_moment"] == pytest.approx(1, abs=4 * math.sqrt(2 / out["count"]))
 
@@ -94,7 +94,7 @@ def test_evaluation_mode_is_kept() -> None:
 
 def test_a_frozen_model_has_a_forward_picture() -> None:
     records = sigprop.measure(build().requires_grad_(False), X)
-    assert set(records.signals["pass"]) == {"forward"}
+    assert set(records.signals["direction"]) == {"forward"}
 
 
 def bad() -> dict[str, tuple[tuple, dict, type[Exception], str]]:
@@ -108,7 +108,7 @@ def bad() -> dict[str, tuple[tuple, dict, type[Exception], str]]:
             "the model does not take inputs of (4, 7) torch.float32: mat1 and mat2",
         ),
         "nan": ((build(), poisoned), {}, BadInput, "hold 1 non-finite values of 48; clean them"),
-        "seeds of one model": ((build(), X), {"seeds": 2}, BadInput, "has one initialisation"),
+        "seeds of one model": ((build(), X), {"seeds": 2}, BadInput, "has one initialization"),
         "no seeds": ((build, X), {"seeds": 0}, BadInput, "at least one seed"),
         "unknown": (("plane", X), {}, UnknownName, "did you mean 'plain'?"),
         "no parameters": ((nn.ReLU(), X), {}, BadInput, "ReLU has no parameters"),

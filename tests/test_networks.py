@@ -22,7 +22,7 @@ from sigprop.networks import (
     build,
     coefficients,
 )
-from sigprop.networks.weights import initialise
+from sigprop.networks.weights import initialize
 
 ORDERS = ("norm-act-weight", "act-norm-weight", "weight-norm-act")
 #: Families of the shared skeleton that take every order; the whole zoo has test_zoo_contract.py.
@@ -75,7 +75,7 @@ class TestEveryNetwork:
         file.seek(0)
         other.load_state_dict(torch.load(file, weights_only=True))
         second, _ = batch(seed=2)
-        # in training mode: a bias initialised anew from this batch would show
+        # in training mode: a bias initialized anew from this batch would show
         assert torch.equal(net(second), other(second))
 
     def test_survives_deepcopy(self, name, architecture, order):
@@ -111,8 +111,8 @@ class TestEveryNetwork:
         sequences = [m for m in net.modules() if isinstance(m, nn.Sequential)]
         pairs = [p for s in sequences for p in itertools.pairwise([None, *s.children()])]
         weights = [b for _, b in pairs if isinstance(b, nn.Linear | nn.Conv2d)]
-        centred = [b for a, b in pairs if isinstance(a, BiasBefore)]
-        assert centred == (weights if name == "rescale" else [])
+        centered = [b for a, b in pairs if isinstance(a, BiasBefore)]
+        assert centered == (weights if name == "rescale" else [])
         if name == "rescale":
             assert all(weight.bias is None for weight in weights)
 
@@ -180,7 +180,7 @@ def test_the_shortcut_pools_then_projects_with_gain_one():
     assert weight.double().square().mean().item() * 64 == pytest.approx(1, rel=tolerance)
 
 
-def test_only_the_post_activation_shortcut_of_batchnorm_is_normalised():
+def test_only_the_post_activation_shortcut_of_batchnorm_is_normalized():
     kinds = {
         order: layer_names(small("batchnorm", "resnet", order, stages=2).blocks[2].skip)
         for order in ORDERS
@@ -192,7 +192,7 @@ def test_only_the_post_activation_shortcut_of_batchnorm_is_normalised():
     }
 
 
-# --- initialisation ------------------------------------------------------------------------------
+# --- initialization ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_only_the_post_activation_shortcut_of_batchnorm_is_normalised():
         (nn.Conv2d(16, 256, 3, groups=4), 4 * 9),
     ],
 )
-def test_initialise_draws_normal_weights_of_the_asked_gain(layer, fan_in):
+def test_initialize_draws_normal_weights_of_the_asked_gain(layer, fan_in):
     torch.manual_seed(0)
-    initialise(layer, gain=1.5)
+    initialize(layer, gain=1.5)
     scaled = layer.weight.detach().double().flatten() * math.sqrt(fan_in) / 1.5
     count = len(scaled)
     assert scaled.mean().item() == pytest.approx(0, abs=4 / math.sqrt(count))
@@ -227,11 +227,11 @@ def test_gains_are_what_quadrature_says(activation, function):
     mean = normal_expectation(function)
     second = normal_expectation(lambda z: function(z) ** 2)
     assert networks.he_gain(activation) == pytest.approx(second**-0.5, rel=1e-9)
-    assert networks.centred_gain(activation) == pytest.approx((second - mean**2) ** -0.5, rel=1e-9)
+    assert networks.centered_gain(activation) == pytest.approx((second - mean**2) ** -0.5, rel=1e-9)
 
 
-def test_the_centred_relu_gain_is_the_closed_form():
-    assert networks.centred_gain("relu") ** 2 == pytest.approx(2 / (1 - 1 / math.pi), rel=1e-14)
+def test_the_centered_relu_gain_is_the_closed_form():
+    assert networks.centered_gain("relu") ** 2 == pytest.approx(2 / (1 - 1 / math.pi), rel=1e-14)
 
 
 def test_an_unknown_gain_says_what_is_known():
@@ -254,9 +254,9 @@ def branch_gains(name, **options):
         ("batchnorm", {}, 2),
         ("batchnorm", {"order": "act-norm-weight"}, 1),
         ("plain", {"order": "act-norm-weight"}, 2),
-        ("rescale", {"reparametrise": False}, 2 / (1 - 1 / math.pi)),
-        ("rescale", {"reparametrise": False, "gain": "he"}, 2),
-        ("rescale", {"reparametrise": False, "bias": False}, 2),
+        ("rescale", {"reparametrize": False}, 2 / (1 - 1 / math.pi)),
+        ("rescale", {"reparametrize": False, "gain": "he"}, 2),
+        ("rescale", {"reparametrize": False, "bias": False}, 2),
         # c = L = k = 1: ((1 + 1)/1)^(-1/(2*2)) on the std
         ("rescale", {"gain": "he"}, 2 * 2**-0.5),
     ],
@@ -309,11 +309,11 @@ class TestBiasBefore:
         layer(torch.randn(8, 2) + 5)
         assert torch.equal(layer.bias, bias)
 
-    def test_evaluation_never_initialises(self):
+    def test_evaluation_never_initializes(self):
         layer = BiasBefore(2).eval()
         x = torch.randn(8, 2) + 5
         assert torch.equal(layer(x), x)
-        assert not layer.initialised
+        assert not layer.initialized
         assert layer.train()(x).mean().abs() < 1e-5
 
     def test_one_sample_is_enough_in_evaluation(self):
@@ -336,14 +336,14 @@ class TestBiasBefore:
         optimizer.step()
         assert torch.equal(layer.bias, before - 4)
 
-    @pytest.mark.parametrize("initialise_first", [False, True])
-    def test_the_flag_is_part_of_the_state(self, initialise_first):
+    @pytest.mark.parametrize("initialize_first", [False, True])
+    def test_the_flag_is_part_of_the_state(self, initialize_first):
         layer, other = BiasBefore(2), BiasBefore(2)
-        if initialise_first:
+        if initialize_first:
             layer(torch.randn(4, 2))
         other(torch.randn(4, 2) + 1)
         other.load_state_dict(layer.state_dict())
-        assert other.initialised is initialise_first
+        assert other.initialized is initialize_first
         assert torch.equal(other.bias, layer.bias)
         assert isinstance(layer.get_extra_state(), torch.Tensor)
 
@@ -351,15 +351,15 @@ class TestBiasBefore:
         layer = BiasBefore(2)
         other = copy.deepcopy(layer)
         layer(torch.randn(4, 2) + 1)
-        assert not other.initialised
+        assert not other.initialized
         assert not other.bias.any()
-        assert copy.deepcopy(layer).initialised
+        assert copy.deepcopy(layer).initialized
 
     def test_reset_waits_for_a_first_batch_again(self):
         layer = BiasBefore(2)
         layer(torch.randn(4, 2) + 1)
         layer.reset_parameters()
-        assert not layer.initialised
+        assert not layer.initialized
         assert not layer.bias.any()
 
     def test_works_under_compile(self):
@@ -395,7 +395,7 @@ class TestBiasBefore:
         layer = BiasBefore(2, dims)
         with pytest.raises(BadInput, match=message):
             layer(x)
-        assert not layer.initialised
+        assert not layer.initialized
         assert not layer.bias.any()
 
     def test_one_image_has_many_values_per_channel(self):
@@ -425,9 +425,9 @@ def operands(net, inputs):
     return seen
 
 
-@pytest.mark.parametrize("reparametrise", [True, False])
-def test_the_addition_sees_the_two_scaled_operands(reparametrise):
-    net = small("rescale", depth=5, reparametrise=reparametrise)
+@pytest.mark.parametrize("reparametrize", [True, False])
+def test_the_addition_sees_the_two_scaled_operands(reparametrize):
+    net = small("rescale", depth=5, reparametrize=reparametrize)
     with torch.no_grad():
         for block in net.blocks:
             block.branch.multiplier.m.fill_(1.5)
@@ -437,7 +437,7 @@ def test_the_addition_sees_the_two_scaled_operands(reparametrise):
     for k, (skip, branch, out) in enumerate(operands(net, inputs)):
         block = net.blocks[k]
         function = block.branch[: list(dict(block.branch.named_children())).index("scale")]
-        coefficient = 5**-0.5 if reparametrise else betas[k]
+        coefficient = 5**-0.5 if reparametrize else betas[k]
         assert torch.allclose(skip, alphas[k] * x, rtol=1e-6)
         assert torch.allclose(branch, 1.5 * coefficient * function(x), rtol=1e-5, atol=1e-6)
         assert torch.equal(out, skip + branch)
@@ -447,7 +447,7 @@ def test_the_addition_sees_the_two_scaled_operands(reparametrise):
 @pytest.mark.parametrize("branch_layers", [1, 2, 3])
 @pytest.mark.parametrize("architecture", ["mlp", "resnet"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_both_forms_are_one_function_at_initialisation(branch_layers, architecture, order):
+def test_both_forms_are_one_function_at_initialization(branch_layers, architecture, order):
     inputs, _ = batch()
     forms = [
         small(
@@ -456,9 +456,9 @@ def test_both_forms_are_one_function_at_initialisation(branch_layers, architectu
             order,
             depth=6,
             branch_layers=branch_layers,
-            reparametrise=reparametrise,
+            reparametrize=reparametrize,
         ).double()(inputs.double())
-        for reparametrise in (True, False)
+        for reparametrize in (True, False)
     ]
     # weights are drawn in float32 and scaled by std, so that each carries a rounding of 2^-24
     assert torch.allclose(*forms, rtol=1e-5, atol=1e-5)
@@ -467,8 +467,8 @@ def test_both_forms_are_one_function_at_initialisation(branch_layers, architectu
 def test_but_their_gradients_differ_by_the_factor_on_the_weights():
     inputs, targets = batch()
     weights, gradients = [], []
-    for reparametrise in (True, False):
-        net = small("rescale", depth=6, branch_layers=2, reparametrise=reparametrise)
+    for reparametrize in (True, False):
+        net = small("rescale", depth=6, branch_layers=2, reparametrize=reparametrize)
         nn.functional.cross_entropy(net(inputs), targets).backward()
         weights.append([b.branch.weight1.weight for b in net.blocks])
         gradients.append([b.branch.weight1.weight.grad for b in net.blocks])
@@ -484,7 +484,7 @@ def test_the_wrong_exponent_is_another_function():
     design = Design(depth=6, width=6, inputs=(2, 6, 6), classes=4)
     alphas, _ = coefficients(6, 6)
     wrong = Recipe(
-        gain=networks.centred_gain,
+        gain=networks.centered_gain,
         before=BiasBefore,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: 6**-0.5,
@@ -498,11 +498,11 @@ def test_the_wrong_exponent_is_another_function():
 
 def test_tanh_takes_the_form_that_is_exact():
     default = small("rescale", activation="tanh")(batch()[0])
-    plain_form = small("rescale", activation="tanh", reparametrise=False)(batch()[0])
+    plain_form = small("rescale", activation="tanh", reparametrize=False)(batch()[0])
     assert torch.equal(default, plain_form)
-    with pytest.raises(BadInput, match=r"'tanh' does not allow .* use reparametrise=False"):
-        small("rescale", activation="tanh", reparametrise=True)
-    small("rescale", activation="tanh", reparametrise=True, branch_layers=1)
+    with pytest.raises(BadInput, match=r"'tanh' does not allow .* use reparametrize=False"):
+        small("rescale", activation="tanh", reparametrize=True)
+    small("rescale", activation="tanh", reparametrize=True, branch_layers=1)
 
 
 def test_options_of_rescale():
@@ -522,7 +522,7 @@ def test_names_and_options():
     assert list(networks.options("rescale")) == [
         "c",
         "multiplier",
-        "reparametrise",
+        "reparametrize",
         "bias",
         "bias_batches",
         "gain",

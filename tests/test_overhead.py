@@ -11,7 +11,8 @@ from torch import nn
 
 import sigprop
 from sigprop import BadInput
-from sigprop.overhead import Budget, Stopwatch
+from sigprop.capture.recording.stopwatch import Stopwatch
+from sigprop.probing.overhead import Budget
 
 
 class Clock:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import sigprop
-from sigprop.predictions import RECURSIONS, predictions, recursion_of, start_kernel
-from sigprop.select import at_first_step, by_block
+from sigprop.records.queries import at_first_step, by_block
 from sigprop.theory import Kernel
+from sigprop.verification.predictions import RECURSIONS, predictions, recursion_of, start_kernel
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 SIZE = {"depth": 4, "width": 160, "inputs": 32}
@@ -57,12 +57,12 @@ def test_theory_is_silent_where_it_has_nothing_to_say(design: dict[str, object])
 def test_a_measured_start_is_where_the_curves_begin() -> None:
     records = sigprop.measure("plain", X, seeds=4, network="p", options=SIZE)
     start = start_kernel(records.signals)
-    entry = records.signals.query("port == 'in' and block == 0 and `pass` == 'forward'")
+    entry = records.signals.query("port == 'in' and block == 0 and direction == 'forward'")
     assert start.samples == 64
     assert start.second_moment == pytest.approx(entry["second_moment"].mean())
     assert start.mean_shift == pytest.approx(entry["mean_shift"].mean())
     curves = predictions(records)
-    first = curves.query("quantity == 'second_moment' and `pass` == 'forward' and block == 0")
+    first = curves.query("quantity == 'second_moment' and direction == 'forward' and block == 0")
     assert first["value"].item() == pytest.approx(2 * start.second_moment)
 
 
@@ -78,7 +78,7 @@ def test_curves_lie_on_the_measurements() -> None:
     ):
         rows = at_first_step(by_block(records.signals, direction, [quantity]))
         measured = rows.groupby("block")[quantity].mean().to_numpy()
-        line = curves[(curves["pass"] == direction) & (curves["quantity"] == quantity)]
+        line = curves[(curves["direction"] == direction) & (curves["quantity"] == quantity)]
         np.testing.assert_allclose(line["value"].to_numpy(), measured, rtol=within)
 
 

@@ -181,7 +181,7 @@ def test_an_exception_inside_forward_leaves_a_clean_next_step() -> None:
         model[1].fail = False
         model(torch.ones(3, 2)).sum().backward()
         optimizer.step()
-    last = probe.records.signals.query("step == 1 and `pass` == 'forward' and port == 'out'")
+    last = probe.records.signals.query("step == 1 and direction == 'forward' and port == 'out'")
     assert last["call"].tolist() == [0, 0]
     assert last["count"].tolist() == [6, 6]
 

@@ -76,7 +76,7 @@ KEYS = [(f"blocks.{b}", port) for b in (0, 1) for port in ("in", "skip", "branch
 @pytest.mark.parametrize("key", KEYS, ids=[f"{name}-{port}" for name, port in KEYS])
 def test_every_tap_equals_the_oracle(measured, key, direction) -> None:
     signals, truth = measured
-    rows = signals.query("name == @key[0] and port == @key[1] and `pass` == @direction")
+    rows = signals.query("name == @key[0] and port == @key[1] and direction == @direction")
     assert len(rows) == 1
     row = rows.iloc[0]
     x = truth[key][direction == "backward"]
@@ -102,7 +102,7 @@ def test_the_identity_holds_at_every_tap(measured) -> None:
 def test_dead_units_are_told_at_rectified_taps_only(measured) -> None:
     signals, truth = measured
     told = signals[signals["dead_fraction"].notna()]
-    forward_out = signals.query("port == 'out' and `pass` == 'forward'")
+    forward_out = signals.query("port == 'out' and direction == 'forward'")
     # The second block's input is the first block's rectified output, but as an input it is not
     # a tap of its own rectifier.
     assert set(told["port"]) == {"out"}
@@ -114,7 +114,7 @@ def test_dead_units_are_told_at_rectified_taps_only(measured) -> None:
 def test_skip_and_branch_correlation_equals_the_oracle(measured) -> None:
     signals, truth = measured
     rows = signals[signals["skip_branch_correlation"].notna()]
-    assert set(zip(rows["port"], rows["pass"], strict=True)) == {("branch", "forward")}
+    assert set(zip(rows["port"], rows["direction"], strict=True)) == {("branch", "forward")}
     for _, row in rows.iterrows():
         skip, branch = (truth[row["name"], port][0] for port in ("skip", "branch"))
         assert row["skip_branch_correlation"] == pytest.approx(
@@ -203,7 +203,9 @@ def test_dead_units_over_a_window_of_batches() -> None:
             for batch in batches:
                 net(batch).sum().backward()
                 optimizer.step()
-        rows = probe.records.signals.query("name == '1' and port == 'out' and `pass` == 'forward'")
+        rows = probe.records.signals.query(
+            "name == '1' and port == 'out' and direction == 'forward'"
+        )
         return rows["dead_fraction"].tolist()
 
     assert dead(None) == [0.5, 0.5, 0.0]
@@ -221,7 +223,7 @@ def test_own_metrics_become_columns_and_merge_by_count() -> None:
         for part in x.split([2, 10]):
             net(part).sum().backward()
         optimizer.step()
-    row = probe.records.signals.query("name == '1' and port == 'out' and `pass` == 'forward'")
+    row = probe.records.signals.query("name == '1' and port == 'out' and direction == 'forward'")
     assert row["l1"].item() == pytest.approx(float(net(x).detach().abs().mean()), rel=1e-6)
 
 
@@ -249,7 +251,7 @@ def test_an_early_fetch_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sigprop.measure(net, x, targets).signals
     monkeypatch.setattr(gathering, "_MOST_WAITING", 1)  # fetch after every reading
     piecemeal = sigprop.measure(net, x, targets).signals
-    keys = ["name", "port", "pass"]
+    keys = ["name", "port", "direction"]
     pd.testing.assert_frame_equal(
         whole.sort_values(keys, ignore_index=True), piecemeal.sort_values(keys, ignore_index=True)
     )

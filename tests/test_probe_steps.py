@@ -81,7 +81,7 @@ def test_evaluation_is_kept_apart_from_training() -> None:
             model(torch.randn(7, 3))
         model.train()
         optimizer.step()
-    out = probe.records.signals.query("name == '2' and port == 'out' and `pass` == 'forward'")
+    out = probe.records.signals.query("name == '2' and port == 'out' and direction == 'forward'")
     assert dict(zip(out["mode"], out["count"], strict=True)) == {"train": 10, "eval": 28}
 
 
@@ -123,7 +123,7 @@ def test_attaching_twice_gives_the_same_probe_and_no_double_rows() -> None:
     first = sigprop.attach(model, blocks="leaves")
     assert sigprop.attach(model, blocks="leaves") is first
     model(torch.randn(5, 3))
-    rows = first.records.signals.query("port == 'out' and `pass` == 'forward'")
+    rows = first.records.signals.query("port == 'out' and direction == 'forward'")
     assert rows["name"].tolist() == ["0", "1", "2"]
     with pytest.raises(BadInput, match="carries a probe with blocks='leaves', not 'auto'"):
         sigprop.attach(model)
@@ -147,7 +147,7 @@ def test_a_module_called_twice_is_numbered() -> None:
         model(torch.randn(4, 3)).sum().backward()
     out = probe.records.signals.query("port == 'out'")
     for direction in ("forward", "backward"):
-        rows = out[out["pass"] == direction]
+        rows = out[out["direction"] == direction]
         assert set(zip(rows["name"], rows["call"], strict=True)) == {
             ("fc", 0),
             ("act", 0),
@@ -202,12 +202,12 @@ def test_recurrent_and_packed_outputs_have_gradients() -> None:
         out, (h, _) = model(packed)
         (out.data.sum() + h.sum()).backward()
     rows = probe.records.signals.query("port == 'out'")
-    assert rows.query("`pass` == 'forward'")["name"].tolist() == [
+    assert rows.query("direction == 'forward'")["name"].tolist() == [
         "(model)[0]",
         "(model)[1][0]",
         "(model)[1][1]",
     ]
-    assert set(rows.query("`pass` == 'backward'")["name"]) == {"(model)[0]", "(model)[1][0]"}
+    assert set(rows.query("direction == 'backward'")["name"]) == {"(model)[0]", "(model)[1][0]"}
 
 
 def test_keyword_only_calls_have_an_input() -> None:
@@ -387,7 +387,7 @@ def test_a_failing_metric_is_switched_off_with_one_warning() -> None:
 
 
 def test_an_internal_error_switches_the_probe_off_and_training_goes_on(monkeypatch) -> None:
-    import sigprop.capture.recorder as recorder
+    import sigprop.capture.recording.recorder as recorder
 
     def explode(*_: object) -> None:
         raise AssertionError("inside")
@@ -413,7 +413,7 @@ def test_empty_batches_leave_counts_unchanged() -> None:
             model(torch.randn(5, 3)).sum().backward()
             model(torch.randn(0, 3)).sum().backward()
             optimizer.step()
-    rows = probe.records.signals.query("port == 'out' and `pass` == 'forward'")
+    rows = probe.records.signals.query("port == 'out' and direction == 'forward'")
     assert rows["count"].tolist() == [20, 20, 10]
 
 
@@ -447,7 +447,7 @@ def test_a_step_that_is_not_recorded_has_no_hooks_inside_the_model(with_optimize
         signals, parameters = probe.records.signals, probe.records.parameters
     assert seen == [True, False, False, True, False, False, True]
     assert hooks_on(model) == 0
-    by_step = signals.groupby("step")[["name", "port", "pass"]].agg(list)
+    by_step = signals.groupby("step")[["name", "port", "direction"]].agg(list)
     assert by_step.index.tolist() == parameters["step"].unique().tolist() == [0, 3, 6]
     first = by_step.loc[0].tolist()
     assert "(model)" in first[0]

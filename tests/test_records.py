@@ -13,7 +13,6 @@ import pytest
 
 import sigprop
 from sigprop.errors import RunError
-from sigprop.growing import Growing
 from sigprop.records import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -24,6 +23,7 @@ from sigprop.records import (
     provenance,
     tidy,
 )
+from sigprop.records.column_buffer import ColumnBuffer
 
 
 def losses(network: str, steps: range) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def test_every_table_round_trips_with_its_columns_and_dtypes(table: str, tmp_pat
 
 
 def test_the_design_columns_are_there() -> None:
-    assert {"second_moment", "channel_variance", "mean_shift", "pass", "port"} <= set(
+    assert {"second_moment", "channel_variance", "mean_shift", "direction", "port"} <= set(
         SCHEMA["signals"]
     )
     assert {"grad_to_weight", "update_to_weight", "unit_grad_to_weight_max"} <= set(
@@ -217,7 +217,7 @@ def test_an_unwritable_place_is_said(tmp_path: Path) -> None:
 
 
 def test_a_growing_table_fills_what_a_part_leaves_out_and_copies_grow_apart() -> None:
-    table = Growing("signals")
+    table = ColumnBuffer("signals")
     table.append({"network": "plain", "name": ["a", "b"], "mean": np.array([1.0, 2.0])}, 2)
     other = table.copy()
     other.append({"network": "rescale", "name": "c", "mean": 3.0, "own": np.array([4.0])}, 1)
@@ -229,4 +229,4 @@ def test_a_growing_table_fills_what_a_part_leaves_out_and_copies_grow_apart() ->
     assert frame["mean"].tolist() == [1.0, 2.0, 3.0]
     assert frame["own"].isna().tolist() == [True, True, False]
     assert frame["step"].tolist() == [0, 0, 0]
-    pd.testing.assert_frame_equal(Growing("signals").frame(), tidy("signals", []))
+    pd.testing.assert_frame_equal(ColumnBuffer("signals").frame(), tidy("signals", []))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigprop.report.aggregate import over_seeds, places, wants_log
+from sigprop.reporting.aggregate import over_seeds, places, wants_log
 
 NAN, INF = float("nan"), float("inf")
 
@@ -56,24 +56,24 @@ class TestWantsLog:
 class TestOverSeeds:
     def test_scale_takes_the_geometric_mean(self):
         row = averaged([1.0, 100.0])
-        assert row["centre"] == pytest.approx(10.0, rel=1e-15)
+        assert row["center"] == pytest.approx(10.0, rel=1e-15)
         assert (row["low"], row["high"], row["seeds"]) == (1.0, 100.0, 2)
 
     @pytest.mark.parametrize("kind", ["share", "signed", "cost"])
     def test_the_rest_takes_the_arithmetic_mean(self, kind):
-        assert averaged([0.0, 1.0], kind)["centre"] == 0.5
+        assert averaged([0.0, 1.0], kind)["center"] == 0.5
 
     def test_huge_and_tiny_values_neither_overflow_nor_vanish(self):
-        assert averaged([1e300, 1e300])["centre"] == pytest.approx(1e300, rel=1e-9)
-        assert averaged([1e-300, 1e-300])["centre"] == pytest.approx(1e-300, rel=1e-9)
+        assert averaged([1e300, 1e300])["center"] == pytest.approx(1e300, rel=1e-9)
+        assert averaged([1e-300, 1e-300])["center"] == pytest.approx(1e-300, rel=1e-9)
 
     def test_a_seed_at_zero_makes_the_geometric_mean_zero(self):
         row = averaged([0.0, 4.0])
-        assert (row["centre"], row["low"], row["high"]) == (0.0, 0.0, 4.0)
+        assert (row["center"], row["low"], row["high"]) == (0.0, 0.0, 4.0)
 
     def test_an_infinite_seed_is_counted_and_left_out_of_the_mean(self):
         row = averaged([2.0, INF, 8.0])
-        assert row["centre"] == pytest.approx(4.0)
+        assert row["center"] == pytest.approx(4.0)
         assert (row["seeds"], row["nonfinite"], row["undefined"]) == (2, 1, 0)
 
     def test_nan_is_undefined_unless_elements_were_not_finite(self):
@@ -83,30 +83,30 @@ class TestOverSeeds:
 
     def test_a_finite_moment_over_broken_elements_is_drawn_and_marked(self):
         row = averaged([3.0], nonfinite=[True])
-        assert (row["centre"], row["seeds"], row["nonfinite"]) == (pytest.approx(3.0), 1, 1)
+        assert (row["center"], row["seeds"], row["nonfinite"]) == (pytest.approx(3.0), 1, 1)
 
-    def test_nothing_finite_gives_a_missing_centre(self):
+    def test_nothing_finite_gives_a_missing_center(self):
         row = averaged([NAN, INF])
-        assert math.isnan(row["centre"])
+        assert math.isnan(row["center"])
         assert row["seeds"] == 0
 
     def test_an_empty_frame_gives_an_empty_table_with_all_columns(self):
         empty = pd.DataFrame({"network": [], "block": [], "value": []})
         table = over_seeds(empty, "value", ["network", "block"], "scale")
         assert table.empty
-        assert {"centre", "low", "high", "seeds", "nonfinite", "undefined"} <= set(table.columns)
+        assert {"center", "low", "high", "seeds", "nonfinite", "undefined"} <= set(table.columns)
 
     @given(
         st.lists(st.floats(1e-20, 1e20), min_size=1, max_size=6), st.sampled_from(["scale", "cost"])
     )
-    def test_the_centre_lies_in_the_band(self, values, kind):
+    def test_the_center_lies_in_the_band(self, values, kind):
         row = averaged(values, kind)
-        assert row["low"] * (1 - 1e-12) <= row["centre"] <= row["high"] * (1 + 1e-12)
+        assert row["low"] * (1 - 1e-12) <= row["center"] <= row["high"] * (1 + 1e-12)
 
     @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=6), st.floats(1e-9, 1e9))
     def test_the_geometric_mean_scales_with_its_unit(self, values, unit):
-        scaled = averaged([value * unit for value in values])["centre"]
-        assert scaled == pytest.approx(averaged(values)["centre"] * unit, rel=1e-9)
+        scaled = averaged([value * unit for value in values])["center"]
+        assert scaled == pytest.approx(averaged(values)["center"] * unit, rel=1e-9)
 
 
 class TestPlaces:
@@ -126,6 +126,6 @@ class TestPlaces:
     def test_blocks(self, marked, everywhere, words):
         assert places(marked, everywhere) == words
 
-    def test_steps_are_neighbours_when_nothing_was_recorded_between_them(self):
+    def test_steps_are_neighbors_when_nothing_was_recorded_between_them(self):
         assert places([10, 20], [0, 10, 20], "step") == "from step 10"
         assert places([0, 10], [0, 10, 20], "step") == "up to step 10"

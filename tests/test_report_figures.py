@@ -14,10 +14,10 @@ from synthetic import LAWS, gradient, make, second_moment
 
 from sigprop.errors import BadInput, UnknownName
 from sigprop.records import Records, concat, tidy
-from sigprop.report.canvas import Sheet, fitting_columns, looks, safe_text, save, theme
-from sigprop.report.curves import limits
-from sigprop.report.figures import FIGURES, FigureSpec, NothingToDraw, Study, figure
-from sigprop.report.figures.heatmaps import colour_scale, edges
+from sigprop.reporting.canvas import Sheet, fitting_columns, looks, safe_text, save, theme
+from sigprop.reporting.curves import limits
+from sigprop.reporting.figures import FIGURES, FigureSpec, NothingToDraw, Study, figure
+from sigprop.reporting.figures.heatmaps import color_scale, edges
 
 NAN, INF = float("nan"), float("inf")
 LINES = ("signal_propagation", "gradient_propagation", "branch_to_skip", "gradient_to_weight")
@@ -55,7 +55,7 @@ def broken_records():
     rows = records.signals
     moments = ["second_moment", "channel_variance", "mean_shift"]
     rows.loc[(rows["network"] == "plain") & (rows["block"] >= 5), moments] = INF
-    rows.loc[(rows["network"] == "fixup") & (rows["pass"] == "backward"), moments] = 0.0
+    rows.loc[(rows["network"] == "fixup") & (rows["direction"] == "backward"), moments] = 0.0
     rows.loc[rows["network"] == "batchnorm", moments] = NAN
     rows.loc[rows["block"] == 3, "dead_fraction"] = NAN
     records.parameters.loc[records.parameters["block"] == 2, "grad_to_weight"] = NAN
@@ -274,7 +274,7 @@ class TestTrouble:
     def test_zeros_on_a_logarithmic_axis_stand_at_its_foot(self):
         records = make(["plain", "fixup"], blocks=6, seeds=1, steps=(0,), diverge_at=None)
         rows = records.signals
-        hit = (rows["network"] == "fixup") & (rows["pass"] == "backward") & (rows["block"] < 4)
+        hit = (rows["network"] == "fixup") & (rows["direction"] == "backward") & (rows["block"] < 4)
         records.signals.loc[hit, "second_moment"] = 0.0
         drawn = draw("gradient_propagation", records)
         axes = panel(drawn, "Gradient second moment")
@@ -360,7 +360,9 @@ class TestSaboteurs:
     def test_a_detached_gradient_shows(self):
         records = make(["plain", "rescale"], blocks=6, seeds=1)
         rows = records.signals
-        hit = (rows["network"] == "rescale") & (rows["pass"] == "backward") & (rows["block"] < 3)
+        hit = (
+            (rows["network"] == "rescale") & (rows["direction"] == "backward") & (rows["block"] < 3)
+        )
         records.signals = rows[~hit]
         line = lines(panel(draw("gradient_propagation", records), "Gradient second moment"))
         assert line["rescale"].get_xdata().tolist() == [3, 4, 5]
@@ -375,7 +377,8 @@ class TestSaboteurs:
 class TestTheory:
     def predictions(self, **more):
         rows = [
-            {"network": "plain", "block": block, "pass": "forward", "quantity": "second_moment",
+            {"network": "plain", "block": block,
+             "direction": "forward", "quantity": "second_moment",
              "value": 2.0 ** (block + 1), **more}
             for block in range(30)
         ]  # fmt: skip
@@ -396,7 +399,7 @@ class TestTheory:
 
     def test_it_appears_only_on_its_own_pass_and_quantity(self):
         predictions = self.predictions()
-        predictions["pass"] = "backward"
+        predictions["direction"] = "backward"
         assert "theory" not in legend_words(draw("signal_propagation", make(seeds=1), predictions))
         backward = draw("gradient_propagation", make(seeds=1), predictions)
         found = [
@@ -435,7 +438,7 @@ class TestBranchToSkip:
         # branch = (1/2 + 1e-3) of the output, skip the rest
         assert values == pytest.approx(np.full(30, 0.501 / 0.499), rel=1e-9)
 
-    def test_correlation_is_centred_on_a_dotted_zero(self):
+    def test_correlation_is_centered_on_a_dotted_zero(self):
         axes = panel(draw("branch_to_skip", make(["plain"])), "Skip–branch correlation")
         low, high = axes.get_ylim()
         assert low == -high
@@ -461,7 +464,7 @@ class TestGradientToWeight:
         assert first.get_yscale() == last.get_yscale() == "log"
         assert marks(last, "nonfinite") == {0: list(range(30))}
 
-    def test_a_picture_at_initialisation_has_no_last_step_and_no_updates(self):
+    def test_a_picture_at_initialization_has_no_last_step_and_no_updates(self):
         records = make(["rescale"], steps=(0,))
         records.parameters["update_to_weight"] = NAN
         titles = [axes.get_title(loc="left") for axes in draw("gradient_to_weight", records).axes]
@@ -485,7 +488,7 @@ class TestHeatmaps:
         expected = math.log10(second_moment("fixup", 3, seed=1, step=20))
         assert cells[3, 2] == pytest.approx(expected, rel=1e-9)
 
-    def test_one_colour_scale_per_quantity(self):
+    def test_one_color_scale_per_quantity(self):
         drawn = draw("training_heatmaps", make(["rescale", "fixup"], blocks=5))
         left, right = (drawn.axes[index].collections[0] for index in (0, 1))
         assert (left.norm.vmin, left.norm.vmax) == (right.norm.vmin, right.norm.vmax)
@@ -541,37 +544,37 @@ class TestHeatmaps:
 
     def cells(self, values, network="a", nonfinite=0):
         return pd.DataFrame(
-            {"network": network, "centre": values, "nonfinite": nonfinite, "undefined": 0}
+            {"network": network, "center": values, "nonfinite": nonfinite, "undefined": 0}
         )
 
     def test_the_scale_covers_the_data(self):
-        norm, extend = colour_scale(self.cells([1e-3, 1e2]), True)
+        norm, extend = color_scale(self.cells([1e-3, 1e2]), True)
         assert (norm.vmin, norm.vmax, extend) == (-3.0, 2.0, "neither")
 
     def test_the_scale_follows_the_networks_that_stayed_finite(self):
         cells = pd.concat([self.cells([1.0, 10.0]), self.cells([1.0, 1e30], "b", nonfinite=1)])
-        norm, extend = colour_scale(cells, True)
+        norm, extend = color_scale(cells, True)
         assert (norm.vmin, norm.vmax, extend) == (0.0, 2.0, "max")
 
     def test_the_scale_is_never_wider_than_twelve_decades(self):
-        norm, extend = colour_scale(self.cells([1e-30, 1.0, 1e30]), True)
+        norm, extend = color_scale(self.cells([1e-30, 1.0, 1e30]), True)
         assert (norm.vmin, norm.vmax, extend) == (-6.0, 6.0, "both")
 
     def test_a_steady_signal_does_not_look_like_a_storm(self):
-        norm, _ = colour_scale(self.cells([1.0, 1.0001]), True)
+        norm, _ = color_scale(self.cells([1.0, 1.0001]), True)
         assert norm.vmax - norm.vmin == pytest.approx(0.1)
 
     def test_zeros_open_the_lower_end(self):
-        assert colour_scale(self.cells([0.0, 1.0, 10.0]), True)[1] == "min"
+        assert color_scale(self.cells([0.0, 1.0, 10.0]), True)[1] == "min"
 
     @pytest.mark.parametrize("values", [[], [NAN], [0.0]])
     @pytest.mark.parametrize("logarithmic", [True, False])
     def test_a_scale_without_data_is_still_a_scale(self, values, logarithmic):
-        norm, extend = colour_scale(self.cells(values), logarithmic)
+        norm, extend = color_scale(self.cells(values), logarithmic)
         assert norm.vmin < norm.vmax
         assert extend == "neither"
 
-    def test_cells_reach_half_way_to_their_neighbours(self):
+    def test_cells_reach_half_way_to_their_neighbors(self):
         assert edges(np.array([3])).tolist() == [2.5, 3.5]
         assert edges(np.array([0, 1, 10])).tolist() == [-0.5, 0.5, 5.5, 14.5]
 
@@ -693,13 +696,13 @@ class TestLossCurves:
 
 
 class TestCanvas:
-    def test_six_networks_differ_in_colour_and_marker(self):
+    def test_six_networks_differ_in_color_and_marker(self):
         style = looks(list(LAWS))
-        assert len({look.colour for look in style.values()}) == 6
+        assert len({look.color for look in style.values()}) == 6
         assert len({look.marker for look in style.values()}) == 6
 
-    def test_more_networks_than_colours(self):
-        assert len({look.colour for look in looks([f"n{i}" for i in range(14)]).values()}) == 14
+    def test_more_networks_than_colors(self):
+        assert len({look.color for look in looks([f"n{i}" for i in range(14)]).values()}) == 14
 
     @pytest.mark.parametrize(
         ("name", "shown"),

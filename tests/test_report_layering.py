@@ -30,7 +30,7 @@ def imports(path, top_level_only=False):
 
 
 def module_path(name):
-    parts = name.removeprefix("sigprop.report").strip(".").split(".")
+    parts = name.removeprefix("sigprop.reporting").strip(".").split(".")
     for depth in range(len(parts), 0, -1):
         base = HOME.joinpath(*parts[:depth])
         for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -41,8 +41,9 @@ def module_path(name):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOME)))
 def test_a_file_imports_neither_torch_nor_the_layers_above_and_beside(path):
-    forbidden = ("torch", "sigprop.networks", "sigprop.capture", "sigprop.probe", "sigprop.theory",
-                 "sigprop.signals", "sigprop.training", "sigprop.data", "sigprop.cli")  # fmt: skip
+    forbidden = ("torch", "sigprop.networks", "sigprop.capture", "sigprop.probing",
+                 "sigprop.theory", "sigprop.signals", "sigprop.experiments", "sigprop.inputs",
+                 "sigprop.cli")  # fmt: skip
     for name in imports(path):
         assert not any(name == bad or name.startswith(f"{bad}.") for bad in forbidden), name
 
@@ -61,7 +62,7 @@ def test_what_is_loaded_at_once_reaches_no_plotting_library():
         seen.add(path)
         for name in imports(path, top_level_only=True):
             assert name.partition(".")[0] not in HEAVY, f"{path.name} imports {name}"
-            if name.startswith("sigprop.report"):
+            if name.startswith("sigprop.reporting"):
                 found = module_path(name)
                 if found:
                     waiting.append(found)
@@ -70,7 +71,7 @@ def test_what_is_loaded_at_once_reaches_no_plotting_library():
 
 def test_a_fresh_process_loads_no_plotting_library():
     code = (
-        "import sys; import sigprop.report; from sigprop.report import report; "
+        "import sys; import sigprop.reporting; from sigprop.reporting import report; "
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,12 +14,12 @@ from synthetic import make
 
 from sigprop.errors import BadInput, RunError, UnknownName
 from sigprop.records import Records, tidy
-from sigprop.report import report
-from sigprop.report.glossary import QUANTITIES
-from sigprop.report.page import SHOWN, gaps
-from sigprop.report.summary import SUMMARY
-from sigprop.report.tables import TABLES
-from sigprop.report.words import cell
+from sigprop.reporting import report
+from sigprop.reporting.glossary import QUANTITIES
+from sigprop.reporting.page import SHOWN, gaps
+from sigprop.reporting.summary import SUMMARY
+from sigprop.reporting.tables import TABLES
+from sigprop.reporting.words import cell
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -79,7 +79,8 @@ def records():
 @pytest.fixture(scope="module")
 def written(records, tmp_path_factory):
     predictions = pd.DataFrame(
-        {"network": "plain", "block": range(35), "pass": "forward", "quantity": "second_moment",
+        {"network": "plain", "block": range(35),
+         "direction": "forward", "quantity": "second_moment",
          "value": [2.0 ** (block + 1) for block in range(35)]}
     )  # fmt: skip
     home = tmp_path_factory.mktemp("report")
@@ -336,7 +337,7 @@ class TestHostileAndSparse:
             assert sentence in words
         assert len(page.images) == 1
 
-    def test_a_picture_at_initialisation(self, tmp_path):
+    def test_a_picture_at_initialization(self, tmp_path):
         records = small()
         records.training = tidy("training", [])
         page = Page(report(records, tmp_path).read_text("utf-8"))
@@ -371,7 +372,7 @@ def test_gaps_group_modules_by_reason_and_shorten_long_lists():
 
 def test_the_page_is_written_last(tmp_path, monkeypatch):
     """A page that exists has all its files: it is the last one written."""
-    from sigprop.report import write
+    from sigprop.reporting import write
 
     order = []
     original = write.atomic_write

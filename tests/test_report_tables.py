@@ -10,9 +10,9 @@ import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
 from sigprop.records import Records, tidy
-from sigprop.report.summary import SUMMARY, slope, summarise
-from sigprop.report.tables import TABLES
-from sigprop.report.training import divergences, evaluated, final_values, train_rows
+from sigprop.reporting.summary import SUMMARY, slope, summarize
+from sigprop.reporting.tables import TABLES
+from sigprop.reporting.training import divergences, evaluated, final_values, train_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -24,7 +24,7 @@ def records():
 
 @pytest.fixture(scope="module")
 def summary(records):
-    return summarise(records).set_index("network")
+    return summarize(records).set_index("network")
 
 
 def build(name, records, predictions=None):
@@ -33,7 +33,7 @@ def build(name, records, predictions=None):
 
 class TestSummary:
     def test_columns_are_the_documented_ones(self, records):
-        assert list(summarise(records).columns) == list(SUMMARY)
+        assert list(summarize(records).columns) == list(SUMMARY)
 
     @pytest.mark.parametrize("network", ["plain", "batchnorm", "rescale"])
     def test_growth_is_the_law(self, summary, network):
@@ -83,7 +83,7 @@ class TestSummary:
         # the second seed grows by exp(0.1) more per block than the first
         tilt = np.where(frame["seed"] == 1, np.exp(0.1 * frame["block"]), 1.0)
         records.signals = frame.assign(second_moment=frame["second_moment"] * tilt)
-        row = summarise(records).iloc[0]
+        row = summarize(records).iloc[0]
         growth = 2.0 * math.exp(0.05)
         assert row["growth_per_block"] == pytest.approx(growth, rel=1e-12)
         assert row["growth_standard_error"] == pytest.approx(growth * 0.05, rel=1e-9)
@@ -91,7 +91,7 @@ class TestSummary:
     def test_without_the_first_input_the_start_is_the_first_output(self):
         records = make(["plain"], blocks=5, seeds=1, steps=(0,))
         records.signals = records.signals[records.signals["port"] != "in"]
-        row = summarise(records).iloc[0]
+        row = summarize(records).iloc[0]
         assert row["blocks_spanned"] == 4
         assert row["total_ratio"] == pytest.approx(16.0, rel=1e-12)
 
@@ -100,7 +100,7 @@ class TestSummary:
         bad = records.signals["block"] >= 23
         records.signals.loc[bad, "second_moment"] = INF
         records.signals.loc[bad, "nonfinite"] = 1
-        row = summarise(records).iloc[0]
+        row = summarize(records).iloc[0]
         assert row["nonfinite_from_block"] == 23
         assert row["nonfinite_gradients"] == 7
         assert row["growth_per_block"] == pytest.approx(2.0, rel=1e-12)
@@ -110,7 +110,7 @@ class TestSummary:
     def test_a_missing_table_leaves_its_numbers_missing(self, table):
         records = make(blocks=3, seeds=1, steps=(0,))
         setattr(records, table, tidy(table, []))
-        frame = summarise(records)
+        frame = summarize(records)
         assert frame["network"].tolist() == ["plain", "batchnorm", "rescale"]
         column = {
             "signals": "total_ratio",
@@ -125,7 +125,7 @@ class TestSummary:
         out = records.signals["port"] == "out"
         records.signals.loc[out, "second_moment"] = records.signals.loc[out, "block"].map(values)
         records.signals = records.signals[out]
-        row = summarise(records).iloc[0]
+        row = summarize(records).iloc[0]
         assert row["total_ratio"] == pytest.approx(1e60, rel=1e-9)
         assert row["growth_per_block"] == pytest.approx(1e30, rel=1e-9)
 
@@ -173,7 +173,8 @@ class TestByBlock:
 class TestDeviation:
     def predictions(self, value=2.0):
         rows = [
-            {"network": "plain", "block": block, "pass": "forward", "quantity": "second_moment",
+            {"network": "plain", "block": block,
+             "direction": "forward", "quantity": "second_moment",
              "value": value ** (block + 1)}
             for block in range(4)
         ]  # fmt: skip

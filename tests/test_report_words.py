@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sigprop.report.story import VERDICTS, tell, verdict
-from sigprop.report.summary import SUMMARY
-from sigprop.report.words import cell, counted, factor, known, number, share
+from sigprop.reporting.story import VERDICTS, tell, verdict
+from sigprop.reporting.summary import SUMMARY
+from sigprop.reporting.words import cell, counted, factor, known, number, share
 
 NAN = float("nan")
 
@@ -59,7 +59,7 @@ def test_a_network_that_holds_its_signal_and_trains():
     assert story.why[1:3] == (
         "Mean shift makes up at most 0 % of the second moment; the channel variance alone "
         "changes ×0.971 from start to end.",
-        "No unit is dead at initialisation.",
+        "No unit is dead at initialization.",
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
-from sigprop import select
+from sigprop.records import queries as select
 from sigprop.records import tidy
 
 NAN, INF = float("nan"), float("inf")
@@ -19,7 +19,7 @@ def signals(*rows):
     """Rows of signals with everything that is not under test filled in."""
     base = {
         "run": "r", "network": "n", "seed": 0, "step": 0, "mode": "train", "block": 0,
-        "name": "blocks.0", "call": 0, "port": "out", "pass": "forward", "channels": 8,
+        "name": "blocks.0", "call": 0, "port": "out", "direction": "forward", "channels": 8,
         "count": 64, "nonfinite": 0,
         "second_moment": 1.0, "channel_variance": 0.75, "mean_shift": 0.25,
     }  # fmt: skip
@@ -77,7 +77,7 @@ def test_by_block_keeps_one_pass_and_port():
     frame = signals(
         {"port": "out", "second_moment": 1.0},
         {"port": "in", "second_moment": 2.0},
-        {"port": "out", "pass": "backward", "second_moment": 3.0},
+        {"port": "out", "direction": "backward", "second_moment": 3.0},
     )
     for direction, port, value in (
         ("forward", "out", 1.0),
@@ -137,8 +137,8 @@ def test_relative_gradient_is_one_at_the_last_block_of_every_draw():
 
 def test_relative_gradient_is_undefined_when_the_last_gradient_is_zero():
     frame = signals(
-        {"pass": "backward", "second_moment": 1.0},
-        {"pass": "backward", "block": 1, "name": "blocks.1", "second_moment": 0.0},
+        {"direction": "backward", "second_moment": 1.0},
+        {"direction": "backward", "block": 1, "name": "blocks.1", "second_moment": 0.0},
     )
     assert select.relative_gradient(frame)["relative_gradient"].isna().all()
 

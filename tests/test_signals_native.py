@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sigprop.signals import native
+from sigprop.signals.channel_statistics import COLUMNS, read, read_plain
 from sigprop.signals.correlation import read_products
 from sigprop.signals.norms import read_moves, read_norms
-from sigprop.signals.reading import COLUMNS, read, read_plain
 from sigprop.signals.signal import Signal, interpret, measure_signal, pool, pool_plain
 
 TYPES = list(native.TYPES)
@@ -62,7 +62,7 @@ def misread(signal: Signal, x: Tensor, axis: int) -> list[str]:
 
 
 def right(x: Tensor, axis: int = 1) -> bool:
-    assert native.serves(x)
+    assert native.supports(x)
     wrong = misread(interpret(read(x, axis).numpy()), x, axis)
     assert not wrong, "\n".join(wrong[:5])
     return True
@@ -159,7 +159,7 @@ def test_powers_stay_in_range(layout: str, scale: float) -> None:
 
 @pytest.mark.parametrize("shape", [(60, 4, 50), (600, 40), (600, 3)], ids=str)
 def test_a_beginning_unlike_the_rest(shape: tuple[int, ...]) -> None:
-    """Whatever the provisional centre is taken from, it may mislead."""
+    """Whatever the provisional center is taken from, it may mislead."""
     x = normal(*shape)
     for odd in (1e3, 1e9, 1e-9, 1e30, math.nan, math.inf):
         tail, sparse = x.clone(), torch.zeros(shape)
@@ -223,7 +223,7 @@ def test_both_ways_agree(
     assert np.array_equal(a.activity.highest, b.activity.highest)
 
 
-def test_a_wrong_centre_without_a_second_reading_is_noticed() -> None:
+def test_a_wrong_center_without_a_second_reading_is_noticed() -> None:
     """The saboteur: sums in single precision about 0, where the mean is 1e4 standard deviations."""
     x = normal(400, 3, mean=1e4)
     sums = [(x**p).sum(0) for p in range(1, 5)]
@@ -233,7 +233,7 @@ def test_a_wrong_centre_without_a_second_reading_is_noticed() -> None:
     assert misread(interpret(read(x).numpy()), x, 1) == []
 
 
-@pytest.mark.parametrize("column", [c for c in COLUMNS if c not in ("elements", "scale", "centre")])
+@pytest.mark.parametrize("column", [c for c in COLUMNS if c not in ("elements", "scale", "center")])
 def test_a_damaged_column_is_noticed(column: str) -> None:
     x = normal(40, 3, mean=1.0)
     table = read(x)
@@ -253,15 +253,17 @@ def test_a_reading_alters_nothing_and_repeats_to_the_bit() -> None:
 def test_what_the_library_cannot_see_is_left_to_torch() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    assert native.serves(torch.ones(2))
-    assert not native.serves(torch.ones(2, dtype=torch.complex64))
-    assert not native.serves(torch.ones(2, device="meta"))
-    assert not native.serves(torch.ones(2).to_sparse())
-    assert not native.serves(torch.imag(torch.ones(2, dtype=torch.complex64).conj()))  # lazy minus
+    assert native.supports(torch.ones(2))
+    assert not native.supports(torch.ones(2, dtype=torch.complex64))
+    assert not native.supports(torch.ones(2, device="meta"))
+    assert not native.supports(torch.ones(2).to_sparse())
+    assert not native.supports(
+        torch.imag(torch.ones(2, dtype=torch.complex64).conj())
+    )  # lazy minus
     with FakeTensorMode() as mode:
-        assert not native.serves(mode.from_tensor(torch.ones(2)))
+        assert not native.supports(mode.from_tensor(torch.ones(2)))
     seen = []
-    torch.func.vmap(lambda x: seen.append(native.serves(x)) or x)(torch.ones(2, 2))
+    torch.func.vmap(lambda x: seen.append(native.supports(x)) or x)(torch.ones(2, 2))
     assert seen == [False]
 
 
@@ -339,9 +341,9 @@ def asked() -> Iterator[list[int]]:
             WORK(work)(data)
 
     assert native.LIBRARY is not None
-    native.LIBRARY.sigprop_hire(start)
+    native.LIBRARY.sigprop_set_thread_pool(start)
     yield numbers
-    native.LIBRARY.sigprop_hire(native._team())
+    native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
 
 
 def readings() -> list[Tensor]:
@@ -368,24 +370,24 @@ def test_long_tensors_are_shared_and_short_ones_are_not(threads: int, asked: lis
     asked.clear()
     read(x[:2], 1)
     assert asked == []
-    native.LIBRARY.sigprop_hire(native._team())
+    native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
     assert torch.equal(read(x, 1), once)
 
 
 @pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="no OpenMP")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its symbols may be hidden")
 def test_the_threads_of_pytorch_are_found() -> None:
-    assert native._team() is not None
+    assert native._thread_pool() is not None
 
 
 def test_a_team_that_does_not_work_is_noticed(threads: int) -> None:
     """The saboteur: nobody reads, and the table is what its memory held."""
     assert native.LIBRARY is not None
     idle = TEAM(lambda work, data, count, flags: None)
-    native.LIBRARY.sigprop_hire(idle)
+    native.LIBRARY.sigprop_set_thread_pool(idle)
     try:
         x = normal(64, 6, 40, 40, mean=7.0)
         wrong = misread(interpret(read(x, 1).numpy()), x, 1)
         assert bool(wrong) == (threads > 1)
     finally:
-        native.LIBRARY.sigprop_hire(native._team())
+        native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())

@@ -86,7 +86,7 @@ def test_real_parameters_are_served(way: str) -> None:
     layer = nn.Linear(4, 3)
     layer(torch.ones(2, 4)).sum().backward()
     pairs = [(p, p.grad) for p in layer.parameters() if p.grad is not None]
-    served = [native.serves_pair(p, g) for p, g in pairs]
+    served = [native.supports_pair(p, g) for p, g in pairs]
     assert served == [way == "compiled"] * 2
     np.testing.assert_allclose(read_norms(pairs), [norms_oracle(p, g) for p, g in pairs])
 

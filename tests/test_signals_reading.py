@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigprop.errors import BadInput
 from sigprop.signals import Signal, measure_signal, native
-from sigprop.signals.reading import COLUMNS, read
+from sigprop.signals.channel_statistics import COLUMNS, read
 from sigprop.signals.signal import alive, interpret
 
 

@@ -17,14 +17,14 @@ from sigprop.theory import FAMILIES, Block, Branch, Gradient, Kernel
 
 # every family, with the options that make it interesting
 CASES = {
-    "plain": [{}, {"layers": 1, "first": "weight"}, {"activation": "tanh", "centring": "weights"}],
+    "plain": [{}, {"layers": 1, "first": "weight"}, {"activation": "tanh", "centering": "weights"}],
     "rescale": [
         {},
         {"c": 0.5},
-        {"init": "centred_he"},
-        {"init": "centred_preserving", "layers": 3},
+        {"init": "centered_he"},
+        {"init": "centered_preserving", "layers": 3},
         {"activation": "identity"},
-        {"activation": "gelu", "init": "centred_preserving"},
+        {"activation": "gelu", "init": "centered_preserving"},
     ],
     "batchnorm": [
         {"order": order}
@@ -37,7 +37,7 @@ CASES = {
     "rezero": [{}, {"gain": 0.1, "layers": 1}],
     "weightnorm": [{"power": p} for p in (0.0, 0.5, 1.0)],
     "unit_scaled": [{}, {"residual_mult": 2.0, "attn_ratio": 0.5, "layers": 1}],
-    "mlp": [{}, {"centring": "batch"}, {"norm": "batchnorm"}, {"norm": "layernorm"}],
+    "mlp": [{}, {"centering": "batch"}, {"norm": "batchnorm"}, {"norm": "layernorm"}],
 }
 EVERY = [(name, options) for name, many in CASES.items() for options in many]
 
@@ -242,7 +242,7 @@ def test_linear_branches_keep_the_channel_variance():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_centred_he_branches_have_a_closed_form(layers):
+def test_centered_he_branches_have_a_closed_form(layers):
     depth, c = 15, 6.0
     lost = 1 - (1 - 1 / math.pi) ** layers
     k = np.arange(depth + 1)
@@ -252,7 +252,7 @@ def test_centred_he_branches_have_a_closed_form(layers):
         - special.gammaln(k + c + 1)
         + special.gammaln(c + 1)
     )
-    made = theory.predict("rescale", depth, c=c, init="centred_he", layers=layers)
+    made = theory.predict("rescale", depth, c=c, init="centered_he", layers=layers)
     assert made.second_moment == pytest.approx(expected, rel=1e-10)
     assert made.channel_variance == pytest.approx(expected, rel=1e-10)
     ratio = made.branch_second_moment[1:] / made.second_moment[:-1]
@@ -261,7 +261,7 @@ def test_centred_he_branches_have_a_closed_form(layers):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "tanh", "identity"])
 def test_the_preserving_gain_keeps_both_variances(activation):
-    made = theory.predict("rescale", 12, init="centred_preserving", activation=activation)
+    made = theory.predict("rescale", 12, init="centered_preserving", activation=activation)
     assert made.second_moment == pytest.approx(1, rel=1e-9)
     assert made.channel_variance == pytest.approx(1, rel=1e-9)
 
@@ -269,17 +269,17 @@ def test_the_preserving_gain_keeps_both_variances(activation):
 def test_what_the_preserving_gain_costs_backwards():
     depth, layers = 10, 2
     chi = math.pi / (math.pi - 1)
-    made = theory.predict("rescale", depth, init="centred_preserving", layers=layers)
+    made = theory.predict("rescale", depth, init="centered_preserving", layers=layers)
     coefficients = theory.coefficients(depth)
     factors = coefficients.alpha**2 + coefficients.beta**2 * chi**layers
     assert made.gradient_second_moment[0] == pytest.approx(factors.prod())
-    kept = theory.predict("rescale", depth, init="centred_he", layers=layers)
+    kept = theory.predict("rescale", depth, init="centered_he", layers=layers)
     assert kept.gradient_second_moment == pytest.approx(1)
 
 
-def test_relu_centring_formula_at_any_correlation():
+def test_relu_centering_formula_at_any_correlation():
     c, g2 = 0.35, 2.0
-    branch = theory.weight_branch(1, centring="batch")
+    branch = theory.weight_branch(1, centering="batch")
     out = branch.forward(Kernel(3.0, 3.0 * c))[-1]
     kappa = theory.correlation_map("relu", c)
     assert out.second_moment == pytest.approx(g2 * 3.0 * (1 - kappa) / 2)
@@ -341,22 +341,22 @@ def test_nf_without_transitions_and_with_skipinit():
     assert flat == pytest.approx([1, 1, 1, 1 / 1.08, 1 / 1.08])
 
 
-def test_standardised_weights_remove_what_he_weights_carry():
+def test_standardized_weights_remove_what_he_weights_carry():
     he = theory.predict("nf", 8, activation="relu")
     plain = theory.predict("plain", 8, layers=1, gain="he")
     assert he.mean_shift[-1] == pytest.approx(0, abs=1e-14)
     assert plain.mean_shift[-1] > 0.3
 
 
-def test_standardised_correlation_map():
-    branch = Branch(("act", "standardised"), "relu", theory.gamma("relu") ** 2)
+def test_standardized_correlation_map():
+    branch = Branch(("act", "standardized"), "relu", theory.gamma("relu") ** 2)
     kappa = theory.correlation_map("relu", 0.5)
     expected = (kappa - 1 / math.pi) / (1 - 1 / math.pi)
     assert branch.forward(Kernel(1.0, 0.5))[-1].correlation == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["fixup", "skipinit", "rezero"])
-def test_identity_at_initialisation(name):
+def test_identity_at_initialization(name):
     made = theory.predict(name, 9, start=Kernel(2.0, 0.5, samples=10))
     for column in (made.second_moment, made.channel_variance, made.mean_shift):
         assert column == pytest.approx(column[0])
@@ -394,11 +394,11 @@ def test_scaled_weight_norm_numbers():
     assert root == [2.594, 2.685, 2.705]
 
 
-def test_centred_mlp():
-    made = theory.predict("mlp", 9, centring="batch")
+def test_centered_mlp():
+    made = theory.predict("mlp", 9, centering="batch")
     assert made.second_moment[-1] == pytest.approx((1 - 1 / math.pi) ** 9)
     assert made.second_moment[-1] == pytest.approx(0.0318, abs=5e-5)  # FACTS T3 at l = 10
-    kept = theory.predict("mlp", 9, centring="batch", gain="preserving")
+    kept = theory.predict("mlp", 9, centering="batch", gain="preserving")
     assert kept.second_moment == pytest.approx(1)
 
 
@@ -414,17 +414,19 @@ def test_a_kernel_is_the_average_over_an_explicit_covariance(q, c, samples):
     kernel = Kernel(q, c * q, samples=samples)
     project = np.eye(samples) - np.ones((samples, samples)) / samples
     assert kernel.mean_shift == pytest.approx(ones @ matrix @ ones, rel=1e-9, abs=1e-12)
-    centred = project @ matrix @ project
-    assert kernel.channel_variance == pytest.approx(np.trace(centred) / samples, rel=1e-9, abs=1e-9)
-    found = kernel.centred()
-    assert found.second_moment == pytest.approx(centred[0, 0], rel=1e-9, abs=1e-9)
-    assert found.covariance == pytest.approx(centred[0, 1], rel=1e-9, abs=1e-9)
+    centered = project @ matrix @ project
+    assert kernel.channel_variance == pytest.approx(
+        np.trace(centered) / samples, rel=1e-9, abs=1e-9
+    )
+    found = kernel.centered()
+    assert found.second_moment == pytest.approx(centered[0, 0], rel=1e-9, abs=1e-9)
+    assert found.covariance == pytest.approx(centered[0, 1], rel=1e-9, abs=1e-9)
     assert found.mean_shift == pytest.approx(0, abs=1e-12 * q)
 
 
-def test_centring_twice_is_centring_once():
-    once = Kernel(2.0, 0.5, samples=7).centred()
-    twice = once.centred()
+def test_centering_twice_is_centering_once():
+    once = Kernel(2.0, 0.5, samples=7).centered()
+    twice = once.centered()
     assert twice.second_moment == pytest.approx(once.second_moment)
     assert twice.covariance == pytest.approx(once.covariance)
 
@@ -464,8 +466,8 @@ def test_a_shared_gradient_is_removed_by_batchnorm():
             "batchnorm needs a variance above 0; got 0.0",
         ),
         (
-            lambda: Kernel(1.0, 0.0, samples=1).centred(),
-            "centring a batch needs at least 2 samples; got 1",
+            lambda: Kernel(1.0, 0.0, samples=1).centered(),
+            "centering a batch needs at least 2 samples; got 1",
         ),
         (lambda: Kernel(-1.0), "second_moment must not be below 0; got -1.0"),
         (lambda: Kernel(1.0, 2.0), "covariance must lie within ±second_moment = 1; got 2.0"),
@@ -493,12 +495,12 @@ def test_bad_input_says_what_was_asked(call, message):
     [
         (lambda: Branch(("weigth",)), "no operation is called 'weigth'; did you mean 'weight'?"),
         (
-            lambda: theory.weight_branch(centring="bath"),
-            "no centring is called 'bath'; did you mean 'batch'?",
+            lambda: theory.weight_branch(centering="bath"),
+            "no centering is called 'bath'; did you mean 'batch'?",
         ),
         (
             lambda: theory.predict("rescale", 3, init="xavier"),
-            "no initialisation is called 'xavier'; known: centred_he, centred_preserving, he",
+            "no initialization is called 'xavier'; known: centered_he, centered_preserving, he",
         ),
         (
             lambda: theory.gain_squared("relu", "hee"),

@@ -33,13 +33,13 @@ class Act:
 
 
 class Weight:
-    def __init__(self, gain_squared, standardise=False):
-        self.g2, self.standardise = gain_squared, standardise
+    def __init__(self, gain_squared, standardize=False):
+        self.g2, self.standardize = gain_squared, standardize
 
     def forward(self, x, rng):
         n = x.shape[1]
         w = rng.standard_normal((n, n))
-        if self.standardise:
+        if self.standardize:
             w = w - w.mean(axis=1, keepdims=True)
             w = w / w.std(axis=1, keepdims=True)
         self.w = w * math.sqrt(self.g2 / n)
@@ -49,7 +49,7 @@ class Weight:
         return g @ self.w
 
 
-class Centre:
+class Center:
     """A bias that is minus the batch mean, a constant for the gradient."""
 
     def forward(self, x, rng):
@@ -78,8 +78,8 @@ class LayerNorm:
 
     def backward(self, g):
         y = self.y
-        centred = g - g.mean(axis=1, keepdims=True)
-        return (centred - y * (g * y).mean(axis=1, keepdims=True)) / self.sigma
+        centered = g - g.mean(axis=1, keepdims=True)
+        return (centered - y * (g * y).mean(axis=1, keepdims=True)) / self.sigma
 
 
 class Scale:
@@ -99,7 +99,7 @@ def statistics(x):
     return second, variance, float(np.mean(x.mean(axis=0) ** 2))
 
 
-def simulate(blocks, centred_start=False, samples=SAMPLES, width=WIDTH, seeds=SEEDS):
+def simulate(blocks, centered_start=False, samples=SAMPLES, width=WIDTH, seeds=SEEDS):
     """Run x -> a S(x) + b F(x); blocks are (make_branch, a, b, make_shortcut).
 
     Returns arrays (seeds, L + 1, 4): second moment, channel variance, mean shift, gradient.
@@ -108,7 +108,7 @@ def simulate(blocks, centred_start=False, samples=SAMPLES, width=WIDTH, seeds=SE
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 77])
         x = rng.standard_normal((samples, width))
-        if centred_start:
+        if centered_start:
             x = x - x.mean(axis=0)
         trunk, ran = [x], []
         for make, a, b, shortcut in blocks:
@@ -163,12 +163,12 @@ def batch(samples=SAMPLES):
     return Kernel(samples=samples)
 
 
-def relu_branch(layers, first="act", centred=False, gain_squared=2.0):
+def relu_branch(layers, first="act", centered=False, gain_squared=2.0):
     def make():
-        centre = [Centre] if centred else []
+        center = [Center] if centered else []
         ops = []
         for _ in range(layers):
-            ops += [Act(), *(c() for c in centre), Weight(gain_squared)]
+            ops += [Act(), *(c() for c in center), Weight(gain_squared)]
         return ops if first == "act" else ops[1:]
 
     return make
@@ -192,7 +192,7 @@ def test_plain_linear_stack_doubles():
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("c", [2.0, 10.0])
-def test_rescale_he_uncentred(layers, c):
+def test_rescale_he_uncentered(layers, c):
     depth = 10
     made = theory.coefficients(depth, c)
     found = simulate(stack(relu_branch(layers), made.alpha, made.beta))
@@ -200,18 +200,18 @@ def test_rescale_he_uncentred(layers, c):
     assert agrees(found, prediction), disagreement(found, prediction)
 
 
-@pytest.mark.parametrize("init", ["centred_he", "centred_preserving"])
+@pytest.mark.parametrize("init", ["centered_he", "centered_preserving"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("stem", [True, False])
-def test_rescale_centred(init, layers, stem):
+def test_rescale_centered(init, layers, stem):
     depth = 8
-    g2 = 2.0 if init == "centred_he" else 2 / (1 - 1 / math.pi)
+    g2 = 2.0 if init == "centered_he" else 2 / (1 - 1 / math.pi)
     made = theory.coefficients(depth)
     found = simulate(
-        stack(relu_branch(layers, centred=True, gain_squared=g2), made.alpha, made.beta),
-        centred_start=stem,
+        stack(relu_branch(layers, centered=True, gain_squared=g2), made.alpha, made.beta),
+        centered_start=stem,
     )
-    start = batch().centred() if stem else batch()
+    start = batch().centered() if stem else batch()
     prediction = theory.predict("rescale", depth, init=init, layers=layers, start=start)
     assert agrees(found, prediction), disagreement(found, prediction)
     if stem:
@@ -241,17 +241,17 @@ def test_rescale_with_correlated_inputs_needs_the_correlation():
         rows.append(trunk)
     found = np.array(rows)
     start = Kernel(1.0, shared, samples=SAMPLES)
-    right = theory.predict("rescale", depth, init="centred_preserving", start=start)
-    wrong = theory.predict("rescale", depth, init="centred_preserving", start=batch())
+    right = theory.predict("rescale", depth, init="centered_preserving", start=start)
+    wrong = theory.predict("rescale", depth, init="centered_preserving", start=batch())
     mean, error = found.mean(axis=0), found.std(axis=0) / math.sqrt(len(found))
     expected = np.stack([right.second_moment, right.channel_variance, right.mean_shift], axis=1)
     assert np.all(np.abs(mean - expected) < 4 * error + BIAS)
     assert np.any(np.abs(mean[:, 1] - wrong.channel_variance) > 4 * error[:, 1] + BIAS)
 
 
-def test_a_centred_branch_shrinks_the_mean_shift_by_alpha_squared():
+def test_a_centered_branch_shrinks_the_mean_shift_by_alpha_squared():
     start = Kernel(1.0, 0.3)
-    prediction = theory.predict("rescale", 12, init="centred_he", start=start)
+    prediction = theory.predict("rescale", 12, init="centered_he", start=start)
     ratios = prediction.mean_shift[1:] / prediction.mean_shift[:-1]
     assert ratios == pytest.approx(theory.coefficients(12).alpha ** 2, rel=1e-12)
     assert prediction.branch_mean_shift[1:] == pytest.approx(0, abs=1e-15)
@@ -267,16 +267,16 @@ def test_a_weight_first_branch():
     assert prediction.branch_second_moment[1] == pytest.approx(2.0)  # a gain without its ReLU
 
 
-def test_three_convolution_branch_of_a_centred_he_net():
-    ops = ("centre", "weight", "act", "centre", "weight", "act", "centre", "weight")
+def test_three_convolution_branch_of_a_centered_he_net():
+    ops = ("center", "weight", "act", "center", "weight", "act", "center", "weight")
     out = Branch(ops, "relu", 2.0).forward(Kernel())[-1]
     assert out.channel_variance == pytest.approx(2**3 * ((1 - 1 / math.pi) / 2) ** 2, rel=1e-12)
     assert out.channel_variance == pytest.approx(0.9294, abs=5e-5)
 
     def make():
-        gained = [Centre(), Weight(2.0)]
+        gained = [Center(), Weight(2.0)]
         for _ in range(2):
-            gained += [Act(), Centre(), Weight(2.0)]
+            gained += [Act(), Center(), Weight(2.0)]
         return gained
 
     found = simulate([(make, 0.0, 1.0, None)], samples=96, seeds=40)
@@ -361,14 +361,14 @@ def test_he_mlp_and_its_mean_shift():
     assert np.all(forward <= 1), forward
 
 
-def test_centred_he_mlp_loses_a_third_per_layer():
+def test_centered_he_mlp_loses_a_third_per_layer():
     depth, samples = 6, 128
     found = simulate(
-        [(relu_branch(1, centred=True), 0.0, 1.0, None)] * depth, samples=samples, seeds=12
+        [(relu_branch(1, centered=True), 0.0, 1.0, None)] * depth, samples=samples, seeds=12
     )
-    prediction = theory.predict("mlp", depth, centring="batch", start=batch(samples))
+    prediction = theory.predict("mlp", depth, centering="batch", start=batch(samples))
     assert agrees(found, prediction, 0.03), disagreement(found, prediction, 0.03)
-    population = theory.predict("mlp", depth, centring="batch").second_moment
+    population = theory.predict("mlp", depth, centering="batch").second_moment
     assert population == pytest.approx((1 - 1 / math.pi) ** np.arange(depth + 1))
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sigprop.data import Data
 from sigprop.errors import BadInput
+from sigprop.experiments.training import Plan, Progress, Training
+from sigprop.inputs.datasets import Data
 from sigprop.networks import build
-from sigprop.training import Plan, Progress, Training
 
 
 def task(count=40, held_out=10):

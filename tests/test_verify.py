@@ -125,7 +125,7 @@ SABOTEURS = {
     "alpha forgotten": (sabotaged(forget_alpha), "preserved"),
     "beta off by 10 %": (sabotaged(inflate_beta), "preserved"),
     "exponent 1/6 with two layers": (sabotaged(wrong_exponent, c=2), "preserved"),
-    "He gain under centring": (sabotaged(lambda block: None, gain="he"), "preserved"),
+    "He gain under centering": (sabotaged(lambda block: None, gain="he"), "preserved"),
     "skip and branch correlated": (sabotaged(correlate), "preserved"),
     "gradient detached": (sabotaged(detach_branch), "gradient-preserved"),
 }
@@ -137,7 +137,7 @@ def test_saboteurs_turn_the_check_red(network: Callable[[], nn.Module], law: str
 
 
 def test_a_forgotten_bias_breaks_the_channel_law_only() -> None:
-    """Without centring the second moment is kept, the batch's channel variance is not (FACTS 0)."""
+    """Without centering the second moment is kept, the batch's channel variance is not (FACTS 0)"""
     options = {**SIZE, "depth": 20, "bias": False}
     kept = sigprop.verify("rescale", X, tolerance=0.2, options=options, seeds=8)
     lost = sigprop.verify("rescale", X, "preserved:channel_variance", options=options, seeds=8)
@@ -283,7 +283,7 @@ def test_a_plain_model_is_judged_over_batches() -> None:
 def test_a_loader_gives_each_seed_a_batch() -> None:
     data = [(torch.randn(16, 32), torch.zeros(16)) for _ in range(3)]
     result = sigprop.verify("rescale", DataLoader(data, batch_size=None), seeds=5, options=SIZE)
-    inputs = result.records.signals.query("port == 'in' and block == 0 and `pass` == 'forward'")
+    inputs = result.records.signals.query("port == 'in' and block == 0 and direction == 'forward'")
     assert inputs["second_moment"].nunique() == 5
 
 

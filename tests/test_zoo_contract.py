@@ -24,7 +24,7 @@ NO_TOKENS += ("normprop", "nf-resnet")
 CHAINS = ("feedforward", "normprop", "vgg", "lstm")
 #: Their branches contribute exactly 0 at the start, so x_L = x_0.
 IDENTITIES = ("fixup", "skipinit", "rezero", "nfnet")
-#: Parametrised weights pickle as a state_dict only, as torch says.
+#: Parametrized weights pickle as a state_dict only, as torch says.
 PARAMETRISED = ("weightnorm", "scaled-weightnorm", "normprop", "nf-resnet", "nfnet")
 
 CASES = [(name, FIXED[name]) for name in FIXED]
@@ -132,7 +132,7 @@ def test_survives_deepcopy(name, architecture):
         torch.manual_seed(0)
         outs.append(model(inputs))
     assert torch.equal(outs[0], outs[1])
-    assert all(m.initialised for m in net.modules() if isinstance(m, FromFirstBatches))
+    assert all(m.initialized for m in net.modules() if isinstance(m, FromFirstBatches))
 
 
 @EVERY
@@ -178,7 +178,7 @@ def test_works_under_the_probe(name, architecture):
     records = sigprop.measure(factory, inputs, targets, spectra=False)
     rows = records.signals
     blocks = rows[rows["name"].str.fullmatch(r"blocks\.\d+") & (rows["port"] == "out")]
-    forward = blocks[blocks["pass"] == "forward"]
+    forward = blocks[blocks["direction"] == "forward"]
     net = factory()
     assert len(forward) == len(net.blocks)
     assert (forward["second_moment"] > 0).all()

@@ -9,13 +9,13 @@ from zoo import channel_variance, gaussian, made, mean_shift, per_channel, secon
 
 import sigprop
 from sigprop import networks, theory
-from sigprop.data import resolve
+from sigprop.inputs.datasets import resolve
 from sigprop.networks import (
     Affine,
     Multiplier,
-    Standardised,
+    Standardized,
     build,
-    centred_gain,
+    centered_gain,
     deepnorm_constants,
     expected_stds,
     he_gain,
@@ -25,7 +25,7 @@ from sigprop.networks import (
 )
 from sigprop.networks.gains import OFFICIAL_GAMMAS, jacobian_gain
 from sigprop.networks.norms import batch_norm, group_norm, layer_norm
-from sigprop.networks.weights import initialise, orthogonal, standardise, unit_rows, xavier
+from sigprop.networks.weights import initialize, orthogonal, standardize, unit_rows, xavier
 
 LOST = 1 - 1 / math.pi
 
@@ -40,7 +40,7 @@ def gradients(net, inputs):
     return [second(g) for g in found]
 
 
-# --- row 9: batch normalisation and its weight --------------------------------------------------
+# --- row 9: batch normalization and its weight --------------------------------------------------
 
 
 @pytest.mark.parametrize("c", [1e-3, 0.1, 7.0, 1e3])
@@ -70,7 +70,7 @@ def test_the_zoo_leaves_out_the_biases_that_a_norm_cancels():
         return {m.bias is not None for m in blocks.modules() if isinstance(m, nn.Conv2d)}
 
     assert biased("batchnorm") == {False}
-    assert biased("groupnorm", per_group=1) == {False}  # instance normalisation
+    assert biased("groupnorm", per_group=1) == {False}  # instance normalization
     assert biased("groupnorm") == {True}
     assert biased("layernorm") == {True}
 
@@ -88,7 +88,7 @@ def test_a_bias_per_channel_is_cancelled_by_statistics_per_channel_only(norm, ca
     assert same is cancels
 
 
-# --- rows 10 and 11: weight normalisation -------------------------------------------------------
+# --- rows 10 and 11: weight normalization -------------------------------------------------------
 
 
 def test_a_gradient_step_makes_directions_longer_by_pythagoras():
@@ -106,7 +106,7 @@ def test_a_gradient_step_makes_directions_longer_by_pythagoras():
 
 @pytest.mark.parametrize("architecture", ["mlp", "resnet"])
 @pytest.mark.parametrize("skip", [True, False])
-def test_after_the_first_batch_every_preactivation_is_standardised(architecture, skip):
+def test_after_the_first_batch_every_preactivation_is_standardized(architecture, skip):
     options = {"architecture": architecture, "skip": skip, "width": 12, "depth": 4}
     net = made("weightnorm", **options)
     seen = []
@@ -120,7 +120,7 @@ def test_after_the_first_batch_every_preactivation_is_standardised(architecture,
         assert (out.std(1, correction=0) - 1).abs().max() < 1e-10
 
 
-def test_the_formula_of_the_slides_does_not_standardise():
+def test_the_formula_of_the_slides_does_not_standardize():
     torch.manual_seed(0)
     layer = nn.Linear(30, 20, bias=False).double()
     response = layer(gaussian(0, 4096, 30))
@@ -143,7 +143,7 @@ def test_mean_only_batch_norm_takes_the_mean_and_keeps_the_spread():
     assert "MeanOnlyBatchNorm" in kinds
 
 
-# --- rows 12 and 13: scaled weight normalisation ------------------------------------------------
+# --- rows 12 and 13: scaled weight normalization ------------------------------------------------
 
 
 def norms_kept(scaled, seeds, width=128, depth=20):
@@ -191,7 +191,7 @@ def test_a_scaled_weight_norm_resnet_grows_as_derived(blocks, power, growth):
         assert sum(found) / 3 == pytest.approx(growth(blocks), rel=0.04)
 
 
-# --- row 14: batch normalisation makes gradients explode without skips --------------------------
+# --- row 14: batch normalization makes gradients explode without skips --------------------------
 
 
 def test_batch_norm_multiplies_squared_gradients_by_pi_over_pi_minus_one_per_layer():
@@ -205,13 +205,13 @@ def test_batch_norm_multiplies_squared_gradients_by_pi_over_pi_minus_one_per_lay
     assert sum(rates) / 2 == pytest.approx(math.pi / (math.pi - 1), abs=0.03)
 
 
-# --- rows 16 to 19: normaliser-free networks ----------------------------------------------------
+# --- rows 16 to 19: normalizer-free networks ----------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", networks.activations.ACTIVATIONS)
 def test_gammas_and_gains_are_those_of_theory(activation):
     # two implementations: Simpson's rule on the torch module, adaptive quadrature on numpy
-    assert centred_gain(activation) == pytest.approx(theory.gamma(activation), rel=1e-7)
+    assert centered_gain(activation) == pytest.approx(theory.gamma(activation), rel=1e-7)
     assert he_gain(activation) == pytest.approx(theory.gain(activation), rel=1e-7)
     factor = theory.slope_second_moment(activation) / theory.variance(activation)
     assert jacobian_gain(activation) == pytest.approx(factor**-0.5, rel=1e-6)
@@ -219,9 +219,9 @@ def test_gammas_and_gains_are_those_of_theory(activation):
 
 @pytest.mark.parametrize("activation", OFFICIAL_GAMMAS)
 def test_the_official_gammas_are_monte_carlo_values_within_a_thousandth(activation):
-    assert official_gamma(activation) == pytest.approx(centred_gain(activation), rel=1e-3)
+    assert official_gamma(activation) == pytest.approx(centered_gain(activation), rel=1e-3)
     if activation != "identity":
-        assert official_gamma(activation) != pytest.approx(centred_gain(activation), rel=1e-5)
+        assert official_gamma(activation) != pytest.approx(centered_gain(activation), rel=1e-5)
 
 
 def test_an_official_gamma_that_does_not_exist():
@@ -273,7 +273,7 @@ def test_activation_then_scale_is_another_function_for_silu_and_the_same_for_rel
     assert not torch.allclose(out("silu", True), out("silu", False), rtol=1e-3)
 
 
-def test_standardised_weights_have_no_mean_shift_and_he_weights_do():
+def test_standardized_weights_have_no_mean_shift_and_he_weights_do():
     def shift(name):
         options = {"architecture": "resnet", "padding": "circular"}
         net = made(name, depth=16, width=32, **options)
@@ -286,18 +286,18 @@ def test_standardised_weights_have_no_mean_shift_and_he_weights_do():
 @pytest.mark.parametrize(
     "layer", [nn.Linear(40, 7), nn.Conv2d(8, 6, 3), nn.Conv2d(8, 6, 3, groups=2)]
 )
-def test_standardised_rows_have_mean_0_and_sum_of_squares_1(layer):
+def test_standardized_rows_have_mean_0_and_sum_of_squares_1(layer):
     layer.double()
-    standardise(layer)
+    standardize(layer)
     rows = layer.weight.flatten(1)
     assert rows.mean(1).abs().max() < 1e-15
     assert torch.allclose(rows.square().sum(1), torch.ones(len(rows)).double(), atol=1e-12)
-    standardised = layer.parametrizations.weight[0]
-    assert standardised.gain.shape == (len(rows), *[1] * (layer.weight.dim() - 1))
+    standardized = layer.parametrizations.weight[0]
+    assert standardized.gain.shape == (len(rows), *[1] * (layer.weight.dim() - 1))
 
 
 def test_the_floor_under_a_constant_row_keeps_it_finite():
-    form = Standardised(1, 2)
+    form = Standardized(1, 2)
     assert torch.equal(form(torch.ones(1, 4)), torch.zeros(1, 4))
 
 
@@ -324,7 +324,7 @@ def test_squeeze_excite_is_open_at_zero():
     assert torch.allclose(gate(x), x)
 
 
-# --- normalisation propagation ------------------------------------------------------------------
+# --- normalization propagation ------------------------------------------------------------------
 
 
 def test_normprop_has_the_constants_of_the_paper():
@@ -445,7 +445,7 @@ def test_skipinit_with_a_gain_grows_as_derived():
 
 
 class Normed(nn.Module):
-    """One normalised layer of W x: what Ba et al.'s table compares."""
+    """One normalized layer of W x: what Ba et al.'s table compares."""
 
     def __init__(self, kind):
         super().__init__()
@@ -465,7 +465,7 @@ class Normed(nn.Module):
 WEIGHT, DATA = gaussian(0, 5, 7), gaussian(1, 32, 7)
 CHANGES = {
     "weight rescaled": (3.0 * WEIGHT, DATA),
-    "weight recentred": (WEIGHT + gaussian(2, 7), DATA),
+    "weight recentered": (WEIGHT + gaussian(2, 7), DATA),
     "one row rescaled": (WEIGHT * torch.tensor([[3.0], [1], [1], [1], [1]]).double(), DATA),
     "data rescaled": (WEIGHT, 3.0 * DATA),
     "data shifted": (WEIGHT, DATA + gaussian(3, 7)),
@@ -483,7 +483,7 @@ INVARIANT = {
     [(k, c, v) for k, row in INVARIANT.items() for c, v in zip(CHANGES, row, strict=True)],
 )
 def test_the_table_of_invariances(kind, change, invariant):
-    # Ba et al. call weight normalisation invariant to data only through the network's scale: a
+    # Ba et al. call weight normalization invariant to data only through the network's scale: a
     # single layer of it is not, hence False under data rescaled
     layer = Normed(kind).double()
     before, after = layer(WEIGHT, DATA), layer(*CHANGES[change])
@@ -499,8 +499,8 @@ def output_change(name, depth, digits, seed=0):
     net = build(name, depth=depth, width=64)
     inputs, targets = digits.train[0][:256], digits.train[1][:256]
     torch.manual_seed(seed)  # the same stem and head at every depth
-    initialise(net.stem.weight, 1.0)
-    initialise(net.head.weight, 1.0)
+    initialize(net.stem.weight, 1.0)
+    initialize(net.head.weight, 1.0)
     before = net(inputs)
     nn.functional.cross_entropy(before, targets).backward()
     with torch.no_grad():
@@ -711,7 +711,7 @@ def test_a_relu_chain_keeps_the_second_moment(init):
     assert sum(s[-1] / s[0] for s in seen) / 6 == pytest.approx(1, abs=0.5)
 
 
-def test_final_batch_norm_normalises_the_head_and_nothing_else():
+def test_final_batch_norm_normalizes_the_head_and_nothing_else():
     net = build("batchnorm-last", architecture="resnet", depth=3, width=8)
     norms = [n for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == ["head.norm"]
@@ -719,9 +719,9 @@ def test_final_batch_norm_normalises_the_head_and_nothing_else():
     assert seen[-1] / seen[0] == pytest.approx(2**8, rel=0.5)
 
 
-def test_initialise_leaves_a_layer_without_bias_alone():
+def test_initialize_leaves_a_layer_without_bias_alone():
     layer = nn.Linear(3, 4, bias=False)
-    for begin in (initialise, xavier, orthogonal):
+    for begin in (initialize, xavier, orthogonal):
         begin(layer, 1.0)
     assert layer.bias is None
     unit_rows(layer)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from zoo import gaussian, made
 
-from sigprop.networks import Standardised, build, centred_gain
+from sigprop.networks import Standardized, build, centered_gain
 from sigprop.networks.lstm import LSTMLayer
 from sigprop.networks.transformer import Attention
 
@@ -49,7 +49,7 @@ def test_the_forget_gate_starts_open_and_gates_are_orthogonal():
         assert torch.allclose(gate @ gate.T, torch.eye(7), atol=1e-5)
 
 
-def test_a_normalised_lstm_has_normalised_products():
+def test_a_normalized_lstm_has_normalized_products():
     layer = LSTMLayer(5, 7, norm=True)
     assert isinstance(layer.norm_cell, nn.LayerNorm)
     assert torch.isfinite(layer(torch.randn(2, 30, 5) * 1e3)).all()
@@ -98,12 +98,12 @@ def test_attention_at_temper_one_divides_by_the_heads_width():
     assert torch.allclose(out, torch.cat(expected, dim=-1), rtol=1e-10)
 
 
-def test_scaled_weight_standardisation_is_what_batch_norm_of_the_weights_gives():
+def test_scaled_weight_standardization_is_what_batch_norm_of_the_weights_gives():
     weight = gaussian(0, 6, 4, 3, 3)
     rows = weight.flatten(1)
-    normalised = functional.batch_norm(rows.T, None, None, training=True, eps=1e-12).T
-    expected = (normalised / 36**0.5).view_as(weight)
-    assert torch.allclose(Standardised(6, 4).double()(weight), expected, rtol=1e-9)
+    normalized = functional.batch_norm(rows.T, None, None, training=True, eps=1e-12).T
+    expected = (normalized / 36**0.5).view_as(weight)
+    assert torch.allclose(Standardized(6, 4).double()(weight), expected, rtol=1e-9)
 
 
 # --- written out -------------------------------------------------------------------------------
@@ -130,10 +130,10 @@ def test_a_fixup_block_written_out():
 def test_an_nf_block_written_out(act_first):
     options = {"depth": 3, "width": 6, "inputs": 6, "activation": "silu", "alpha": 0.5}
     net = made("nf-resnet", act_first=act_first, skip_gain=0.7, **options)
-    gamma = centred_gain("silu")
+    gamma = centered_gain("silu")
     x = gaussian(0, 4, 6)
 
-    def standardised(layer):
+    def standardized(layer):
         w = layer.parametrizations.weight.original
         w = w - w.mean(1, keepdim=True)
         return gamma * w / (w.square().mean(1, keepdim=True) * 6).sqrt()
@@ -141,10 +141,10 @@ def test_an_nf_block_written_out(act_first):
     for k, std in enumerate((1.0, 1.25**0.5, 1.5**0.5)):
         branch = net.blocks[k].branch
         first = functional.silu(x) / std if act_first else functional.silu(x / std)
-        h = first @ standardised(branch.weight1).T
-        h = functional.silu(h) @ standardised(branch.weight2).T
+        h = first @ standardized(branch.weight1).T
+        h = functional.silu(h) @ standardized(branch.weight2).T
         # a transition: the skip is a weight on the same activation
-        skip = first @ standardised(net.blocks[0].skip.weight).T if k == 0 else x
+        skip = first @ standardized(net.blocks[0].skip.weight).T if k == 0 else x
         expected = skip + 0.5 * 0.7 * h
         assert torch.allclose(net.blocks[k](x), expected, rtol=1e-6, atol=1e-9)
         x = expected
@@ -170,7 +170,7 @@ def test_a_scalar_gain_of_zero_in_every_block_is_the_papers_start():
     assert [block.branch.multiplier.m.item() for block in net.blocks] == [0.0, 0.0]
 
 
-def test_a_rescaled_transformer_attends_to_centred_tokens():
+def test_a_rescaled_transformer_attends_to_centered_tokens():
     net = made("rescale", architecture="transformer", depth=1, width=8, inputs=(6, 5))
     seen = []
     net.blocks[0].branch.attention.register_forward_pre_hook(lambda m, args: seen.append(args[0]))

@@ -54,11 +54,11 @@ def test_a_post_activation_block_loses_a_little_of_the_second_moment():
     assert 0.90 < kept < 0.97
 
 
-def test_three_he_weights_with_centred_inputs_keep_what_is_derived():
+def test_three_he_weights_with_centered_inputs_keep_what_is_derived():
     # T3: act-weight three times, the first reading the stem, loses 1 - 1/π at each: relative to
     # the input's second moment the branch has (1 - 1/π)³; a branch that starts with a weight has
     # 2³ · 0.340845² = 0.9294 of its variance
-    net = made(depth=1, width=512, inputs=512, gain="he", branch_layers=3, reparametrise=False)
+    net = made(depth=1, width=512, inputs=512, gain="he", branch_layers=3, reparametrize=False)
     x = net.stem(gaussian(0, 1024, 512))
     branch = net.blocks[0].branch
     out = branch[: list(dict(branch.named_children())).index("scale")](x)
@@ -83,7 +83,7 @@ def test_multipliers_are_scalars_vectors_or_none():
     assert not [m for m in made(**images, multiplier="none").modules() if isinstance(m, Multiplier)]
 
 
-def test_all_multipliers_are_one_function_at_initialisation():
+def test_all_multipliers_are_one_function_at_initialization():
     x = gaussian(0, 8, 1, 8, 8)
     outs = [made(depth=4, width=8, multiplier=m)(x) for m in ("scalar", "vector", "none")]
     outs.append(made(depth=4, width=8, backbone=True)(x))
@@ -131,7 +131,7 @@ def test_a_bias_of_several_batches_is_minus_the_mean_of_their_means():
     layer = BiasBefore(3, batches=4).double()
     batches = [gaussian(i, 16, 3) + i for i in range(6)]
     for index, x in enumerate(batches):
-        assert layer.initialised is (index >= 4)
+        assert layer.initialized is (index >= 4)
         layer(x)
     expected = -torch.stack([x.mean(0) for x in batches[:4]]).mean(0)
     assert torch.allclose(layer.bias, expected)
@@ -147,7 +147,7 @@ def test_an_interrupted_average_goes_on_from_its_state():
         layer(x)
         other(x)
     assert torch.equal(layer.bias, other.bias)
-    assert other.initialised
+    assert other.initialized
 
 
 def test_evaluation_does_not_count_towards_the_average():
@@ -161,7 +161,7 @@ def test_every_bias_of_the_network_averages():
     assert {m.batches for m in net.modules() if isinstance(m, BiasBefore)} == {3}
     for seed in range(4):
         net(gaussian(seed, 8, 1, 8, 8))
-    assert all(m.initialised for m in net.modules() if isinstance(m, BiasBefore))
+    assert all(m.initialized for m in net.modules() if isinstance(m, BiasBefore))
 
 
 def test_a_first_batch_of_one_sample_is_refused():
@@ -226,7 +226,7 @@ def test_both_forms_are_one_function_in_a_transformer_and_a_bottleneck():
         {"architecture": "transformer", "depth": 2, "width": 8},
         {"architecture": "resnet", "depth": 3, "width": 8, "block": "bottleneck"},
     ):
-        outs = [made(**options, reparametrise=form)(x) for form in (True, False)]
+        outs = [made(**options, reparametrize=form)(x) for form in (True, False)]
         assert torch.allclose(*outs, rtol=1e-5, atol=1e-5)
 
 
@@ -322,7 +322,7 @@ def test_vgg_biases_stand_before_or_after():
         (
             "groupnorm",
             {"per_group": 1, "architecture": "resnet", "stages": 2, "inputs": (1, 2, 2)},
-            "2 stages shrink 2x2 to one pixel, which instance normalisation sets to 0",
+            "2 stages shrink 2x2 to one pixel, which instance normalization sets to 0",
         ),
         ("feedforward", {"init": "hee"}, r"no init is called 'hee'; did you mean 'he'\?"),
         ("feedforward", {"sigma_w": 0.0}, "sigma_w must be above 0"),

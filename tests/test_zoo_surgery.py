@@ -15,11 +15,11 @@ from sigprop.networks import (
     Change,
     RescaledAdd,
     build,
-    centre_,
+    center_,
     coefficients,
     lsuv_,
     rescale_,
-    standardise_,
+    standardize_,
 )
 
 
@@ -127,39 +127,39 @@ def test_rescale_refuses_what_it_cannot_find_or_did_already():
         rescale_(model(), c=0)
 
 
-# --- standardise_ -------------------------------------------------------------------------------
+# --- standardize_ -------------------------------------------------------------------------------
 
 
-def test_standardise_gives_convolutions_gamma_and_leaves_linears():
+def test_standardize_gives_convolutions_gamma_and_leaves_linears():
     net = model()
-    changes = standardise_(net, "silu")
+    changes = standardize_(net, "silu")
     assert [change.name for change in changes] == ["0", "1.conv", "2.conv", "3.conv"]
     for name in ("0", "1.conv"):
         rows = net.get_submodule(name).weight.flatten(1)
         assert rows.mean(1).abs().max() < 1e-6
         assert rows.square().sum(1).sqrt().tolist() == pytest.approx([1.787187] * 8, rel=1e-4)
     assert not parametrize.is_parametrized(net[5])
-    assert len(standardise_(model(), linears=True)) == 5
+    assert len(standardize_(model(), linears=True)) == 5
     net(batch()).sum().backward()
     assert net[0].parametrizations.weight[0].gain.grad is not None
 
 
-def test_standardise_refuses_what_has_no_variance_and_what_is_parametrised():
+def test_standardize_refuses_what_has_no_variance_and_what_is_parametrized():
     with pytest.raises(sigprop.BadInput, match="no Conv2d layer of its own"):
-        standardise_(nn.Sequential(nn.Linear(2, 2)))
+        standardize_(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(sigprop.BadInput, match="'0' has one input per output: its variance is 0"):
-        standardise_(nn.Sequential(nn.Conv2d(1, 4, 1)))
+        standardize_(nn.Sequential(nn.Conv2d(1, 4, 1)))
     with pytest.raises(sigprop.BadInput, match="no gain is known for 'rleu'"):
-        standardise_(model(), "rleu")
+        standardize_(model(), "rleu")
     net = model()
-    standardise_(net)
-    with pytest.raises(sigprop.BadInput, match="'0' is parametrised already; remove that first"):
-        standardise_(net)
+    standardize_(net)
+    with pytest.raises(sigprop.BadInput, match="'0' is parametrized already; remove that first"):
+        standardize_(net)
     with pytest.raises(sigprop.BadInput, match=r"the model is one Conv2d itself; wrap it"):
-        standardise_(nn.Conv2d(2, 2, 3))
+        standardize_(nn.Conv2d(2, 2, 3))
 
 
-# --- centre_ ------------------------------------------------------------------------------------
+# --- center_ ------------------------------------------------------------------------------------
 
 
 def inputs_of_weights(net, x):
@@ -177,12 +177,12 @@ def inputs_of_weights(net, x):
     return [x.movedim(1, 0).flatten(1) for _, x in seen]
 
 
-def test_centre_takes_the_mean_in_front_of_every_weight():
+def test_center_takes_the_mean_in_front_of_every_weight():
     net = model()
     x = batch()
     assert max(v.mean(1).abs().max() for v in inputs_of_weights(net, x)) > 0.5
     net.train()
-    changes = centre_(net, x)
+    changes = center_(net, x)
     assert [change.name for change in changes] == ["0", "1.conv", "2.conv", "3.conv", "5"]
     assert all(change.done for change in changes)
     assert str(changes[0]).startswith("0: bias of 2 in front, norm 1.")
@@ -190,11 +190,11 @@ def test_centre_takes_the_mean_in_front_of_every_weight():
     assert all(flags(net))
 
 
-def test_centre_changes_biases_only():
+def test_center_changes_biases_only():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
     before = copy.deepcopy(net.state_dict())
     state = torch.get_rng_state()
-    centre_(net, torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    center_(net, torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(state, torch.get_rng_state())
     after = {
         k.replace("weight.weight", "weight").replace("weight.bias", "bias"): v
@@ -205,9 +205,9 @@ def test_centre_changes_biases_only():
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_without_inputs_the_first_training_batch_centres():
+def test_without_inputs_the_first_training_batch_centers():
     net = model()
-    changes = centre_(net)
+    changes = center_(net)
     assert str(changes[0]) == "0: bias of 2 in front, waits for a first batch"
     x = batch()
     net.train()(x)
@@ -223,7 +223,7 @@ def test_a_layer_that_the_pass_does_not_reach_is_reported():
         def forward(self, x):
             return self.used(x)
 
-    changes = centre_(Unused(), torch.randn(4, 2))
+    changes = center_(Unused(), torch.randn(4, 2))
     assert [change.done for change in changes] == [True, False]
     assert str(changes[1]).startswith("unused: unchanged, bias in front is 0")
     lsuv = lsuv_(Unused(), torch.randn(4, 2))
@@ -238,7 +238,7 @@ BATCHES = [
 ]
 
 
-@pytest.mark.parametrize("operation", [centre_, lsuv_])
+@pytest.mark.parametrize("operation", [center_, lsuv_])
 @pytest.mark.parametrize(("inputs", "message"), BATCHES)
 def test_unusable_batches_are_refused_before_anything_changes(operation, inputs, message):
     net = model()
@@ -250,15 +250,15 @@ def test_unusable_batches_are_refused_before_anything_changes(operation, inputs,
 
 
 @pytest.mark.parametrize(
-    "operation", [lambda m: centre_(m), lambda m: lsuv_(m, batch(4).flatten(1))]
+    "operation", [lambda m: center_(m), lambda m: lsuv_(m, batch(4).flatten(1))]
 )
-def test_shared_lazy_and_parametrised_layers_are_refused(operation):
+def test_shared_lazy_and_parametrized_layers_are_refused(operation):
     linear = nn.Linear(72, 72)
     with pytest.raises(sigprop.BadInput, match="'1' and '0' are one module in two places"):
         operation(nn.Sequential(linear, linear))
     with pytest.raises(sigprop.BadInput, match="'0' is lazy: send one batch through"):
         operation(nn.Sequential(nn.LazyLinear(3)))
-    with pytest.raises(sigprop.BadInput, match="'0' is parametrised already"):
+    with pytest.raises(sigprop.BadInput, match="'0' is parametrized already"):
         operation(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(72, 3))))
     with pytest.raises(sigprop.BadInput, match="no Conv2d or Linear layer of its own"):
         operation(nn.Sequential(nn.ReLU()))
@@ -266,7 +266,7 @@ def test_shared_lazy_and_parametrised_layers_are_refused(operation):
 
 def test_the_projection_inside_attention_is_passed_over():
     net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    assert [change.name for change in centre_(net)] == ["linear1", "linear2"]
+    assert [change.name for change in center_(net)] == ["linear1", "linear2"]
 
 
 # --- lsuv_ --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ CASES = {
     "layernorm": ({}, "layernorm", {"layers": 2}),
     "groupnorm": ({"per_group": WIDTH}, "layernorm", {"layers": 2}),
     "batchnorm-last": ({}, "plain", {}),
-    "rescale": ({}, "rescale", {"init": "centred_preserving"}),
+    "rescale": ({}, "rescale", {"init": "centered_preserving"}),
     "skipinit": ({"gain": 0.3}, "skipinit", {"gain": 0.3}),
     "fixup": ({}, "fixup", {}),
     "rezero": ({}, "rezero", {}),
@@ -37,8 +37,8 @@ CASES = {
 def test_a_trunk_follows_its_recursion(name):
     options, family, arguments = CASES[name]
     start = theory.Kernel(samples=SAMPLES)
-    centred = start.centred() if name == "rescale" else start
-    predicted = theory.predict(family, 8, **arguments, start=centred)
+    centered = start.centered() if name == "rescale" else start
+    predicted = theory.predict(family, 8, **arguments, start=centered)
     for of, expected in (
         (second, predicted.second_moment),
         (channel_variance, predicted.channel_variance),

@@ -14,7 +14,7 @@ def gaussian(seed, *shape):
 
 
 def made(name, seed=0, **options):
-    """Return a network of the zoo in float64, initialised from a seed."""
+    """Return a network of the zoo in float64, initialized from a seed."""
     torch.manual_seed(seed)
     return build(name, **options).double()
 

@@ -1,20 +1,20 @@
 """Where numbers are read: block selection, hooks, and the recorder that fetches them."""
 
-from sigprop.capture.blocks import Blocks, select
-from sigprop.capture.channels import ChannelDim
-from sigprop.capture.install import Hooks, Scope, Session, install
-from sigprop.capture.parameters import ParameterReadings
-from sigprop.capture.recorder import Metric, Recorder
+from sigprop.capture.hooks.install import ForwardContext, Hooks, Scope, install
+from sigprop.capture.model.blocks import Blocks, select
+from sigprop.capture.model.channels import ChannelDim
+from sigprop.capture.parameters.statistics import ParameterStatistics
+from sigprop.capture.recording.recorder import Metric, Recorder
 
 __all__ = [
     "Blocks",
     "ChannelDim",
+    "ForwardContext",
     "Hooks",
     "Metric",
-    "ParameterReadings",
+    "ParameterStatistics",
     "Recorder",
     "Scope",
-    "Session",
     "install",
     "select",
 ]

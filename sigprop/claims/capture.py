@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sigprop.claims.checks import Check, at_most
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.subjects import gaussian
-from sigprop.factories import initialise
-from sigprop.measure import measure
+from sigprop.experiments.measure import measure
+from sigprop.inputs.factories import initialize
 from sigprop.signals import measure_signal
 
 Reader = Callable[[Tensor, int], tuple[float, float, float]]
@@ -101,7 +101,7 @@ class _InPlace(nn.Module):
 def recorded(model: nn.Module, x: Tensor) -> dict[str, float]:
     """Return what the probe records: second moments by module, port and pass."""
     rows = measure(model, x, blocks="leaves", spectra=False).signals
-    keys = zip(rows["name"], rows["port"], rows["pass"], strict=True)
+    keys = zip(rows["name"], rows["port"], rows["direction"], strict=True)
     return {" ".join(key): value for key, value in zip(keys, rows["second_moment"], strict=True)}
 
 
@@ -136,7 +136,7 @@ def in_place(
 ) -> list[Check]:
     """Record the same net twice."""
     x = gaussian(torch.Generator().manual_seed(trial.base), 64, 16)
-    nets = [initialise(partial(_InPlace, in_place), trial.base) for in_place in (True, False)]
+    nets = [initialize(partial(_InPlace, in_place), trial.base) for in_place in (True, False)]
     seen = [recorder(net, x) for net in nets]
     shared = sorted(set(seen[0]) & set(seen[1]))
     off = max(abs(seen[0][key] / seen[1][key] - 1) for key in shared)

@@ -14,7 +14,7 @@ from sigprop import theory
 from sigprop.claims.checks import Check, at_least, close
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.nf_parts import Clip, clipped
-from sigprop.claims.optimisation import direction_step, noise_draws
+from sigprop.claims.optimization import direction_step, noise_draws
 from sigprop.claims.residual import DEPTH, alpha, ends, stack
 from sigprop.claims.subjects import Norm, batch_norm, courses, gaussian, layer_norm
 from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
@@ -47,7 +47,7 @@ def _values(key: str, *arguments: float) -> tuple[float, float]:
     saboteurs={"the printed formula": {"start": as_printed}},
 )
 def s1(trial: Trial, start: Start = data_dependent) -> list[Check]:
-    """Initialise one layer and look at its outputs."""
+    """Initialize one layer and look at its outputs."""
     stds, _ = through_layers(start, trial.base, layers=1)
     printed, _ = through_layers(as_printed, trial.base, layers=1)
     return [
@@ -93,20 +93,20 @@ def s3(trial: Trial, norm: float = 5.0) -> list[Check]:
 
 @claim(
     "misprint-s4",
-    "what layer normalisation does not notice",
+    "what layer normalization does not notice",
     **_said("S4", "32 samples, 20 -> 10 units; float64, eps = 0"),
     saboteurs={"batch norm, which ignores a shift of the data": {"norm": batch_norm}},
 )
 def s4(trial: Trial, norm: Norm = layer_norm) -> list[Check]:
-    """Shift the data, and recentre the weights."""
+    """Shift the data, and recenter the weights."""
     generator = torch.Generator().manual_seed(trial.base)
     w, x = (gaussian(generator, n, 20, double=True) for n in (10, 32))
     row = gaussian(generator, 20, double=True)
     before = norm(x @ w.T)
     shifted = float((norm((x + row) @ w.T) - before).abs().max())
-    recentred = float((norm(x @ (w + row).T) - before).abs().max())
+    recentered = float((norm(x @ (w + row).T) - before).abs().max())
     return [
-        close("change on recentring the weights", 0.0, recentred, "float64 rounding", by=1e-10),
+        close("change on recentering the weights", 0.0, recentered, "float64 rounding", by=1e-10),
         replace(at_least("change on shifting the data", 0.1, shifted, "of size 1"), printed=0.0),
     ]
 
@@ -161,12 +161,12 @@ def s6(trial: Trial, batch: int = 8) -> list[Check]:
 
 @claim(
     "misprint-t1",
-    "the exponent of the reparametrised RescaleNet",
+    "the exponent of the reparametrized RescaleNet",
     **_said("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
     saboteurs={"exponent 1/6, as printed": {"exponent": 1 / 6}},
 )
 def t1(trial: Trial, exponent: float = 1 / 4) -> list[Check]:
-    """Measure the second moment through the reparametrised form with two weights a branch."""
+    """Measure the second moment through the reparametrized form with two weights a branch."""
     width, samples = trial.pick(256, 128), trial.pick(512, 128)
     found = courses(
         trial,

@@ -15,10 +15,10 @@ from sigprop.claims.checks import Check
 from sigprop.claims.claim import NOT_RUN
 from sigprop.claims.outcome import Outcome
 from sigprop.registry import Registry
-from sigprop.report.canvas import Sheet, legend, theme
+from sigprop.reporting.canvas import Sheet, legend, theme
 from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
 
-#: Verdict -> colour and marker; told apart without colour too.
+#: Verdict -> color and marker; told apart without color too.
 LOOKS = {HOLDS: ("#0072b2", "o"), VIOLATED: ("#d55e00", "X"), UNDECIDED: ("#b8860b", "D")}
 _GREY = "0.62"
 #: Beyond this share of its tolerance a number is drawn at the border.
@@ -150,23 +150,23 @@ def _short(words: str, longest: int = 46) -> str:
 
 
 def _number(axes: Axes, place: float, check: Check, main: bool) -> None:
-    colour, marker = LOOKS[check.verdict]
+    color, marker = LOOKS[check.verdict]
     at = float(np.clip(check.strain, -0.97 * _REACH, 0.97 * _REACH))
     bounded = check.relation != "="
     scale = check.tolerance if not bounded and check.tolerance > 0 else np.nan
     if main and check.half_width > 0 and np.isfinite(scale):
         half = check.half_width / scale
         ends = np.clip([check.strain - half, check.strain + half], -_REACH, _REACH)
-        axes.plot(ends, [place, place], color=colour, linewidth=1.3, zorder=3)
+        axes.plot(ends, [place, place], color=color, linewidth=1.3, zorder=3)
     axes.plot(
         [at],
         [place],
         linestyle="none",
         marker="<" if bounded and check.verdict == HOLDS else marker,
         markersize=5.2 if main else 2.6,
-        color=colour,
+        color=color,
         alpha=1.0 if main else 0.35,
-        markeredgecolor="white" if main else colour,
+        markeredgecolor="white" if main else color,
         markeredgewidth=0.5 if main else 0,
         zorder=4 if main else 2,
         gid="decisive" if main else "other",
@@ -178,9 +178,9 @@ def _entries(outcomes: Sequence[Outcome]) -> list[Line2D | Patch]:
     look: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 5.5}
     entries: list[Line2D | Patch] = [
         Line2D(
-            [], [], color=colour, marker=marker, label=f"{verdict} ({seen.count(verdict)})", **look
+            [], [], color=color, marker=marker, label=f"{verdict} ({seen.count(verdict)})", **look
         )
-        for verdict, (colour, marker) in LOOKS.items()
+        for verdict, (color, marker) in LOOKS.items()
         if verdict in seen
     ]
     holds = LOOKS[HOLDS][0]

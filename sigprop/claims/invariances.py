@@ -1,4 +1,4 @@
-"""What batch, weight and layer normalisation do not notice, and what they do."""
+"""What batch, weight and layer normalization do not notice, and what they do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sigprop.claims.subjects import Norm, batch_norm, batch_norm_eps, gaussian, 
     tags=["exact"],
     saboteurs={
         "eps left at 1e-5": {"norm": batch_norm_eps},
-        "normalised over features": {"norm": layer_norm, "per_unit": True},
+        "normalized over features": {"norm": layer_norm, "per_unit": True},
     },
 )
 def bn_scale(trial: Trial, norm: Norm = batch_norm, per_unit: bool = False) -> list[Check]:
@@ -67,7 +67,7 @@ def _response(norm: Norm, w: Tensor, x: Tensor, r: Tensor) -> tuple[Tensor, Tens
 TABLE: Mapping[str, Mapping[str, bool]] = {
     name: dict(
         zip(
-            ("all weights", "weights recentred", "one row", "data", "data shifted", "one sample"),
+            ("all weights", "weights recentered", "one row", "data", "data shifted", "one sample"),
             cells,
             strict=True,
         )
@@ -91,7 +91,7 @@ def _table_layers(batch: Norm, layer: Norm) -> dict[str, Callable[[Tensor, Tenso
 def _transformed(how: str, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     if how == "all weights":
         return 3.0 * w, x
-    if how == "weights recentred":
+    if how == "weights recentered":
         return w + w[0] - 2.0, x
     if how == "one row":
         return torch.cat([3.0 * w[:1], w[1:]]), x
@@ -104,14 +104,14 @@ def _transformed(how: str, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @claim(
     "norm-invariances",
-    "what batch, weight and layer normalisation are invariant to",
+    "what batch, weight and layer normalization are invariant to",
     number=36,
     source="Ba, Kiros & Hinton 2016, Table 1",
     conditions="32 samples, 20 -> 10 units, factor 3 on weights, a row, the data or one sample, and"
     " shifts; float64, eps = 0",
     statement="18 cells: 10 where the output stays, 8 where it changes",
-    note="layer normalisation is not invariant to a shift of the data set, as the slides have it,"
-    " but to recentring the weight matrix",
+    note="layer normalization is not invariant to a shift of the data set, as the slides have it,"
+    " but to recentering the weight matrix",
     tags=["exact"],
     saboteurs={
         "eps left at 1e-5": {"batch": batch_norm_eps},
@@ -142,7 +142,7 @@ def norm_invariances(
 
 @claim(
     "instance-norm-1x1",
-    "instance normalisation of a 1 x 1 map returns 0",
+    "instance normalization of a 1 x 1 map returns 0",
     source="derived: one position is its own mean",
     conditions="8 x 16 x 1 x 1, float64; and 2 x 2, where it does not",
     statement="IN(x) = 0 on a 1 x 1 map",
@@ -150,7 +150,7 @@ def norm_invariances(
     saboteurs={"map of 2 x 2": {"side": 2}},
 )
 def instance_norm(trial: Trial, side: int = 1) -> list[Check]:
-    """Normalise maps of one position, with the plain formula that torch refuses to run."""
+    """Normalize maps of one position, with the plain formula that torch refuses to run."""
     x = gaussian(torch.Generator().manual_seed(trial.base), 8, 16, side, side, double=True)
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     out = (x - mean) / (variance + 1e-5).sqrt()

@@ -16,7 +16,7 @@ from sigprop.claims.residual import ByBlock, alpha, beta, one
 from sigprop.claims.subjects import (
     CENTRED,
     HE,
-    Centre,
+    Center,
     Detached,
     Leaning,
     Net,
@@ -28,7 +28,7 @@ from sigprop.claims.subjects import (
     relu_branch,
 )
 from sigprop.verification.laws import LAWS
-from sigprop.verify import verify
+from sigprop.verification.verify import verify
 
 DEPTH = 5
 Wrap = Callable[[nn.Module], nn.Module]
@@ -43,7 +43,7 @@ def _net(
     gain2: float = HE,
     alphas: ByBlock = alpha,
     betas: ByBlock = beta,
-    centre: type[Centre] | None = None,
+    center: type[Center] | None = None,
     wrap: Wrap = _same,
     normed: bool = False,
 ) -> Net:
@@ -52,11 +52,11 @@ def _net(
     def branch() -> nn.Module:
         if normed:
             return nn.Sequential(Normed(batch_norm), nn.ReLU(), dense(width, width, gain2))
-        return wrap(relu_branch(width, 1, gain2, centre=centre))
+        return wrap(relu_branch(width, 1, gain2, center=center))
 
     blocks = [Residual(branch(), alphas(k, DEPTH), betas(k, DEPTH)) for k in range(1, DEPTH + 1)]
     # a stem with weights: without them the first block's input would have no gradient
-    stem = [dense(width, width, 1.0), *([] if centre is None else [centre(width)])]
+    stem = [dense(width, width, 1.0), *([] if center is None else [center(width)])]
     return Net(blocks, nn.Sequential(*stem))
 
 
@@ -110,25 +110,25 @@ _CONDITIONS = "MLP of 5 blocks of one weight, n = 256, N = 256, 24 seeds, tolera
     },
 )
 def law_preserved(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify an uncentred rescaled stack."""
+    """Verify an uncentered rescaled stack."""
     return _verified(trial, "preserved", subject)
 
 
 @claim(
     "law-preserved-channel-variance",
-    "verify: the channel variance is preserved with centring biases and their gain",
+    "verify: the channel variance is preserved with centering biases and their gain",
     source="derived: gain² = 1/Var f behind a bias of minus the batch mean",
     conditions=_CONDITIONS,
     statement="Var_batch[x_k] = Var_batch[x_{k-1}] for every block",
     tags=["law"],
     saboteurs={
         "branch and skip correlated": {"wrap": Leaning},
-        "He's gain behind a centring bias": {"gain2": HE},
+        "He's gain behind a centering bias": {"gain2": HE},
     },
 )
 def law_channel_variance(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify a centred rescaled stack."""
-    settings = {"centre": Centre, "gain2": CENTRED, **subject}
+    """Verify a centered rescaled stack."""
+    settings = {"center": Center, "gain2": CENTRED, **subject}
     # of N samples a batch mean takes 1/N, here less than half a per cent
     return _verified(trial, "preserved:channel_variance", settings)
 
@@ -146,7 +146,7 @@ def law_channel_variance(trial: Trial, **subject: Any) -> list[Check]:
     },
 )
 def law_gradient(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify gradients of an uncentred rescaled stack."""
+    """Verify gradients of an uncentered rescaled stack."""
     return _verified(trial, "gradient-preserved", subject)
 
 
@@ -180,7 +180,7 @@ def law_doubling(trial: Trial, **subject: Any) -> list[Check]:
     },
 )
 def law_predicted(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify a normalised stack against the recursion of its family."""
+    """Verify a normalized stack against the recursion of its family."""
     predicted = theory.predict("batchnorm", DEPTH)
     ratios = LAWS["predicted"].ratios(np.arange(DEPTH, dtype=np.float64), predicted)
     settings = {"alphas": one, "betas": one, "normed": True, **subject}

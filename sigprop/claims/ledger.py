@@ -22,10 +22,10 @@ from sigprop.records import provenance
 #: The order in which themes are run and shown; others follow.
 THEMES = (
     "residual",
-    "centring",
+    "centering",
     "zero_start",
     "training",
-    "normalisation",
+    "normalization",
     "invariances",
     "weightnorm",
     "nf",
@@ -33,7 +33,7 @@ THEMES = (
     "meanfield",
     "width",
     "matrices",
-    "optimisation",
+    "optimization",
     "capture",
     "laws",
     "errata",

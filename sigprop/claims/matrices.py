@@ -26,20 +26,20 @@ from sigprop.claims.subjects import Array, gaussian
     note="the deviation of the first exponent is .0053 at M = 2000, not .004 as FACTS has it",
     saboteurs={
         "entries of variance 2/N": {"scale": 2.0},
-        "direct product instead of QR": {"orthogonalise": False},
+        "direct product instead of QR": {"orthogonalize": False},
     },
 )
-def lyapunov(trial: Trial, scale: float = 1.0, orthogonalise: bool = True) -> list[Check]:
+def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> list[Check]:
     """Accumulate logs of the diagonal of R, factor by factor."""
     size, factors = 10, trial.pick(2000, 400)
     rng = np.random.default_rng(trial.base)
     basis, total = np.eye(size), np.zeros(size)
     for _ in range(factors):
         basis = rng.normal(0, math.sqrt(scale / size), (size, size)) @ basis
-        if orthogonalise:
+        if orthogonalize:
             basis, triangle = np.linalg.qr(basis)
             total += np.log(np.abs(np.diag(triangle)))
-    if not orthogonalise:  # saturates near 1e17, and underflows to 0
+    if not orthogonalize:  # saturates near 1e17, and underflows to 0
         with np.errstate(divide="ignore"):
             total = np.log(np.linalg.svd(basis, compute_uv=False))
     made = theory.lyapunov_exponents(size, factors)

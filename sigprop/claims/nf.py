@@ -1,4 +1,4 @@
-"""Normaliser-free networks: gammas, standardised weights, planned variances, adaptive clipping."""
+"""Normalizer-free networks: gammas, standardized weights, planned variances, adaptive clipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sigprop import theory
 from sigprop.claims.checks import Check, at_least, at_most, close
 from sigprop.claims.claim import Trial, claim
-from sigprop.claims.nf_parts import standardised
+from sigprop.claims.nf_parts import standardized
 from sigprop.claims.subjects import HE, Net, conv, courses
 
 
@@ -28,7 +28,7 @@ class NFBlock(nn.Module):
         for layer in self.convs:
             weight = layer.weight.data
             assert isinstance(weight, Tensor)
-            layer.weight.data = gain * (standardised(weight) if standard else weight)
+            layer.weight.data = gain * (standardized(weight) if standard else weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
@@ -71,7 +71,7 @@ def _nf_net(
         "gamma off (He's gain)": {"gain": math.sqrt(HE)},
         "SkipInit gain left at 0": {"skip_gain": 0.0},
         "no reset at transitions": {"reset": False, "alphas": (1.0,)},
-        "weights not standardised": {"standard": False},
+        "weights not standardized": {"standard": False},
     },
 )
 def nf_variance(
@@ -113,15 +113,15 @@ def nf_variance(
 
 @claim(
     "nf-mean-shift",
-    "standardised weights remove the mean shift that He weights build up",
+    "standardized weights remove the mean shift that He weights build up",
     number=18,
     source="Brock et al. 2021a, sections 3 and 4.1",
     conditions="64 channels, 8 x 8, circular, 16 residual blocks, alpha = 1, batch 16, 4 seeds",
-    statement="squared channel mean over second moment: below .01 standardised, above .3 with He",
-    saboteurs={"weights not standardised": {"standard": True, "broken": True}},
+    statement="squared channel mean over second moment: below .01 standardized, above .3 with He",
+    saboteurs={"weights not standardized": {"standard": True, "broken": True}},
 )
 def nf_mean_shift(trial: Trial, standard: bool = True, broken: bool = False) -> list[Check]:
-    """Compare the mean shift with and without standardisation."""
+    """Compare the mean shift with and without standardization."""
     channels = trial.pick(64, 32)
 
     def share(standard: bool) -> np.ndarray:
@@ -136,7 +136,7 @@ def nf_mean_shift(trial: Trial, standard: bool = True, broken: bool = False) -> 
 
     return [
         at_most(
-            "mean shift with standardised weights",
+            "mean shift with standardized weights",
             0.01,
             share(standard and not broken),
             "1/N = .001 is left by a finite batch",

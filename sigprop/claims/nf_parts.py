@@ -1,4 +1,4 @@
-"""The parts of normaliser-free networks: gammas, standardised weights, adaptive clipping."""
+"""The parts of normalizer-free networks: gammas, standardized weights, adaptive clipping."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TORCH: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _gamma(f: Callable[[Tensor], Tensor], centred: bool = True) -> float:
+def _gamma(f: Callable[[Tensor], Tensor], centered: bool = True) -> float:
     """Return 1/std f(z) by the trapezoidal rule on 800,001 points of [-10, 10]."""
     z = torch.linspace(-10, 10, 800_001, dtype=torch.float64)
     weight = torch.exp(-z * z / 2)
     weight /= weight.sum()
     values = f(z)
-    mean = (weight * values).sum() if centred else torch.zeros(())
+    mean = (weight * values).sum() if centered else torch.zeros(())
     return float(1 / (weight * (values - mean) ** 2).sum().sqrt())
 
 
@@ -55,17 +55,17 @@ def _gamma(f: Callable[[Tensor], Tensor], centred: bool = True) -> float:
     note="the code's constants for elu and celu differ (1.271600, 1.270927), the functions do not",
     tags=["exact"],
     saboteurs={
-        "He's gain taken for gamma": {"centred": False},
+        "He's gain taken for gamma": {"centered": False},
         "gammas of another activation": {"functions": {"relu": functional.gelu}},
     },
 )
 def gammas(
     trial: Trial,
-    centred: bool = True,
+    centered: bool = True,
     functions: Mapping[str, Callable[[Tensor], Tensor]] = TORCH,
 ) -> list[Check]:
     """Integrate torch's activations on a fine grid."""
-    found = {name: _gamma(f, centred) for name, f in functions.items()}
+    found = {name: _gamma(f, centered) for name, f in functions.items()}
     reason = "1e-5 asked for; the grid's own error is 1e-9"
     checks = [
         close(f"gamma of {name}", theory.gamma(name), value, reason, by=1e-5)
@@ -76,16 +76,16 @@ def gammas(
     return [*checks, official]
 
 
-def standardised(weight: Tensor, correction: int = 0) -> Tensor:
-    """Return scaled weight standardisation: each row (W - mean)/√(fan_in var)."""
+def standardized(weight: Tensor, correction: int = 0) -> Tensor:
+    """Return scaled weight standardization: each row (W - mean)/√(fan_in var)."""
     rows = weight.flatten(1)
     variance, mean = torch.var_mean(rows, dim=1, correction=correction, keepdim=True)
     return ((rows - mean) / (rows.shape[1] * variance).sqrt()).view_as(weight)
 
 
 @claim(
-    "standardised-weights",
-    "rows of standardised weights have mean 0 and sum of squares 1",
+    "standardized-weights",
+    "rows of standardized weights have mean 0 and sum of squares 1",
     number=19,
     source="Brock et al. 2021a, section 4.1; nfnets/base.py",
     conditions="a kernel of 64 x 32 x 3 x 3 around 0.3, float64",
@@ -94,9 +94,9 @@ def standardised(weight: Tensor, correction: int = 0) -> Tensor:
     saboteurs={"unbiased for biased variance": {"correction": 1}},
 )
 def ws_rows(trial: Trial, correction: int = 0) -> list[Check]:
-    """Standardise a kernel and look at its rows."""
+    """Standardize a kernel and look at its rows."""
     kernel = gaussian(torch.Generator().manual_seed(trial.base), 64, 32, 3, 3, double=True) + 0.3
-    rows = standardised(kernel, correction).flatten(1)
+    rows = standardized(kernel, correction).flatten(1)
     reason = "float64 rounding of 288 terms"
     return [
         at_most("largest mean of a row", 1e-12, float(rows.mean(dim=1).abs().max()), reason),

@@ -17,7 +17,7 @@ from sigprop.claims.figures import FIGURES, NothingToDraw
 from sigprop.claims.outcome import Outcome, counts, table
 from sigprop.errors import RunError
 from sigprop.records import atomic_write
-from sigprop.report.canvas import save
+from sigprop.reporting.canvas import save
 from sigprop.theory import ERRATA
 
 

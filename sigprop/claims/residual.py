@@ -15,7 +15,7 @@ from sigprop.claims.claim import Trial, claim
 from sigprop.claims.subjects import (
     HE,
     Array,
-    Centre,
+    Center,
     Leaning,
     Net,
     Residual,
@@ -91,16 +91,16 @@ def stack(
     betas: ByBlock = one,
     spread: ByBlock = one,
     layers: int = 1,
-    centre: type[Centre] | None = None,
+    center: type[Center] | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Net:
     """Return 20 blocks x -> alpha_k x + beta_k F_k(x) of width ``width``, plain unless told."""
     blocks = []
     for k in range(1, DEPTH + 1):
-        branch: nn.Module = relu_branch(width, layers, gain2, spread(k, DEPTH), centre, act)
+        branch: nn.Module = relu_branch(width, layers, gain2, spread(k, DEPTH), center, act)
         branch = branch if wrap is None else wrap(branch)
         blocks.append(Residual(branch, alphas(k, DEPTH), betas(k, DEPTH)))
-    stem = None if centre is None else Centre(width)
+    stem = None if center is None else Center(width)
     return Net(blocks, stem)
 
 

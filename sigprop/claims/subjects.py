@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sigprop.claims.claim import Trial
-from sigprop.data import resolve
-from sigprop.factories import initialise
+from sigprop.inputs.datasets import resolve
+from sigprop.inputs.factories import initialize
 
 Array = npt.NDArray[np.float64]
 
-#: He's gain² for ReLU, and the one that keeps the variance of a centred ReLU: 1/Var relu(z).
+#: He's gain² for ReLU, and the one that keeps the variance of a centered ReLU: 1/Var relu(z).
 HE, CENTRED = 2.0, 2 / (1 - 1 / math.pi)
 
 
@@ -47,11 +47,11 @@ class Normed(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised input."""
+        """Return the normalized input."""
         return self.norm(x)
 
 
-class Centre(nn.Module):
+class Center(nn.Module):
     """A bias in front of a weight, set to minus the mean of the first batch (Shao et al. 2020)."""
 
     def __init__(self, width: int, dims: int = 0) -> None:
@@ -67,7 +67,7 @@ class Centre(nn.Module):
         return x + self.bias
 
 
-class CentreForgotten(Centre):
+class CentreForgotten(Center):
     """The same bias, left at zero: the aliasing mistake of a public port."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,15 +155,15 @@ def relu_branch(
     layers: int = 1,
     gain2: float = HE,
     spread: float = 1.0,
-    centre: type[Centre] | None = None,
+    center: type[Center] | None = None,
     act: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
     """Return (activation, bias in front if asked, weight), ``layers`` times."""
     made: list[nn.Module] = []
     for _ in range(layers):
         made.append(act())
-        if centre is not None:
-            made.append(centre(width))
+        if center is not None:
+            made.append(center(width))
         made.append(dense(width, width, gain2 * spread**2))
     return nn.Sequential(*made)
 
@@ -212,7 +212,7 @@ def courses(
     shape: Sequence[int],
     seeds: tuple[int, int],
 ) -> Array:
-    """Return the moments over freshly initialised nets and inputs, shape (seeds, L + 1, 3).
+    """Return the moments over freshly initialized nets and inputs, shape (seeds, L + 1, 3).
 
     Args:
         trial: with which seeds.
@@ -230,7 +230,7 @@ def courses(
 
 def fresh(make: Callable[[], Net], seed: int) -> Net:
     """Return a net built from a seed; the global random state is left alone."""
-    net = initialise(make, seed + 500_000)  # not the stream that the inputs come from
+    net = initialize(make, seed + 500_000)  # not the stream that the inputs come from
     assert isinstance(net, Net)
     return net
 

@@ -14,7 +14,7 @@ from sigprop.claims.checks import Check, at_least, at_most
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.subjects import HE, Net, Residual, dense, digits, fresh
 from sigprop.claims.zero_start import fixup, rescaled, rezero
-from sigprop.training import Plan, Training
+from sigprop.experiments.training import Plan, Training
 
 WIDTH = 64
 Make = Callable[[int], Net]
@@ -56,7 +56,7 @@ def _trained(make: Make, seed: int, depth: int, steps: int, rate: float) -> floa
 
 @claim(
     "depth-trains",
-    "thirty rescaled, normalised or Fixup blocks train where thirty plain ones diverge",
+    "thirty rescaled, normalized or Fixup blocks train where thirty plain ones diverge",
     number=7,
     source="Shao et al. 2020; Zhang, Dauphin & Ma 2019; Bjorck et al. 2018",
     conditions="MLPs of 30 blocks, n = 64, digits, 150 steps of SGD with momentum .9, batch 64;"
@@ -90,7 +90,7 @@ def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Ch
     "a step along the gradient blows the plain net up and lowers the others' loss",
     number=8,
     source="Bjorck et al. 2018, section 3.1",
-    conditions="MLPs of 30 blocks, n = 64, 512 digits, training mode, at initialisation, 4 seeds",
+    conditions="MLPs of 30 blocks, n = 64, 512 digits, training mode, at initialization, 4 seeds",
     statement="relative loss above 1 or NaN at step 1e-3 (plain); below 1 at 1e-2 (BN, rescale)",
     saboteurs={"plain net in the place of BN": {"batchnorm": plain}},
 )

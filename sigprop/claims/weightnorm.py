@@ -1,4 +1,4 @@
-"""Weight normalisation: growing norms, data-dependent starts, and Arpit's scaled variant."""
+"""Weight normalization: growing norms, data-dependent starts, and Arpit's scaled variant."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sigprop import theory
 from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.subjects import Net, Residual, backward_course, course, fresh, gaussian
-from sigprop.factories import initialise
+from sigprop.inputs.factories import initialize
 
 
 @claim(
     "weightnorm-growth",
-    "plain SGD makes a weight-normalised row longer by √(1 + c²)",
+    "plain SGD makes a weight-normalized row longer by √(1 + c²)",
     number=10,
     source="Salimans & Kingma 2016, section 2",
     conditions="torch's own weight_norm on Linear(30, 20), tanh loss, 3 steps of rate 0.1; float64",
@@ -29,7 +29,7 @@ from sigprop.factories import initialise
     saboteurs={
         "weight decay on": {"weight_decay": 0.1},
         "momentum on": {"momentum": 0.9},
-        "no weight normalisation": {"normed": False},
+        "no weight normalization": {"normed": False},
     },
 )
 def wn_growth(
@@ -37,7 +37,7 @@ def wn_growth(
 ) -> list[Check]:
     """Take SGD steps and compare each row's length with Pythagoras."""
     generator = torch.Generator().manual_seed(trial.base)
-    layer = initialise(lambda: nn.Linear(30, 20), trial.base).double()
+    layer = initialize(lambda: nn.Linear(30, 20), trial.base).double()
     assert isinstance(layer, nn.Linear)
     layer.weight.data = gaussian(generator, 20, 30, double=True)
     x, r = gaussian(generator, 64, 30, double=True), gaussian(generator, 64, 20, double=True)
@@ -119,7 +119,7 @@ def through_layers(start: Start, seed: int, layers: int = 3) -> tuple[Tensor, Te
     "a data-dependent start leaves mean 0 and deviation 1 in every layer",
     number=11,
     source="Salimans & Kingma 2016, section 3",
-    conditions="3 layers, 30-20-25-15 units, batch of 128, initialised in forward order; float64",
+    conditions="3 layers, 30-20-25-15 units, batch of 128, initialized in forward order; float64",
     statement="g = 1/std[t], b = -mean[t]/std[t] with t = v.x/‖v‖",
     tags=["exact"],
     saboteurs={
@@ -129,7 +129,7 @@ def through_layers(start: Start, seed: int, layers: int = 3) -> tuple[Tensor, Te
     },
 )
 def wn_start(trial: Trial, start: Start = data_dependent) -> list[Check]:
-    """Initialise three layers one after the other."""
+    """Initialize three layers one after the other."""
     _, off = through_layers(start, trial.base)
     what = "largest deviation of a mean from 0 or a deviation from 1"
     return [at_most(what, 1e-10, float(off.max()), "float64 rounding over 128 samples")]
@@ -155,7 +155,7 @@ def _unit_rows(generator: torch.Generator, outputs: int, inputs: int) -> Tensor:
     },
 )
 def scaled_wn(trial: Trial, gain: float = 2.0) -> list[Check]:
-    """Push a batch through scaled and unscaled weight-normalised layers."""
+    """Push a batch through scaled and unscaled weight-normalized layers."""
     width, depth = trial.pick(1000, 300), 20
     scaled, plain = [], []
     for generator in trial.generators(40, 24):

@@ -22,15 +22,15 @@ from sigprop.claims.subjects import gaussian
     note="dead on a set of samples; the share of zeros is 1/2 in every layer and says nothing",
     saboteurs={
         "share of zeros for dead units": {"dead": False},
-        "biases set from the batch": {"centred": True},
+        "biases set from the batch": {"centered": True},
     },
 )
-def dead_units(trial: Trial, dead: bool = True, centred: bool = False) -> list[Check]:
+def dead_units(trial: Trial, dead: bool = True, centered: bool = False) -> list[Check]:
     """Count units that are off for every sample."""
     layers = trial.pick((2, 3, 5, 7, 10, 15, 20, 30, 40, 50), (5, 10, 20))
     found = np.array(
         [
-            _dead(g, trial.pick(1024, 384), max(layers), dead, centred)
+            _dead(g, trial.pick(1024, 384), max(layers), dead, centered)
             for g in trial.generators(12, 10)
         ]
     )
@@ -50,7 +50,7 @@ def dead_units(trial: Trial, dead: bool = True, centred: bool = False) -> list[C
 
 
 def _dead(
-    generator: torch.Generator, width: int, depth: int, dead: bool, centred: bool
+    generator: torch.Generator, width: int, depth: int, dead: bool, centered: bool
 ) -> list[float]:
     x = gaussian(generator, 128, width)
     found = []
@@ -58,7 +58,7 @@ def _dead(
         off = x <= 0
         found.append(float((off.all(dim=0) if dead else off).float().mean()))
         h = torch.relu(x)
-        h = h - h.mean(dim=0) if centred else h
+        h = h - h.mean(dim=0) if centered else h
         x = h @ gaussian(generator, width, width).T * math.sqrt(2 / width)
     return found
 

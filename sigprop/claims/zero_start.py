@@ -17,7 +17,7 @@ from sigprop.claims.residual import alpha, beta
 from sigprop.claims.subjects import (
     CENTRED,
     HE,
-    Centre,
+    Center,
     Net,
     Residual,
     dense,
@@ -26,7 +26,7 @@ from sigprop.claims.subjects import (
     gaussian,
     relu_branch,
 )
-from sigprop.measure import measure
+from sigprop.experiments.measure import measure
 
 
 class Shift(nn.Module):
@@ -80,10 +80,10 @@ def rezero(depth: int, width: int, inputs: int, gain: float = 0.0) -> Net:
 
 def rescaled(depth: int, width: int, inputs: int) -> Net:
     """Return a RescaleNet MLP with biases in front of its weights."""
-    stem = nn.Sequential(nn.Flatten(), Centre(inputs), dense(inputs, width, 1.0))
-    head = nn.Sequential(Centre(width), dense(width, 10, 1.0))
+    stem = nn.Sequential(nn.Flatten(), Center(inputs), dense(inputs, width, 1.0))
+    head = nn.Sequential(Center(width), dense(width, 10, 1.0))
     blocks = [
-        Residual(relu_branch(width, 2, CENTRED, centre=Centre), alpha(k, depth), beta(k, depth))
+        Residual(relu_branch(width, 2, CENTRED, center=Center), alpha(k, depth), beta(k, depth))
         for k in range(1, depth + 1)
     ]
     return Net(blocks, stem, head)

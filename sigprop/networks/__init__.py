@@ -6,35 +6,35 @@ change a model of one's own.
 
 # isort: off
 # in the order in which they are listed
-from sigprop.networks import plain, normalised, rescale
+from sigprop.networks import plain, normalized, rescale
 from sigprop.networks import fixup, weightnorm, nf_networks, deepnorm, width_transfer, vgg, lstm
 
 # isort: on
 from sigprop.networks.agc import AGC, clip_adaptively, unit_norms
-from sigprop.networks.catalogue import NETWORKS, build, names, options, register
+from sigprop.networks.catalog import NETWORKS, build, names, options, register
 from sigprop.networks.deepnorm import deepnorm_constants
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import Affine, BiasBefore, FromFirstBatches
-from sigprop.networks.gains import centred_gain, he_gain, jacobian_gain, official_gamma
+from sigprop.networks.gains import centered_gain, he_gain, jacobian_gain, official_gamma
+from sigprop.networks.insertion import Change
 from sigprop.networks.layers import (
     Add,
     Multiplier,
     ScalarBias,
     Scale,
     SqueezeExcite,
-    Standardise,
+    Standardize,
     StochasticDepth,
 )
 from sigprop.networks.lsuv import lsuv_
 from sigprop.networks.network import Network
 from sigprop.networks.nf import expected_stds
 from sigprop.networks.norms import MeanOnlyBatchNorm
-from sigprop.networks.places import Change
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.rescale import coefficients
 from sigprop.networks.residual import ChainBlock, ResidualBlock, ResidualNet
-from sigprop.networks.surgery import RescaledAdd, centre_, rescale_, standardise_
-from sigprop.networks.weights import Standardised, UnitRows
+from sigprop.networks.surgery import RescaledAdd, center_, rescale_, standardize_
+from sigprop.networks.weights import Standardized, UnitRows
 from sigprop.networks.width_transfer import mup_groups, unit_scaled_taus
 
 __all__ = [
@@ -57,13 +57,13 @@ __all__ = [
     "ScalarBias",
     "Scale",
     "SqueezeExcite",
-    "Standardise",
-    "Standardised",
+    "Standardize",
+    "Standardized",
     "StochasticDepth",
     "UnitRows",
     "build",
-    "centre_",
-    "centred_gain",
+    "center_",
+    "centered_gain",
     "clip_adaptively",
     "coefficients",
     "deepnorm",
@@ -77,14 +77,14 @@ __all__ = [
     "mup_groups",
     "names",
     "nf_networks",
-    "normalised",
+    "normalized",
     "official_gamma",
     "options",
     "plain",
     "register",
     "rescale",
     "rescale_",
-    "standardise_",
+    "standardize_",
     "unit_norms",
     "unit_scaled_taus",
     "vgg",

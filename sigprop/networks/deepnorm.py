@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.norms import layer_norm
@@ -89,7 +89,7 @@ def deepnorm(design: Design) -> nn.Module:
 
 @register("t-fixup")
 def t_fixup(design: Design) -> nn.Module:
-    """Return a Transformer x + F(x) without normalisation, weights of F times 0.67 N^(-1/4).
+    """Return a Transformer x + F(x) without normalization, weights of F times 0.67 N^(-1/4).
 
     N is the number of encoder layers; Xavier weights, of values, output and both feed-forward
     layers scaled so; queries and keys at gain 1/√2; the first layer, in place of embeddings, at

@@ -36,13 +36,13 @@ class FromFirstBatches(nn.Module):
         self.seen = 0
 
     @property
-    def initialised(self) -> bool:
+    def initialized(self) -> bool:
         """Whether all the first batches have been seen."""
         return self.seen >= self.batches
 
     def look(self, x: Tensor) -> None:
         """Call `take` on the batch if it is one of the first, in training mode."""
-        if self.training and not self.initialised:
+        if self.training and not self.initialized:
             values = self._checked(x)
             with torch.no_grad():
                 self.take(values)
@@ -66,7 +66,7 @@ class FromFirstBatches(nn.Module):
         if not torch.isfinite(seen).all():
             raise BadInput(
                 f"the first training batch holds NaN or infinity (shape {shape}); "
-                f"{self} cannot be initialised from it"
+                f"{self} cannot be initialized from it"
             )
         return seen.movedim(axis, 0).flatten(1)
 
@@ -97,8 +97,8 @@ class BiasBefore(FromFirstBatches):
     """A bias that is added before a matrix product: y = x + b, b := -mean of the first mini-batch.
 
     Put right before a weight it makes y = W(x + b), so that every channel enters the weight with
-    mean 0 on the batch that initialised it. That batch is the first one seen in training mode, and
-    it is already centred in that very forward. In evaluation mode b is used but never initialised.
+    mean 0 on the batch that initialized it. That batch is the first one seen in training mode, and
+    it is already centered in that very forward. In evaluation mode b is used but never initialized.
     The outputs of W have mean 0 too, exactly when each tap of a kernel reads every position:
     zero padding and strides leave a small mean.
 
@@ -147,7 +147,7 @@ class BiasBefore(FromFirstBatches):
 class Affine(FromFirstBatches):
     """A learned gain and bias per channel: y = g t + b, of t's shape.
 
-    Behind a weight with rows of unit norm, t = v.x/‖v‖, this is weight normalisation. With
+    Behind a weight with rows of unit norm, t = v.x/‖v‖, this is weight normalization. With
     ``data_dependent``, the first training batch sets g = 1/std[t] and b = -mean[t]/std[t], so that
     y has mean 0 and variance 1 on it (population variance; a constant channel is refused).
 

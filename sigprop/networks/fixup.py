@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.layers import Multiplier, ScalarBias
@@ -75,7 +75,7 @@ def skipinit(design: Design, gain: float = 0.0) -> nn.Module:
 def rezero(design: Design) -> nn.Module:
     """Return x_k = x_{k-1} + a_k F_k(x_{k-1}), a_k = 0 at first; one a per Transformer layer.
 
-    SkipInit's equation, found independently; in a Transformer, which goes without normalisation,
+    SkipInit's equation, found independently; in a Transformer, which goes without normalization,
     the attention and the feed-forward branch of a layer share theirs. The input-output Jacobian of
     the blocks is exactly I at the start.
 

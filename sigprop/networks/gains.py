@@ -1,4 +1,4 @@
-"""Gains of initialisers: the scale of a weight that keeps the variance. No networks.
+"""Gains of initializers: the scale of a weight that keeps the variance. No networks.
 
 With W of independent N(0, gain²/fan_in) entries and z ~ N(0, q) the pre-activation that came in,
 the output has E[(W φ(z))²] = gain² E[φ(z)²]. It equals q when gain² = q / E[φ(z)²].
@@ -53,20 +53,20 @@ def he_gain(activation: str) -> float:
     return 1 / math.sqrt(gaussian_moments(activation)[1])
 
 
-def centred_gain(activation: str) -> float:
+def centered_gain(activation: str) -> float:
     """Return γ = 1/√Var[φ(z)], z ~ N(0, 1): keeps the second moment behind φ minus its mean.
 
     For ReLU and z ~ N(0, q): E[φ²] = q/2 and E[φ]² = q/(2π), so that subtracting the mean leaves
     Var[φ] = (q/2)(1 - 1/π), and gain² = 2/(1 - 1/π) = 2.9339. With He's gain² = 2 each layer keeps
     only 1 - 1/π = 0.68 of the variance. For odd φ (identity, tanh) the mean is 0: he_gain.
 
-    Source: NF-ResNets' γ (Brock et al. 2021a, sec. 3); derived here for a bias that centres.
+    Source: NF-ResNets' γ (Brock et al. 2021a, sec. 3); derived here for a bias that centers.
 
     Raises:
         BadInput: the activation has no gain here.
 
     Example:
-        >>> round(centred_gain("relu"), 6), round(centred_gain("silu"), 6)
+        >>> round(centered_gain("relu"), 6), round(centered_gain("silu"), 6)
         (1.712859, 1.787187)
     """
     mean, second = gaussian_moments(activation)
@@ -76,7 +76,7 @@ def centred_gain(activation: str) -> float:
 def official_gamma(activation: str) -> float:
     """Return γ as DeepMind's NFNets code has it, from a Monte-Carlo run (`OFFICIAL_GAMMAS`).
 
-    Source: deepmind-research, nfnets/base.py; exact values: `centred_gain`.
+    Source: deepmind-research, nfnets/base.py; exact values: `centered_gain`.
 
     Raises:
         BadInput: that code has no γ for it.

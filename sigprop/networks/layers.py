@@ -1,4 +1,4 @@
-"""Small layers that residual networks are made of. No networks, no initialisers."""
+"""Small layers that residual networks are made of. No networks, no initializers."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ class ScalarBias(nn.Module):
         return x + self.bias
 
 
-class Standardise(nn.Module):
-    """Fixed standardisation: y = (x - mean)/std, of x's shape.
+class Standardize(nn.Module):
+    """Fixed standardization: y = (x - mean)/std, of x's shape.
 
     Source: Arpit et al. 2016 (Normalization Propagation), the constants behind a ReLU.
 
     Example:
-        >>> Standardise(1.0, 2.0)(torch.tensor([5.0])).item()
+        >>> Standardize(1.0, 2.0)(torch.tensor([5.0])).item()
         2.0
     """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.errors import BadInput
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.network import Network
@@ -18,14 +18,14 @@ class LSTMLayer(nn.Module):
 
     i, f, o = σ(W_x x_t + W_h h_{t-1} + b), g = tanh(...), c_t = f c_{t-1} + i g, h_t = o tanh c_t.
 
-    Source: Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000; layer normalisation of
+    Source: Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000; layer normalization of
     both products and of c_t as in Ba et al. 2016, eqs. 20-22.
 
     Args:
         inputs: features of a step.
         width: units.
         forget_bias: bias of the forget gate at the start (Jozefowicz et al. 2015 recommend 1).
-        norm: layer normalisation.
+        norm: layer normalization.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ def lstm(design: Design, forget_bias: float = 1.0, norm: bool = False) -> nn.Mod
     Recurrent weights are orthogonal, input weights Xavier. It is recurrent whatever architecture,
     order or activation is asked for.
 
-    Source: Hochreiter & Schmidhuber 1997; Ba et al. 2016 (layer normalisation).
+    Source: Hochreiter & Schmidhuber 1997; Ba et al. 2016 (layer normalization).
 
     Args:
         design: depth, width, inputs as for a Transformer, classes.
         forget_bias: bias of the forget gates at the start.
-        norm: layer normalisation of both products and of the cell.
+        norm: layer normalization of both products and of the cell.
 
     Raises:
         BadInput: inputs are no sequence and no image, or forget_bias is not finite.

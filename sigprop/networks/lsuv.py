@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.checks import check_number
-from sigprop.networks.places import Change, Place, check_batch, forward, weighted
+from sigprop.networks.insertion import Change, Place, check_batch, forward, weighted
 
 
 def lsuv_(
@@ -21,7 +21,7 @@ def lsuv_(
 ) -> list[Change]:
     """Scale weights, layer by layer in the order of execution, until outputs have variance 1.
 
-    Layer-sequential unit-variance initialisation: W <- W √(target/Var out), with the model in
+    Layer-sequential unit-variance initialization: W <- W √(target/Var out), with the model in
     evaluation mode and no gradient, repeated where a bias or a recurrence makes once too few.
 
     Source: Mishkin & Matas 2016, algorithm 1 (make weights orthonormal beforehand for theirs).
@@ -38,7 +38,7 @@ def lsuv_(
         bias has more variance than the target.
 
     Raises:
-        BadInput: no such layer, one that is lazy, parametrised or used in two places, a batch that
+        BadInput: no such layer, one that is lazy, parametrized or used in two places, a batch that
             cannot be used, or a target that is not above 0.
 
     Example:

@@ -1,4 +1,4 @@
-"""Normaliser-free networks: NF-ResNets and NFNets on one skeleton of their own."""
+"""Normalizer-free networks: NF-ResNets and NFNets on one skeleton of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sigprop.networks.design import Design
 from sigprop.networks.layers import Multiplier, Scale, SqueezeExcite, StochasticDepth
 from sigprop.networks.recipe import Layers, Recipe, Shape, projection
 from sigprop.networks.residual import ResidualBlock
-from sigprop.networks.weights import standardise
+from sigprop.networks.weights import standardize
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NFBlock:
 
 @dataclass(frozen=True)
 class NFSettings:
-    """What normaliser-free networks choose.
+    """What normalizer-free networks choose.
 
     Attributes:
         design: activation, padding, kind of weights.
@@ -75,16 +75,16 @@ def expected_stds(transitions: list[bool], alpha: float) -> list[float]:
 
 
 def nf_weight(settings: NFSettings, shape: Shape, behind_activation: bool = True) -> nn.Module:
-    """Return a weight with scaled weight standardisation and a bias of 0."""
+    """Return a weight with scaled weight standardization and a bias of 0."""
     gamma = settings.gamma(settings.design.activation) if behind_activation else 1.0
     recipe = Recipe(weight=_start, bias_after=True)
     layer = projection(settings.design, recipe, shape, 1.0)
-    standardise(layer, gamma)
+    standardize(layer, gamma)
     return layer
 
 
 def _start(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
-    # any scale would do: the standardisation removes it
+    # any scale would do: the standardization removes it
     nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

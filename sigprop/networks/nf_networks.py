@@ -11,10 +11,10 @@ from torch import nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import activation
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_known, check_number, check_rate
 from sigprop.networks.design import Design
-from sigprop.networks.gains import centred_gain, official_gamma
+from sigprop.networks.gains import centered_gain, official_gamma
 from sigprop.networks.network import Network
 from sigprop.networks.nf import NFBlock, NFSettings, nf_blocks, nf_weight
 from sigprop.networks.norms import no_tokens
@@ -22,7 +22,7 @@ from sigprop.networks.recipe import Layers, Shape
 from sigprop.networks.residual import branch_shapes
 
 GAMMAS: Mapping[str, Callable[[str], float]] = MappingProxyType(
-    {"exact": centred_gain, "official": official_gamma}
+    {"exact": centered_gain, "official": official_gamma}
 )
 VARIANTS: Mapping[str, int] = MappingProxyType({f"F{n}": n + 1 for n in range(7)})
 _STAGE_BLOCKS, _STAGE_WIDTHS = (1, 2, 6, 3), (256, 512, 1536, 1536)
@@ -37,9 +37,9 @@ def nf_resnet(
     act_first: bool = False,
     stochastic_depth: float = 0.0,
 ) -> nn.Module:
-    """Return x + α s F(x/β_k) with scaled weight standardisation: 1 + kα² in the k-th of a stage.
+    """Return x + α s F(x/β_k) with scaled weight standardization: 1 + kα² in the k-th of a stage.
 
-    Weights are standardised with γ = 1/std f(z), β_k is the expected std, and the first block of
+    Weights are standardized with γ = 1/std f(z), β_k is the expected std, and the first block of
     every stage, the first stage too, has a weight on its skip, strided where the image is halved,
     that starts the variance at 1 again.
     DeepMind's code starts s at 0: then the measured variance stays at 1 within a stage while β_k
@@ -59,7 +59,7 @@ def nf_resnet(
     Raises:
         BadInput: a negative α, an unknown γ, a rate outside [0, 1), or a Transformer.
     """
-    no_tokens(design, "nf-resnet", "weights of a Transformer are not standardised here")
+    no_tokens(design, "nf-resnet", "weights of a Transformer are not standardized here")
     settings = _settings(design, alpha, gamma, stochastic_depth, skip_gain, act_first)
     settings = replace(settings, pool_shortcut=False)
     return Network(
@@ -82,7 +82,7 @@ def nfnet(
     group_width: int = 128,
     drop_head: float = 0.0,
 ) -> nn.Module:
-    """Return an NFNet: SE-ResNeXt-D bottlenecks, two grouped 3x3, standardised weights, no norm.
+    """Return an NFNet: SE-ResNeXt-D bottlenecks, two grouped 3x3, standardized weights, no norm.
 
     The branch of a block is 1x1 to half the width, 3x3 (strided in a stage's first block), 3x3,
     1x1, squeeze-excite with gate 2σ, stochastic depth, s (0 at first) and α. A variant has the

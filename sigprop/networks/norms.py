@@ -1,4 +1,4 @@
-"""Normalisation layers for (N, C), (N, T, C) and (N, C, H, W), made from channels and dims."""
+"""Normalization layers for (N, C), (N, T, C) and (N, C, H, W), made from channels and dims."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sigprop.networks.design import Design
 
 
 def batch_norm(channels: int, dims: int) -> nn.Module:
-    """Return batch normalisation (Ioffe & Szegedy 2015) of (N, C) or (N, C, H, W)."""
+    """Return batch normalization (Ioffe & Szegedy 2015) of (N, C) or (N, C, H, W)."""
     return nn.BatchNorm2d(channels) if dims else nn.BatchNorm1d(channels)
 
 
 def layer_norm(channels: int, dims: int) -> nn.Module:
-    """Return layer normalisation (Ba et al. 2016): over channels, and over positions of an image.
+    """Return layer normalization (Ba et al. 2016): over channels, and over positions of an image.
 
-    Ba et al. normalise all units of a layer; for an image these are channels and positions, which
-    is a group normalisation with one group. Gain and bias are per channel.
+    Ba et al. normalize all units of a layer; for an image these are channels and positions, which
+    is a group normalization with one group. Gain and bias are per channel.
     """
     return nn.GroupNorm(1, channels) if dims else nn.LayerNorm(channels)
 
 
 def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
-    """Return a maker of group normalisation with so many channels per group (Wu & He 2018).
+    """Return a maker of group normalization with so many channels per group (Wu & He 2018).
 
     None is the paper's 16, or half the channels where there are fewer than 32. One channel per
-    group is instance normalisation (Ulyanov et al. 2016).
+    group is instance normalization (Ulyanov et al. 2016).
 
     Raises:
         BadInput: (the maker) the channels do not divide, or a group is one single number.
@@ -45,8 +45,8 @@ def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
             raise BadInput(f"per_group={size} does not divide {channels} channels")
         if size == 1 and not dims:
             raise BadInput(
-                "one unit per group normalises single numbers to 0; an MLP needs per_group of at "
-                "least 2, instance normalisation needs architecture='resnet'"
+                "one unit per group normalizes single numbers to 0; an MLP needs per_group of at "
+                "least 2, instance normalization needs architecture='resnet'"
             )
         return nn.GroupNorm(channels // size, channels)
 
@@ -56,7 +56,7 @@ def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
 class MeanOnlyBatchNorm(nn.Module):
     """Subtracts the batch mean and adds a learned bias: y = x - mean[x] + b, of x's shape.
 
-    Evaluation subtracts the running mean instead (momentum 0.1, as torch's batch normalisation).
+    Evaluation subtracts the running mean instead (momentum 0.1, as torch's batch normalization).
 
     Source: Salimans & Kingma 2016, eq. 10.
 

@@ -1,4 +1,4 @@
-"""Networks without normalisation or rescaling: the residual one, and those without skips."""
+"""Networks without normalization or rescaling: the residual one, and those without skips."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import replace
 from torch import nn
 
 from sigprop.errors import BadInput
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_known
 from sigprop.networks.design import Design
 from sigprop.networks.gains import he_gain
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.residual import ResidualNet
-from sigprop.networks.weights import Weighted, initialise, orthogonal, xavier
+from sigprop.networks.weights import Weighted, initialize, orthogonal, xavier
 
-INITS = {"he": initialise, "xavier": xavier, "orthogonal": orthogonal}
+INITS = {"he": initialize, "xavier": xavier, "orthogonal": orthogonal}
 
 
 @register("plain")
 def plain(design: Design) -> nn.Module:
-    """Return x_k = x_{k-1} + F_k(x_{k-1}) with He weights and zero-initialised biases after them.
+    """Return x_k = x_{k-1} + F_k(x_{k-1}) with He weights and zero-initialized biases after them.
 
-    Each block doubles the second moment of the signal at initialisation: 2^L after L blocks.
+    Each block doubles the second moment of the signal at initialization: 2^L after L blocks.
 
-    Source: He et al. 2015 (initialisation), He et al. 2016b (skeleton) without normalisation.
+    Source: He et al. 2015 (initialization), He et al. 2016b (skeleton) without normalization.
 
     Args:
         design: sizes and orders.

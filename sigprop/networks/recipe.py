@@ -12,7 +12,7 @@ from sigprop.networks.activations import activation
 from sigprop.networks.design import Design
 from sigprop.networks.gains import he_gain
 from sigprop.networks.layers import Multiplier, Scale
-from sigprop.networks.weights import Weighted, initialise
+from sigprop.networks.weights import Weighted, initialize
 
 Layers = OrderedDict[str, nn.Module]
 Maker = Callable[[int, int], nn.Module]
@@ -31,16 +31,16 @@ class Recipe:
 
     Attributes:
         gain: name of the function right in front of a branch's weight -> gain of that weight;
-            ``"identity"`` when a normalisation stands there.
+            ``"identity"`` when a normalization stands there.
         weight: how a weight begins, given its gain; N(0, gain²/fan_in) by default.
-        norm: the normalisation; None for none.
-        post_norm: the normalisation follows the addition instead of standing in the branch.
-        final_norm: a normalisation in front of the head only.
+        norm: the normalization; None for none.
+        post_norm: the normalization follows the addition instead of standing in the branch.
+        final_norm: a normalization in front of the head only.
         before_act: what stands in front of every nonlinearity.
         after_act: what follows every nonlinearity.
         before: what stands in front of every weight, such as `BiasBefore`.
         behind: what follows a weight of the body, given the layer, its gain and the spatial axes.
-        bias_after: a zero-initialised bias after every weight of the body.
+        bias_after: a zero-initialized bias after every weight of the body.
         alpha: coefficient of the skip, by block.
         beta: constant coefficient of the branch, by block.
         multiplier: what is learned on the branch, such as `Multiplier`.
@@ -57,7 +57,7 @@ class Recipe:
     """
 
     gain: Callable[[str], float] = he_gain
-    weight: Callable[[Weighted, float], None] = initialise
+    weight: Callable[[Weighted, float], None] = initialize
     norm: Maker | None = None
     post_norm: bool = False
     final_norm: Maker | None = None
@@ -144,7 +144,7 @@ def weight(
 def slots(
     design: Design, recipe: Recipe, channels: int, wanted: Iterable[str], index: str = ""
 ) -> Layers:
-    """Return the normalisation and the nonlinearity of ``wanted``, in that order.
+    """Return the normalization and the nonlinearity of ``wanted``, in that order.
 
     Slots that the recipe leaves empty, and ``"weight"``, are passed over.
     """

@@ -1,4 +1,4 @@
-"""RescaleNet: no normalisation, scales that keep the variance at every block. One recipe."""
+"""RescaleNet: no normalization, scales that keep the variance at every block. One recipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import HOMOGENEOUS
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_known, check_rate, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import BiasBefore
-from sigprop.networks.gains import centred_gain, he_gain
+from sigprop.networks.gains import centered_gain, he_gain
 from sigprop.networks.layers import Multiplier
 from sigprop.networks.recipe import Maker, Recipe
 from sigprop.networks.residual import ResidualNet
@@ -56,7 +56,7 @@ def rescale(
     design: Design,
     c: float | str | None = None,
     multiplier: str = "scalar",
-    reparametrise: bool | None = None,
+    reparametrize: bool | None = None,
     bias: bool = True,
     bias_batches: int = 1,
     gain: str = "preserving",
@@ -66,21 +66,21 @@ def rescale(
 ) -> nn.Module:
     """Return x_k = alpha_k x_{k-1} + beta_k m_k F_k(x_{k-1}), with biases in front of the weights.
 
-    Two forms that are the same function at initialisation, with different gradients. The plain one
-    has He-like weights and the coefficient m_k beta_k. The paper's reparametrised one has the
+    Two forms that are the same function at initialization, with different gradients. The plain one
+    has He-like weights and the coefficient m_k beta_k. The paper's reparametrized one has the
     coefficient m_k/√L, and the standard deviation of each of the m weights of branch k is
     multiplied by ((k+c)/L)^(-1/(2m)): L^(-1/2) · [((k+c)/L)^(-1/(2m))]^m = (k+c)^(-1/2).
 
     Condition (a) of the paper needs E[F(x)²] = E[x²]. A bias of minus the batch mean takes 1/π of
     a rectified signal's second moment away, so that He's gain² = 2 loses a factor 1 - 1/π per
-    weight. The preserving gain makes up for it (`centred_gain`); it applies when the bias is used
+    weight. The preserving gain makes up for it (`centered_gain`); it applies when the bias is used
     and expects what the stem's bias provides, pre-activations of mean 0 per channel.
     In the order weight-norm-act a ReLU follows every addition: there the algebra speaks of the sum
     before the ReLU only, and neither gain preserves the second moment of a block's output.
     In a Transformer attention averages over tokens, so its branch adds less than beta_k².
 
-    Source: Shao et al. 2020 (coefficients, multiplier, reparametrisation, bias); gain: derived at
-    `centred_gain`. The authors' ImageNet model is c="official", gain="he", bias_batches=8,
+    Source: Shao et al. 2020 (coefficients, multiplier, reparametrization, bias); gain: derived at
+    `centered_gain`. The authors' ImageNet model is c="official", gain="he", bias_batches=8,
     block="bottleneck", order="weight-norm-act", drop=0.03, drop_head=0.3 here, but for its stem,
     for dropout in its last two stages only, and for a bias that it shrinks while it averages.
 
@@ -90,7 +90,7 @@ def rescale(
             ``"official"`` is the authors' code's L - 1.
         multiplier: what is learned on a branch, 1 at first: ``"scalar"``, ``"vector"`` (one per
             channel) or ``"none"``.
-        reparametrise: the paper's form; when not given, wherever it is exact, which is for
+        reparametrize: the paper's form; when not given, wherever it is exact, which is for
             positively homogeneous activations (relu, leaky_relu, identity), one weight per branch.
         bias: a bias in front of every weight; there is none after a weight in any case.
         bias_batches: how many first mini-batches the biases are averaged over.
@@ -101,7 +101,7 @@ def rescale(
 
     Raises:
         BadInput: c <= 0, an unknown multiplier or gain, bias_batches < 1, a rate outside [0, 1), or
-            reparametrise=True where it would change the function.
+            reparametrize=True where it would change the function.
     """
     depth, layers = design.additions, design.m
     c = depth_constant(c, depth)
@@ -109,14 +109,14 @@ def rescale(
     check_known("gain", gain, GAINS)
     check_known("multiplier", multiplier, MULTIPLIERS)
     check_whole("bias_batches", bias_batches)
-    paper = _exact(design) if reparametrise is None else reparametrise
+    paper = _exact(design) if reparametrize is None else reparametrize
     if paper and not _exact(design):
         raise BadInput(
-            f"reparametrise=True moves factors through the activation, which {design.activation!r} "
-            "does not allow with more than one weight per branch; use reparametrise=False"
+            f"reparametrize=True moves factors through the activation, which {design.activation!r} "
+            "does not allow with more than one weight per branch; use reparametrize=False"
         )
     recipe = Recipe(
-        gain=centred_gain if bias and gain == "preserving" else he_gain,
+        gain=centered_gain if bias and gain == "preserving" else he_gain,
         before=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if bias else None,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: depth**-0.5 if paper else betas[k - 1],

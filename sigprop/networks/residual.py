@@ -20,7 +20,7 @@ from sigprop.networks.recipe import (
     weight,
 )
 from sigprop.networks.transformer import MeanOverTokens, Positions, Tokens, transformer_branch
-from sigprop.networks.weights import initialise
+from sigprop.networks.weights import initialize
 
 
 class ResidualBlock(nn.Module):
@@ -196,6 +196,6 @@ def _head(design: Design, recipe: Recipe) -> nn.Sequential:
     if bias is None:
         bias = recipe.bias_after or recipe.norm is not None
     linear = nn.Linear(width, design.classes, bias)
-    initialise(linear, recipe.head_gain)
+    initialize(linear, recipe.head_gain)
     head["weight"] = linear
     return nn.Sequential(head)

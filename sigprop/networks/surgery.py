@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.first_batch import BiasBefore
-from sigprop.networks.gains import centred_gain
+from sigprop.networks.gains import centered_gain
+from sigprop.networks.insertion import Change, check_batch, forward, places, weighted
 from sigprop.networks.layers import Add
-from sigprop.networks.places import Change, check_batch, forward, places, weighted
 from sigprop.networks.rescale import coefficients, depth_constant
-from sigprop.networks.weights import standardise
+from sigprop.networks.weights import standardize
 
 
 class RescaledAdd(Add):
@@ -92,42 +92,42 @@ def rescale_(
     return changes
 
 
-def standardise_(model: nn.Module, activation: str = "relu", linears: bool = False) -> list[Change]:
-    """Give a model's convolutions scaled weight standardisation with γ of an activation.
+def standardize_(model: nn.Module, activation: str = "relu", linears: bool = False) -> list[Change]:
+    """Give a model's convolutions scaled weight standardization with γ of an activation.
 
     Ŵ_i = γ g_i (W_i - mean W_i)/√(fan_in Var W_i), a parametrization of ``weight``; g is learned
-    and starts at 1. The function changes: normalisation layers may be taken out afterwards.
+    and starts at 1. The function changes: normalization layers may be taken out afterwards.
 
     Source: Brock et al. 2021a, eq. 1.
 
     Args:
         model: changed in place.
         activation: what stands in front of the convolutions; ``"identity"`` for γ = 1.
-        linears: standardise linear layers too.
+        linears: standardize linear layers too.
 
     Returns:
         One `Change` per layer.
 
     Raises:
-        BadInput: no layer to standardise, an unknown activation, a layer that is parametrised
+        BadInput: no layer to standardize, an unknown activation, a layer that is parametrized
             already, lazy, or has one single input per output.
 
     Example:
-        >>> [str(change) for change in standardise_(nn.Sequential(nn.Conv2d(2, 3, 3)))]
-        ['0: weight standardised, gamma 1.71286']
+        >>> [str(change) for change in standardize_(nn.Sequential(nn.Conv2d(2, 3, 3)))]
+        ['0: weight standardized, gamma 1.71286']
     """
-    gamma = centred_gain(activation)
+    gamma = centered_gain(activation)
     kinds = (nn.Conv2d, nn.Linear) if linears else (nn.Conv2d,)
     found = weighted(model, kinds)
     for place in found:
         if place.layer.weight[0].numel() == 1:
             raise BadInput(f"{place.name!r} has one input per output: its variance is 0")
     for place in found:
-        standardise(place.layer, gamma)
-    return [Change(place.name, f"weight standardised, gamma {gamma:.6g}") for place in found]
+        standardize(place.layer, gamma)
+    return [Change(place.name, f"weight standardized, gamma {gamma:.6g}") for place in found]
 
 
-def centre_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
+def center_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
     """Put a bias in front of every convolution and linear layer: minus the mean of a first batch.
 
     The layer becomes ``Sequential(bias=BiasBefore, weight=layer)``, so its parameters' names get a
@@ -145,12 +145,12 @@ def centre_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
         One `Change` per layer; ``done`` is False for a layer that the pass did not reach.
 
     Raises:
-        BadInput: no such layer, one that is lazy, parametrised or used in two places, or a batch
+        BadInput: no such layer, one that is lazy, parametrized or used in two places, or a batch
             that is empty, of one sample, or holds NaN or infinity.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3))
-        >>> print(centre_(model, torch.tensor([[1.0, 0.0], [3.0, 0.0]]))[0])
+        >>> print(center_(model, torch.tensor([[1.0, 0.0], [3.0, 0.0]]))[0])
         0: bias of 2 in front, norm 2
     """
     if inputs is not None:
@@ -173,7 +173,7 @@ def centre_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
     forward(model, inputs, training=biases)
     return [
         Change(p.name, f"bias of {bias.channels} in front, norm {bias.bias.norm().item():.6g}")
-        if bias.initialised
+        if bias.initialized
         else Change(p.name, "bias in front is 0: the forward pass did not reach it", done=False)
         for p, bias in zip(found, biases, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""VGG without normalisation: a chain of convolutions and max-pools, biases before or after."""
+"""VGG without normalization: a chain of convolutions and max-pools, biases before or after."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from types import MappingProxyType
 from torch import nn
 
 from sigprop.networks.activations import activation
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_known, check_rate, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import BiasBefore
-from sigprop.networks.gains import centred_gain, he_gain
+from sigprop.networks.gains import centered_gain, he_gain
 from sigprop.networks.network import Network
 from sigprop.networks.recipe import Layers, Recipe, Shape, weight
 from sigprop.networks.residual import ChainBlock
-from sigprop.networks.weights import Weighted, initialise
+from sigprop.networks.weights import Weighted, initialize
 
 PLANS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
@@ -41,7 +41,7 @@ def vgg(
     hidden: int = 0,
     drop: float = 0.0,
 ) -> nn.Module:
-    """Return VGG without normalisation, its biases moved in front of the weights as in RescaleNet.
+    """Return VGG without normalization, its biases moved in front of the weights as in RescaleNet.
 
     Convolutions are 3x3, stages end in a 2x2 max-pool, widths double up to 8 times the first. The
     authors' VGG-19 (init="fan_out") keeps 0.68 of the variance per layer, less at wider ones, where
@@ -70,8 +70,8 @@ def vgg(
         check_known("plan", plan, PLANS)
     before = bias == "before"
     recipe = Recipe(
-        gain=centred_gain if before and init == "preserving" else he_gain,
-        weight=fan_out if init == "fan_out" else initialise,
+        gain=centered_gain if before and init == "preserving" else he_gain,
+        weight=fan_out if init == "fan_out" else initialize,
         before=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if before else None,
         bias_after=not before,
     )
@@ -127,7 +127,7 @@ def _head(
         if recipe.before:
             head[f"bias{index}"] = recipe.before(width, 0)
         linear = nn.Linear(width, outputs, bias=recipe.bias_after)
-        initialise(linear, 1.0 if outputs == design.classes else gain)
+        initialize(linear, 1.0 if outputs == design.classes else gain)
         head[f"weight{index}"] = linear
         width = outputs
     return nn.Sequential(head)

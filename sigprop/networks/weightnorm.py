@@ -1,4 +1,4 @@
-"""Weights of unit norm times a gain: weight normalisation, its scaled form, NormProp."""
+"""Weights of unit norm times a gain: weight normalization, its scaled form, NormProp."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from torch import nn
 
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import Affine
 from sigprop.networks.gains import gaussian_moments, jacobian_gain
-from sigprop.networks.layers import Standardise
+from sigprop.networks.layers import Standardize
 from sigprop.networks.norms import MeanOnlyBatchNorm, no_tokens
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.residual import ResidualNet
 from sigprop.networks.weights import Weighted, unit_rows
 
-_TOKENS = "weights of a Transformer are not reparametrised here"
+_TOKENS = "weights of a Transformer are not reparametrized here"
 
 
 @register("weightnorm")
@@ -28,13 +28,13 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
     v ~ N(0, 0.05²); with t = v.x/‖v‖, g = 1/std[t] and b = -mean[t]/std[t] on the first training
     batch, layer by layer in the forward of that batch, so that every pre-activation has mean 0 and
     variance 1 on it. (A slide's g = 1/√(var(v.x)/‖v‖) leaves the std at ‖v‖^(-1/2).) The trunk is
-    a sum of such branches: k + 1 as with batch normalisation, at the start only.
+    a sum of such branches: k + 1 as with batch normalization, at the start only.
 
     Source: Salimans & Kingma 2016, eqs. 2, 6 and 10; skip connections as in their ResNets.
 
     Args:
         design: sizes and orders; skip=False is the paper's plain network.
-        mean_only: mean-only batch normalisation behind the weight, which makes b superfluous.
+        mean_only: mean-only batch normalization behind the weight, which makes b superfluous.
         data_dependent: as above; else g = ‖v‖, torch's choice, which changes nothing.
 
     Raises:
@@ -84,11 +84,11 @@ def scaled_weightnorm(design: Design, power: float = 0.5, scaled: bool = True) -
 
 @register("normprop")
 def normprop(design: Design, jacobian: bool = True) -> nn.Module:
-    """Return h_l = (f(γ w.h_{l-1}/‖w‖ + b) - E f)/std f without skips: normalised by constants.
+    """Return h_l = (f(γ w.h_{l-1}/‖w‖ + b) - E f)/std f without skips: normalized by constants.
 
     For ReLU the constants are √(1/2π) = 0.3989 and √((1-1/π)/2) = 0.5838, and γ starts at 1/1.21,
     1.21 = √(π/(π-1)), which gives the layer's Jacobian unit singular values on average and makes
-    the output's variance 1/1.4669 of what the constants assume. Inputs should be standardised.
+    the output's variance 1/1.4669 of what the constants assume. Inputs should be standardized.
 
     Source: Arpit et al. 2016 (Normalization Propagation), eqs. 5, 8 and 10.
 
@@ -107,7 +107,7 @@ def normprop(design: Design, jacobian: bool = True) -> nn.Module:
     recipe = Recipe(
         weight=_directions,
         behind=lambda layer, gain, dims: Affine(layer.weight.shape[0], dims, gamma),
-        after_act=lambda channels, dims: Standardise(mean, std),
+        after_act=lambda channels, dims: Standardize(mean, std),
         head_bias=True,
     )
     return ResidualNet(chain, recipe)

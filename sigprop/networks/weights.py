@@ -1,4 +1,4 @@
-"""How a weight begins, and the forms a weight may take: standardised, or rows of unit norm."""
+"""How a weight begins, and the forms a weight may take: standardized, or rows of unit norm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sigprop.errors import BadInput
 Weighted = nn.Conv2d | nn.Linear
 
 
-def initialise(layer: Weighted, gain: float) -> None:
+def initialize(layer: Weighted, gain: float) -> None:
     """Fill a weight with N(0, gain²/fan_in) and its bias with 0, in place.
 
     fan_in is the number of inputs of one output: in_features, or (in_channels/groups)·kH·kW.
@@ -60,14 +60,14 @@ def orthogonal(layer: Weighted, gain: float) -> None:
     nn.init.orthogonal_(matrix, gain * max(1.0, math.sqrt(outputs / inputs)))
     with torch.no_grad():
         weight.zero_()
-        taps = weight.view(outputs, inputs, -1)  # a kernel of odd sides has its centre half way
+        taps = weight.view(outputs, inputs, -1)  # a kernel of odd sides has its center half way
         taps[:, :, taps.shape[2] // 2] = matrix
         if layer.bias is not None:
             layer.bias.zero_()
 
 
-class Standardised(nn.Module):
-    """Scaled weight standardisation: Ŵ_i = γ g_i (W_i - mean W_i)/√(fan_in Var W_i), per output i.
+class Standardized(nn.Module):
+    """Scaled weight standardization: Ŵ_i = γ g_i (W_i - mean W_i)/√(fan_in Var W_i), per output i.
 
     Rows have mean 0 and, at g = 1, sum of squares γ², so that the layer neither shifts the mean nor
     changes the variance of what γ = 1/std φ(z) makes of N(0, 1). Var is biased; fan_in Var is
@@ -82,7 +82,7 @@ class Standardised(nn.Module):
         eps: the floor.
 
     Example:
-        >>> row = Standardised(1, 2)(torch.tensor([[1.0, 2.0, 3.0]]))
+        >>> row = Standardized(1, 2)(torch.tensor([[1.0, 2.0, 3.0]]))
         >>> abs(row.sum().item()) < 1e-6, round(row.square().sum().item(), 5)
         (True, 1.0)
     """
@@ -106,7 +106,7 @@ class Standardised(nn.Module):
 
 
 class UnitRows(nn.Module):
-    """Rows of unit norm: ŵ_i = v_i/‖v_i‖, of v's shape; the direction of weight normalisation.
+    """Rows of unit norm: ŵ_i = v_i/‖v_i‖, of v's shape; the direction of weight normalization.
 
     Source: Salimans & Kingma 2016, eq. 2 with g apart.
 
@@ -120,9 +120,9 @@ class UnitRows(nn.Module):
         return v / v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
 
 
-def standardise(layer: Weighted, gain: float = 1.0) -> None:
-    """Give a layer a `Standardised` weight with γ = ``gain``, in place; W itself stays as it is."""
-    form = Standardised(layer.weight.shape[0], layer.weight.dim(), gain)
+def standardize(layer: Weighted, gain: float = 1.0) -> None:
+    """Give a layer a `Standardized` weight with γ = ``gain``, in place; W itself stays as it is."""
+    form = Standardized(layer.weight.shape[0], layer.weight.dim(), gain)
     parametrize.register_parametrization(layer, "weight", form.to(layer.weight))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sigprop.networks.catalogue import register
+from sigprop.networks.catalog import register
 from sigprop.networks.checks import check_number, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.recipe import Recipe
@@ -25,7 +25,7 @@ def mup(design: Design, base_width: int = 64, branch: float = 1.0) -> nn.Module:
 
     Args:
         design: sizes and orders.
-        base_width: the width at which nothing differs from the standard parametrisation.
+        base_width: the width at which nothing differs from the standard parametrization.
         branch: a.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How two operands of one addition relate: their uncentred correlation, mergeable."""
+"""How two operands of one addition relate: their uncentered correlation, mergeable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sigprop.signals import native
-from sigprop.signals.precision import at_ease, full_precision, widened
+from sigprop.signals.precision import full_precision, in_safe_range, widened
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Products:
     def correlation(self) -> float:
         """E[ab]/sqrt(E[a²]E[b²]); NaN when either operand is 0 throughout.
 
-        Uncentred, because this is the term that a residual law on the second moment leaves out:
+        Uncentered, because this is the term that a residual law on the second moment leaves out:
         E[(a+b)²] = E[a²] + E[b²] + 2·correlation·sqrt(E[a²]·E[b²]), exactly.
         """
         scale = math.sqrt(self.aa) * math.sqrt(self.bb)
@@ -44,7 +44,7 @@ def read_products(a: Tensor, b: Tensor) -> Tensor:
     in float64 what lies side by side in memory; plain torch does the rest.
     """
     # Squares of float64 may leave float64's range; plain torch scales them first.
-    if native.LIBRARY is not None and a.dtype != torch.float64 and native.serves_pair(a, b):
+    if native.LIBRARY is not None and a.dtype != torch.float64 and native.supports_pair(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
         kind, threads = native.TYPES[a.dtype], torch.get_num_threads()
         where = (a.data_ptr(), b.data_ptr(), kind, a.numel())
@@ -58,7 +58,7 @@ def read_products_plain(a: Tensor, b: Tensor) -> Tensor:
     with full_precision(a):
         a, b = torch.broadcast_tensors(widened(a), widened(b))
         size_a, size_b = torch.ones((), device=a.device), torch.ones((), device=a.device)
-        if not (at_ease(a.amin(), a.amax()) and at_ease(b.amin(), b.amax())):
+        if not (in_safe_range(a.amin(), a.amax()) and in_safe_range(b.amin(), b.amax())):
             finite = a.isfinite() & b.isfinite()
             a, b = a.where(finite, 0), b.where(finite, 0)
             tiny = torch.finfo(a.dtype).tiny

@@ -107,7 +107,7 @@ def _table(
     served, where = [], []
     for row, (a, b) in enumerate(pairs):
         copy = copies.get(row)
-        if native.serves_pair(a, b):
+        if native.supports_pair(a, b):
             units = a.shape[0] if a.ndim > 1 and a.squeeze().ndim > 1 else 1
             both = a.data_ptr(), b.data_ptr(), native.TYPES[a.dtype]
             into = 0 if copy is None else copy.data_ptr()

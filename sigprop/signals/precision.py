@@ -19,7 +19,7 @@ def widened(x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
-def at_ease(lowest: Tensor, highest: Tensor) -> bool:
+def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:
     """Return whether everything between these extremes is finite, with safe fourth powers.
 
     To know costs nothing on the CPU; an accelerator would have to be waited for, and a compiled

@@ -12,9 +12,9 @@ from torch import Tensor
 from sigprop.errors import BadInput
 from sigprop.signals import native
 from sigprop.signals.activity import Activity
+from sigprop.signals.channel_statistics import read, readable
 from sigprop.signals.moments import Moments
 from sigprop.signals.pooled import QUANTITIES, Pooled
-from sigprop.signals.reading import read, readable
 
 #: A reading on the host, shape (C, len(COLUMNS)), float64.
 Table = npt.NDArray[np.float64]
@@ -85,13 +85,13 @@ class Signal:
 def interpret(reading: npt.ArrayLike) -> Signal:
     """Return the signal behind a fetched reading, shape (C, len(COLUMNS)), in float64."""
     table = np.ascontiguousarray(np.asarray(reading, dtype=np.float64).T)
-    elements, n, zeros, lowest, highest, scale, centre, s1, s2, s3, s4 = table
-    # The centre is a rounded mean; the first-order sum s1 says by how much it is off.
+    elements, n, zeros, lowest, highest, scale, center, s1, s2, s3, s4 = table
+    # The center is a rounded mean; the first-order sum s1 says by how much it is off.
     shift = s1 / np.maximum(n, 1)
     shift2, scale2 = shift * shift, scale * scale
     moments = Moments(
         n,
-        scale * (centre + shift),
+        scale * (center + shift),
         scale2 * np.maximum(s2 - n * shift2, 0),
         scale2 * scale * (s3 - shift * (3 * s2 - 2 * n * shift2)),
         scale2 * scale2 * np.maximum(s4 - 4 * shift * s3 + shift2 * (6 * s2 - 3 * n * shift2), 0),

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from sigprop.signals import native
+from sigprop.signals.channel_statistics import COLUMNS, read, read_into
 from sigprop.signals.correlation import Products, interpret_products, read_products
 from sigprop.signals.precision import widened
-from sigprop.signals.reading import COLUMNS, read, read_into
 
 #: How many numbers a channel, and a pair of operands, have.
 ROWS = len(COLUMNS)
 PRODUCTS = 6
 
-#: Samples from which a centre and a scale are guessed; the sums themselves are exact about any.
+#: Samples from which a center and a scale are guessed; the sums themselves are exact about any.
 _FEW = 4
 
 
@@ -34,19 +34,19 @@ _EXPONENT = {
 def read_traced(x: Tensor, channel_dim: int) -> Tensor:
     """Return the sums of ``x``, shape (len(COLUMNS), C): a reading, transposed.
 
-    The centre is the mean of a few samples, and the scale a power of two near their largest
-    magnitude, so that one pass over all values suffices: a centre within k standard deviations of
+    The center is the mean of a few samples, and the scale a power of two near their largest
+    magnitude, so that one pass over all values suffices: a center within k standard deviations of
     the mean costs k² roundings of the variance. What is 0 in all these samples is summed at scale
     1, which under- or overflows where the rest is beyond 1e±9.
     """
     x = x.detach().reshape(-1, 1) if x.ndim < 2 else x.detach()
     others = [axis for axis in range(x.ndim) if axis != channel_dim % x.ndim]
     values = widened(x)
-    centre, scale = _guess(values.narrow(others[0], 0, min(_FEW, x.shape[others[0]])), others)
+    center, scale = _guess(values.narrow(others[0], 0, min(_FEW, x.shape[others[0]])), others)
     finite = values.abs() < torch.inf
     count = finite.to(values.dtype).sum(others)
-    known = values.where(finite, centre)
-    d = (known - centre) * (1 / scale)
+    known = values.where(finite, center)
+    d = (known - center) * (1 / scale)
     square = d * d
     return torch.stack(
         [
@@ -56,7 +56,7 @@ def read_traced(x: Tensor, channel_dim: int) -> Tensor:
             known.amin(others),
             known.amax(others),
             scale.reshape(()).expand_as(count),
-            (centre / scale).reshape(-1),
+            (center / scale).reshape(-1),
             d.sum(others),
             square.sum(others),
             (square * d).sum(others),
@@ -66,7 +66,7 @@ def read_traced(x: Tensor, channel_dim: int) -> Tensor:
 
 
 def _guess(few: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
-    """Return a centre per channel and one scale for all, both with the axes of ``few``."""
+    """Return a center per channel and one scale for all, both with the axes of ``few``."""
     finite = few.abs() < torch.inf
     few = few.where(finite, 0.0)
     scale = _power_of_two(few.abs().amax())
@@ -79,7 +79,7 @@ def _guess(few: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
 def _power_of_two(size: Tensor) -> Tensor:
     """Return ``size`` with its mantissa cut off, and 1 for 0: to divide by it is exact.
 
-    A centre in units of it keeps every bit, so that two centres can be subtracted.
+    A center in units of it keeps every bit, so that two centers can be subtracted.
     """
     whole, exponent = _EXPONENT[size.dtype]
     scale = (size.view(whole) & exponent).view(size.dtype)
@@ -87,17 +87,17 @@ def _power_of_two(size: Tensor) -> Tensor:
 
 
 def add_sums(old: Tensor, new: Tensor) -> Tensor:
-    """Return the sums over two sets of samples, about the old centre where there is one.
+    """Return the sums over two sets of samples, about the old center where there is one.
 
-    Sums move to another centre by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2dΣ(x-b) + nd² with
+    Sums move to another center by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2dΣ(x-b) + nd² with
     d = b - a, and so on.
     """
     fresh = old[0] == 0
     unit = new[5].where(fresh, old[5])
     ratio = new[5] / unit
-    centre = new[6] * ratio
-    about = centre.where(fresh, old[6])
-    d, n = centre - about, new[1]
+    center = new[6] * ratio
+    about = center.where(fresh, old[6])
+    d, n = center - about, new[1]
     s1, s2, s3, s4 = (new[6 + p] * ratio**p for p in range(1, 5))
     powers = [
         s1 + n * d,

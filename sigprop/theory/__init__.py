@@ -1,6 +1,6 @@
 """What the laws predict: numbers in, numbers out. No modules, no tensors, no I/O.
 
-Expectations over weights at initialisation; wide layers unless a width is an argument.
+Expectations over weights at initialization; wide layers unless a width is an argument.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from sigprop.theory.meanfield import (
     relu_correlation_gap,
     variance_map,
 )
-from sigprop.theory.normalised import (
+from sigprop.theory.normalized import (
     CENTRED_RELU,
     NORMPROP_JACOBIAN,
     NORMPROP_MEAN,

@@ -26,7 +26,7 @@ class ClosedForm:
 
     Args:
         mean: ``q -> E f(u)``.
-        covariance: ``(q, c) -> E f(u) f(v)`` (not centred).
+        covariance: ``(q, c) -> E f(u) f(v)`` (not centered).
         slope_covariance: ``(q, c) -> E f'(u) f'(v)``.
     """
 

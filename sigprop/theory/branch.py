@@ -23,8 +23,8 @@ class Branch:
 
     Args:
         ops: in order, names of ``OPS``: ``act``; ``weight`` (zero-mean weights of variance
-            gain_squared / fan_in); ``standardised`` (the same with every row's mean removed);
-            ``zero`` (a weight layer that starts at 0); ``centre`` (a bias that removes the batch
+            gain_squared / fan_in); ``standardized`` (the same with every row's mean removed);
+            ``zero`` (a weight layer that starts at 0); ``center`` (a bias that removes the batch
             mean, a constant for the gradient); ``batchnorm``; ``layernorm``; ``scale``.
         activation: name or Activation.
         gain_squared: fan_in times the variance of a weight.
@@ -98,7 +98,7 @@ def _weight(branch: Branch, x: Kernel) -> Kernel:
     return Kernel(g2 * x.second_moment, g2 * x.covariance, 0.0, x.samples)
 
 
-def _standardised(branch: Branch, x: Kernel) -> Kernel:
+def _standardized(branch: Branch, x: Kernel) -> Kernel:
     g2, common = branch.gain_squared, x.mean * x.mean
     return Kernel(g2 * (x.second_moment - common), g2 * (x.covariance - common), 0.0, x.samples)
 
@@ -119,11 +119,11 @@ def _spread(x: Kernel, what: str) -> float:
 
 
 def _batchnorm(branch: Branch, x: Kernel) -> Kernel:
-    return x.centred().scaled(1 / math.sqrt(_spread(x, "batchnorm")))
+    return x.centered().scaled(1 / math.sqrt(_spread(x, "batchnorm")))
 
 
 def _batchnorm_back(branch: Branch, x: Kernel, g: Gradient) -> Gradient:
-    # (I - 11'/N - yy'/N) / sigma; the terms of order 1/N are left out (normalised.py)
+    # (I - 11'/N - yy'/N) / sigma; the terms of order 1/N are left out (normalized.py)
     return Gradient((g.second_moment - g.covariance) / _spread(x, "batchnorm"))
 
 
@@ -139,9 +139,9 @@ def _layernorm_back(branch: Branch, x: Kernel, g: Gradient) -> Gradient:
 _FORWARD: dict[str, Callable[[Branch, Kernel], Kernel]] = {
     "act": _act,
     "weight": _weight,
-    "standardised": _standardised,
+    "standardized": _standardized,
     "zero": _zero,
-    "centre": lambda branch, x: x.centred(),
+    "center": lambda branch, x: x.centered(),
     "batchnorm": _batchnorm,
     "layernorm": _layernorm,
     "scale": lambda branch, x: x.scaled(branch.factor),
@@ -149,21 +149,21 @@ _FORWARD: dict[str, Callable[[Branch, Kernel], Kernel]] = {
 _BACKWARD: dict[str, Callable[[Branch, Kernel, Gradient], Gradient]] = {
     "act": _act_back,
     "weight": _weight_back,
-    "standardised": _weight_back,
+    "standardized": _weight_back,
     "zero": lambda branch, x, g: Gradient(0.0),
-    "centre": lambda branch, x, g: g,
+    "center": lambda branch, x, g: g,
     "batchnorm": _batchnorm_back,
     "layernorm": _layernorm_back,
     "scale": lambda branch, x, g: g.scaled(branch.factor**2),
 }
 OPS: tuple[str, ...] = tuple(_FORWARD)
-_CENTRINGS = {"none": ("weight",), "batch": ("centre", "weight"), "weights": ("standardised",)}
+_CENTRINGS = {"none": ("weight",), "batch": ("center", "weight"), "weights": ("standardized",)}
 
 
 def gain_squared(which: str | Activation, gain: str | float = "he") -> float:
     """Return the squared gain called ``"he"``, ``"preserving"`` or ``"one"``, or a number squared.
 
-    ``he`` is 1/E f^2 (2 for ReLU); ``preserving`` is 1/Var f, what keeps the variance of a centred
+    ``he`` is 1/E f^2 (2 for ReLU); ``preserving`` is 1/Var f, what keeps the variance of a centered
     signal: 2/(1 - 1/pi) for ReLU (2.933884).
 
     Raises:
@@ -188,29 +188,29 @@ def weight_branch(
     activation: str | Activation = "relu",
     *,
     gain: str | float = "he",
-    centring: str = "none",
+    centering: str = "none",
     first: str = "act",
 ) -> Branch:
-    """Return a branch of ``layers`` weight layers without normalisation.
+    """Return a branch of ``layers`` weight layers without normalization.
 
     Args:
         layers: m, the weight layers.
         activation: between them.
         gain: see ``gain_squared``.
-        centring: ``"none"``; ``"batch"``, a bias of minus the batch mean before each matmul
-            (Shao et al. 2020); ``"weights"``, standardised rows (Brock et al. 2021).
+        centering: ``"none"``; ``"batch"``, a bias of minus the batch mean before each matmul
+            (Shao et al. 2020); ``"weights"``, standardized rows (Brock et al. 2021).
         first: ``"act"`` for x -> W2 f(W1 f(x)); ``"weight"`` for x -> W2 f(W1 x).
 
     Raises:
-        UnknownName: no such activation, gain, centring or first operation.
+        UnknownName: no such activation, gain, centering or first operation.
         BadInput: no weight layer, a gain of 0 or less.
 
     Example:
-        >>> weight_branch(2, centring="batch").ops
-        ('act', 'centre', 'weight', 'act', 'centre', 'weight')
+        >>> weight_branch(2, centering="batch").ops
+        ('act', 'center', 'weight', 'act', 'center', 'weight')
     """
     whole("layers", layers, 1)
     one_of("first operation", first, ("act", "weight"))
-    matmul = _CENTRINGS[one_of("centring", centring, _CENTRINGS)]
+    matmul = _CENTRINGS[one_of("centering", centering, _CENTRINGS)]
     ops = ("act", *matmul) * layers
     return Branch(ops if first == "act" else ops[1:], activation, gain_squared(activation, gain))

@@ -117,7 +117,7 @@ def one_of(kind: str, value: str, known: Iterable[str]) -> str:
         UnknownName: it is not.
 
     Example:
-        >>> one_of("centring", "batch", ["none", "batch"])
+        >>> one_of("centering", "batch", ["none", "batch"])
         'batch'
     """
     names = list(known)

@@ -69,7 +69,7 @@ def weight_norm_init_std(norm: float, gain: float, response: float) -> float:
 _file(
     Erratum(
         "S1",
-        "output std after data-dependent weight-norm initialisation; arguments |v|, std(v.x)",
+        "output std after data-dependent weight-norm initialization; arguments |v|, std(v.x)",
         "g = 1/sqrt(var(v.x)/|v|), which leaves std |v|^(-1/2)",
         "g = |v|/std(v.x), which leaves std 1 (g = 1/std(t) with t = v.x/|v|)",
         "slides; Salimans & Kingma 2016, section 3",
@@ -105,9 +105,9 @@ _file(
 _file(
     Erratum(
         "S4",
-        "what layer normalisation is invariant to",
+        "what layer normalization is invariant to",
         "translation of the data set",
-        "recentring of the weight matrix (the same row added to all rows), not a data-set shift",
+        "recentering of the weight matrix (the same row added to all rows), not a data-set shift",
         "slides; Ba, Kiros & Hinton 2016, Table 1",
     )
 )

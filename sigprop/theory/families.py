@@ -20,8 +20,8 @@ FAMILIES: Registry[Callable[..., Prediction]] = Registry("family")
 
 _INITS: dict[str, tuple[str, str]] = {
     "he": ("none", "he"),
-    "centred_he": ("batch", "he"),
-    "centred_preserving": ("batch", "preserving"),
+    "centered_he": ("batch", "he"),
+    "centered_preserving": ("batch", "preserving"),
 }
 
 
@@ -51,7 +51,7 @@ def plain(
     layers: int = 2,
     activation: str | Activation = "relu",
     gain: str | float = "he",
-    centring: str = "none",
+    centering: str = "none",
     first: str = "act",
     start: Kernel | None = None,
 ) -> Prediction:
@@ -62,7 +62,7 @@ def plain(
         layers: weight layers of a branch.
         activation: of the branch.
         gain: ``"he"``, ``"preserving"``, ``"one"`` or a number.
-        centring: ``"none"``, ``"batch"`` or ``"weights"``, see ``weight_branch``.
+        centering: ``"none"``, ``"batch"`` or ``"weights"``, see ``weight_branch``.
         first: ``"act"`` or ``"weight"``.
         start: the kernel of x_0.
 
@@ -74,7 +74,7 @@ def plain(
         >>> float(plain(20).second_moment[-1]) == 2**20
         True
     """
-    branch = weight_branch(layers, activation, gain=gain, centring=centring, first=first)
+    branch = weight_branch(layers, activation, gain=gain, centering=centering, first=first)
     return recursion([Block(branch)] * whole("depth", depth), start)
 
 
@@ -91,30 +91,30 @@ def rescale(
 ) -> Prediction:
     """Return alpha_k x + beta_k F(x) (RescaleNet, Shao et al. 2020, section 3).
 
-    The second moment is 1 with ``he`` (uncentred); the channel variance is not, since c_k =
-    alpha_k^2 c + beta_k^2 kappa(c). With ``centred_preserving``, gain^2 = 1/Var f, both are 1. With
-    ``centred_he`` a branch has (1-1/pi)^m of its input's.
+    The second moment is 1 with ``he`` (uncentered); the channel variance is not, since c_k =
+    alpha_k^2 c + beta_k^2 kappa(c). With ``centered_preserving``, gain^2 = 1/Var f, both are 1.
+    With ``centered_he`` a branch has (1-1/pi)^m of its input's.
 
     Args:
         depth: L.
         c: the paper's constant; L when left out.
-        init: ``"he"``, ``"centred_he"`` (bias before the matmul) or ``"centred_preserving"``.
+        init: ``"he"``, ``"centered_he"`` (bias before the matmul) or ``"centered_preserving"``.
         layers: weight layers of a branch.
         activation: of the branch; ``"identity"`` for linear branches.
         first: ``"act"`` or ``"weight"``.
-        start: the kernel of x_0; ``Kernel(samples=N).centred()`` for a centred stem and batch N.
+        start: the kernel of x_0; ``Kernel(samples=N).centered()`` for a centered stem and batch N.
 
     Raises:
         UnknownName: an unknown word.
         BadInput: a depth below 1, c of 0 or less, fewer than one layer.
 
     Example:
-        >>> made = rescale(20, init="centred_he")
+        >>> made = rescale(20, init="centered_he")
         >>> round(float(made.second_moment[-1]), 6), float(made.mean_shift[-1])
         (0.692166, 0.0)
     """
-    centring, gain = _INITS[one_of("initialisation", init, _INITS)]
-    branch = weight_branch(layers, activation, gain=gain, centring=centring, first=first)
+    centering, gain = _INITS[one_of("initialization", init, _INITS)]
+    branch = weight_branch(layers, activation, gain=gain, centering=centering, first=first)
     made = coefficients(depth, c)
     pairs = zip(made.alpha.tolist(), made.beta.tolist(), strict=True)
     return recursion([Block(branch, alpha, beta) for alpha, beta in pairs], start)
@@ -299,7 +299,7 @@ def mlp(
     *,
     activation: str | Activation = "relu",
     gain: str | float = "he",
-    centring: str = "none",
+    centering: str = "none",
     norm: str = "none",
     start: Kernel | None = None,
 ) -> Prediction:
@@ -312,7 +312,7 @@ def mlp(
         depth: layers after the first.
         activation: between them.
         gain: ``"he"``, ``"preserving"``, ``"one"`` or a number.
-        centring: ``"none"``, ``"batch"`` or ``"weights"``.
+        centering: ``"none"``, ``"batch"`` or ``"weights"``.
         norm: ``"none"``, or ``"batchnorm"`` / ``"layernorm"`` before each activation.
         start: the kernel of the first pre-activation.
 
@@ -325,7 +325,7 @@ def mlp(
         [0.0, 0.31831, 0.493731, 0.604826]
     """
     one_of("norm", norm, ("none", "batchnorm", "layernorm"))
-    made = weight_branch(1, activation, gain=gain, centring=centring)
+    made = weight_branch(1, activation, gain=gain, centering=centering)
     ops = made.ops if norm == "none" else (norm, *made.ops)
     branch = Branch(ops, activation, made.gain_squared)
     return recursion([Block(branch, 0.0)] * whole("depth", depth), start)

@@ -60,16 +60,16 @@ def log_moments(width: int, depth: int, kind: str = "relu") -> LogMoments:
     """
     n, layers = whole("width", width, 1), whole("depth", depth)
     if one_of("kind", kind, _LAYER) == "linear":
-        centre = math.log(2 / n) + float(special.psi(n / 2))
-        return LogMoments(layers * centre, layers * float(special.polygamma(1, n / 2)))
+        center = math.log(2 / n) + float(special.psi(n / 2))
+        return LogMoments(layers * center, layers * float(special.polygamma(1, n / 2)))
     active = np.arange(1, n + 1)
     ways = special.gammaln(n + 1) - special.gammaln(active + 1) - special.gammaln(n - active + 1)
     weight = np.exp(ways - n * math.log(2))  # binomial(n, 1/2)
     weight = weight / weight.sum()
     means = math.log(4 / n) + special.psi(active / 2)
-    centre = float(weight @ means)
-    spread = float(weight @ (special.polygamma(1, active / 2) + (means - centre) ** 2))
-    return LogMoments(layers * centre, layers * spread)
+    center = float(weight @ means)
+    spread = float(weight @ (special.polygamma(1, active / 2) + (means - center) ** 2))
+    return LogMoments(layers * center, layers * spread)
 
 
 def _sign_overlap(correlation: float) -> float:

@@ -96,7 +96,7 @@ def _pair(g: Function, q: float, c: float, kinks: tuple[float, ...]) -> float:
 def covariance(
     which: str | Activation, variance: float, correlation: float, *, method: Method = "auto"
 ) -> float:
-    """Return E f(u) f(v), not centred; ReLU: q kappa(c) / 2 (Cho & Saul 2009).
+    """Return E f(u) f(v), not centered; ReLU: q kappa(c) / 2 (Cho & Saul 2009).
 
     Raises:
         UnknownName: no such activation.

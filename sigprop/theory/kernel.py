@@ -19,7 +19,7 @@ class Kernel:
 
     Args:
         second_moment: q = E x_i^2.
-        covariance: p = E x_i x_j for two different samples (not centred).
+        covariance: p = E x_i x_j for two different samples (not centered).
         mean: m, the mean over channels of one sample (0 after a weight layer).
         samples: N, all samples and positions of a channel; infinite for a population.
         gaussian: whether values are Gaussian over channels (false right after an activation).
@@ -76,7 +76,7 @@ class Kernel:
             mean=factor * self.mean,
         )
 
-    def centred(self) -> Kernel:
+    def centered(self) -> Kernel:
         """Return the kernel after each channel's batch mean is taken away.
 
         q becomes the channel variance and p becomes -(q - p)/N, which is 0 for a population.
@@ -85,7 +85,7 @@ class Kernel:
             BadInput: a single sample, of which nothing would be left.
         """
         if self.samples < 2:
-            raise BadInput(f"centring a batch needs at least 2 samples; got {self.samples:g}")
+            raise BadInput(f"centering a batch needs at least 2 samples; got {self.samples:g}")
         spread = self.second_moment - self.covariance
         return replace(
             self,

@@ -21,7 +21,7 @@ _NORM_ORDERS = {
 }
 
 
-def _normalised_branch(norm: str, order: str, layers: int, activation: str | Activation) -> Branch:
+def _normalized_branch(norm: str, order: str, layers: int, activation: str | Activation) -> Branch:
     pattern = _NORM_ORDERS[one_of("order", order, _NORM_ORDERS)] * whole("layers", layers, 1)
     ops = tuple(norm if op == "norm" else op for op in pattern)
     gain = "he" if order == "norm-act-weight" else "one"
@@ -61,7 +61,7 @@ def batchnorm(
         >>> made.second_moment.round(9).tolist(), made.channel_variance.round(6).tolist()
         ([1.0, 2.0, 3.0], [1.0, 1.68169, 2.36338])
     """
-    branch = _normalised_branch("batchnorm", order, layers, activation)
+    branch = _normalized_branch("batchnorm", order, layers, activation)
     return recursion([Block(branch, 1.0, scale)] * whole("depth", depth), start)
 
 
@@ -93,7 +93,7 @@ def layernorm(
         >>> layernorm(2).second_moment.round(9).tolist()
         [1.0, 2.0, 3.0]
     """
-    branch = _normalised_branch("layernorm", order, layers, activation)
+    branch = _normalized_branch("layernorm", order, layers, activation)
     return recursion([Block(branch, 1.0, scale)] * whole("depth", depth), start)
 
 
@@ -107,7 +107,7 @@ def nf(
     skip_gain: float = 1.0,
     start: Kernel | None = None,
 ) -> Prediction:
-    """Return x + alpha F(x / beta_k) with standardised weights (NF-ResNets, Brock et al. 2021).
+    """Return x + alpha F(x / beta_k) with standardized weights (NF-ResNets, Brock et al. 2021).
 
     Var x_k = 1 + k alpha^2. A sequence of depths gives stages: each stage's first block replaces
     the skip path by a weight layer on act(x / beta), so the expected variance starts again at 1.
@@ -138,7 +138,7 @@ def nf(
     for blocks_of_stage in depths:
         for index in range(blocks_of_stage):
             factor = 1 / math.sqrt(expected)
-            ops = ("scale", *("act", "standardised") * layers)
+            ops = ("scale", *("act", "standardized") * layers)
             side = Branch(ops[:3], activation, g2, factor) if stages and index == 0 else None
             branch = Branch(ops, activation, g2, factor)
             blocks.append(Block(branch, 1.0, alpha * number("skip_gain", skip_gain), side))

@@ -33,16 +33,16 @@ def _points(edges: Array) -> tuple[Array, Array]:
     return nodes.reshape(shape), (half[..., None] * _WEIGHTS).reshape(shape)
 
 
-def _edges(centres: Sequence[float], scales: Sequence[float]) -> Array:
-    """Return panel edges in z: regular ones, and octaves of every scale around every centre."""
+def _edges(centers: Sequence[float], scales: Sequence[float]) -> Array:
+    """Return panel edges in z: regular ones, and octaves of every scale around every center."""
     regular = np.linspace(-_REACH, _REACH, 33)
     finer = [
-        centre + sign * scale * _OCTAVES
-        for centre in centres
+        center + sign * scale * _OCTAVES
+        for center in centers
         for scale in scales
         for sign in (-1.0, 1.0)
     ]
-    every = np.concatenate([regular, np.asarray(centres, dtype=np.float64), *finer])
+    every = np.concatenate([regular, np.asarray(centers, dtype=np.float64), *finer])
     return np.unique(np.clip(every, -_REACH, _REACH))
 
 
@@ -67,22 +67,22 @@ def expectation(g: Function, variance: float = 1.0, kinks: Sequence[float] = ())
     sigma = math.sqrt(non_negative("variance", variance))
     if sigma == 0:
         return float(g(np.zeros(1))[0])
-    centres = [0.0, *(kink / sigma for kink in kinks)]
-    z, weight = _points(_edges(centres, [1 / sigma]))
+    centers = [0.0, *(kink / sigma for kink in kinks)]
+    z, weight = _points(_edges(centers, [1 / sigma]))
     return float(np.sum(weight * _normal(z) * g(sigma * z)))
 
 
-def _smoothed(g: Function, centre: Array, width: float, kinks: Sequence[float]) -> Array:
-    """Return E g(centre + width e), e ~ N(0, 1), for each centre; panels end at the kinks."""
-    breaks = [np.clip((kink - centre) / width, -_REACH, _REACH) for kink in sorted(kinks)]
-    ends = [np.full_like(centre, -_REACH), *breaks, np.full_like(centre, _REACH)]
+def _smoothed(g: Function, center: Array, width: float, kinks: Sequence[float]) -> Array:
+    """Return E g(center + width e), e ~ N(0, 1), for each center; panels end at the kinks."""
+    breaks = [np.clip((kink - center) / width, -_REACH, _REACH) for kink in sorted(kinks)]
+    ends = [np.full_like(center, -_REACH), *breaks, np.full_like(center, _REACH)]
     pieces = 10 + math.ceil(4 * width)
     fractions = np.arange(pieces) / pieces
     edges = [
         low[:, None] + (high - low)[:, None] * fractions for low, high in itertools.pairwise(ends)
     ]
     e, weight = _points(np.concatenate([*edges, ends[-1][:, None]], axis=1))
-    value: Array = np.sum(weight * _normal(e) * g(centre[:, None] + width * e), axis=1)
+    value: Array = np.sum(weight * _normal(e) * g(center[:, None] + width * e), axis=1)
     return value
 
 
@@ -116,8 +116,8 @@ def pair_expectation(
         mirrored = [*kinks, *(-kink for kink in kinks)]
         return expectation(lambda u: g(u) * g(sign * u), q, mirrored)
     common, width = math.sqrt(q * abs(c)), math.sqrt(q * (1 - abs(c)))
-    centres = [0.0, *(side * kink / common for kink in kinks for side in (-1.0, 1.0))]
-    t, weight = _points(_edges(centres, [1 / common, width / common]))
+    centers = [0.0, *(side * kink / common for kink in kinks for side in (-1.0, 1.0))]
+    t, weight = _points(_edges(centers, [1 / common, width / common]))
     ahead = _smoothed(g, common * t, width, kinks)
     other = ahead if sign > 0 else _smoothed(g, -common * t, width, kinks)
     return float(np.sum(weight * _normal(t) * ahead * other))

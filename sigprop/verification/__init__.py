@@ -1,1 +1,1 @@
-"""The parts of a verdict: laws, evidence, intervals, judgement, result; `verify` joins them."""
+"""The parts of a verdict: laws, evidence, intervals, judgment, result; `verify` joins them."""

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sigprop.errors import BadInput
 from sigprop.records import Records
-from sigprop.select import own_rows
+from sigprop.records.queries import own_rows
 from sigprop.verification.laws import Law
 
 _KEYS = ["seed", "block"]
@@ -28,7 +28,9 @@ def evidence(records: Records, law: Law) -> pd.DataFrame:
     rows = records.signals
     own = own_rows(rows[rows["call"] == 0])
     sides = {
-        port: own[(own["port"] == port) & (own["pass"] == law.direction)].groupby(_KEYS).first()
+        port: own[(own["port"] == port) & (own["direction"] == law.direction)]
+        .groupby(_KEYS)
+        .first()
         for port in ("in", "out")
     }
     table = sides["in"].merge(
@@ -65,7 +67,7 @@ def _staged(found: pd.DataFrame) -> pd.DataFrame:
 
 def _operands(own: pd.DataFrame) -> pd.DataFrame:
     """Return the operands of each block's addition; a block with several has no one law of them."""
-    forward = own[own["pass"] == "forward"]
+    forward = own[own["direction"] == "forward"]
     ports = {
         port: forward[forward["port"] == port].groupby(_KEYS).first()
         for port in ("in", "skip", "branch")

@@ -31,7 +31,7 @@ class Result:
         tolerance: the relative deviation that still holds.
         level: confidence of all intervals together.
         seeds: how many draws.
-        one_model: the draws are batches through one model, not initialisations.
+        one_model: the draws are batches through one model, not initializations.
     """
 
     law: Law

@@ -25,19 +25,19 @@ def _open() -> ctypes.CDLL | None:
     if os.environ.get("SIGPROP_NATIVE") == "0" or not path.exists():
         return None
     library = ctypes.CDLL(str(path))  # lets other threads run while it reads
-    library.sigprop_hire.argtypes = [_POINTER]
+    library.sigprop_set_thread_pool.argtypes = [_POINTER]
     library.sigprop_read.argtypes = [_POINTER, _INT, _SIZE, _SIZE, _SIZE, _INT, _POINTER]
     library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _INT, _POINTER]
     library.sigprop_moves.argtypes = [_SIZE, _POINTER, _INT, _POINTER]
     library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _INT, _POINTER]
     library.sigprop_pool.argtypes = [_SIZE, _POINTER, _POINTER, _POINTER]
-    for name in ("hire", "read", "norms", "moves", "products", "pool"):
+    for name in ("set_thread_pool", "read", "norms", "moves", "products", "pool"):
         getattr(library, f"sigprop_{name}").restype = None
-    library.sigprop_hire(_team())
+    library.sigprop_set_thread_pool(_thread_pool())
     return library
 
 
-def _team() -> ctypes._FuncPointer | None:
+def _thread_pool() -> ctypes._FuncPointer | None:
     """Return what starts the threads that PyTorch computes with; None if they are not OpenMP's."""
     return getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
 
@@ -50,7 +50,7 @@ LIBRARY = _open()
 _OWN_MEMORY = Tensor.__torch_dispatch__
 
 
-def serves(x: Tensor) -> bool:
+def supports(x: Tensor) -> bool:
     """Return whether the library can read this tensor: one on the CPU, as it lies in memory.
 
     The wrappers of `torch.func` have no memory; a compiled graph could not see into the library.
@@ -68,13 +68,13 @@ def serves(x: Tensor) -> bool:
     )
 
 
-def serves_pair(a: Tensor, b: Tensor) -> bool:
+def supports_pair(a: Tensor, b: Tensor) -> bool:
     """Return whether the library can walk through both side by side, in the order of axis 0."""
     return (
         a.shape == b.shape
         and a.dtype == b.dtype
-        and serves(a)
-        and serves(b)
+        and supports(a)
+        and supports(b)
         and (
             (a.is_contiguous() and b.is_contiguous())
             or (_channels_last(a) and _channels_last(b) and a.stride() == b.stride())

@@ -63,9 +63,9 @@ INLINE struct NAME(running) NAME(start)(void) {
     return (struct NAME(running)){zero, zero, zero, zero, infinity, -infinity, none, none};
 }
 
-INLINE void NAME(step)(struct NAME(running) *a, NAME(reals) v, NAME(reals) centre,
+INLINE void NAME(step)(struct NAME(running) *a, NAME(reals) v, NAME(reals) center,
                        NAME(reals) factor, int scaled) {
-    NAME(reals) d = v - centre;
+    NAME(reals) d = v - center;
     if (scaled) d *= factor;
     NAME(reals) low = v, high = v;
     if (CAREFUL) {
@@ -94,10 +94,10 @@ INLINE void NAME(fold)(struct NAME(running) *a, NAME(doubles) sums[4]) {
     a->s1 = a->s2 = a->s3 = a->s4 = NAME(spread)(0);
 }
 
-/* Read one channel that lies in rows: `rows` runs of `length` >= LANES neighbours. */
+/* Read one channel that lies in rows: `rows` runs of `length` >= LANES neighbors. */
 INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride, int64_t length,
-                          const double *centre, const double *factor, int scaled, struct sums *out) {
-    const NAME(reals) c = NAME(spread)((REAL)*centre), f = NAME(spread)((REAL)*factor);
+                          const double *center, const double *factor, int scaled, struct sums *out) {
+    const NAME(reals) c = NAME(spread)((REAL)*center), f = NAME(spread)((REAL)*factor);
     const int64_t odd = length % LANES;
     NAME(reals) empty = CAREFUL ? NAME(spread)(NAN) : c; /* what fills a row's last lanes */
     NAME(wholes) fresh = {0};
@@ -136,9 +136,9 @@ INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride,
     else if (c[0] == 0) *out->zeros -= blanks;
 }
 
-/* Read `width` >= LANES neighbouring columns; the last tile overlaps the one before it. */
+/* Read `width` >= LANES neighboring columns; the last tile overlaps the one before it. */
 INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stride, int64_t width,
-                             const double *centre, const double *factor, int scaled, struct sums *out) {
+                             const double *center, const double *factor, int scaled, struct sums *out) {
     struct {
         NAME(doubles) sums[4];
         NAME(reals) lowest, highest;
@@ -157,7 +157,7 @@ INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stri
             int64_t first = t + 1 < count ? t * LANES : width - LANES;
             int64_t i = row * stride + first;
             NAME(doubles) wide;
-            memcpy(&wide, centre + first, sizeof wide);
+            memcpy(&wide, center + first, sizeof wide);
             const NAME(reals) c = __builtin_convertvector(wide, NAME(reals));
             memcpy(&wide, factor + first, sizeof wide);
             const NAME(reals) f = __builtin_convertvector(wide, NAME(reals));
@@ -192,24 +192,24 @@ INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stri
 #define EACH(body)                                                                                 \
     switch (type) {                                                                                \
     case FLOAT32:                                                                                  \
-        if (scaled) body(x, FLOAT32, rows, stride, length, centre, factor, 1, out);                \
-        else body(x, FLOAT32, rows, stride, length, centre, factor, 0, out);                       \
+        if (scaled) body(x, FLOAT32, rows, stride, length, center, factor, 1, out);                \
+        else body(x, FLOAT32, rows, stride, length, center, factor, 0, out);                       \
         break;                                                                                     \
     case FLOAT64:                                                                                  \
-        if (CAREFUL) body(x, FLOAT64, rows, stride, length, centre, factor, 1, out);               \
+        if (CAREFUL) body(x, FLOAT64, rows, stride, length, center, factor, 1, out);               \
         break;                                                                                     \
-    case BFLOAT16: body(x, BFLOAT16, rows, stride, length, centre, factor, 1, out); break;         \
-    default: body(x, FLOAT16, rows, stride, length, centre, factor, 1, out);                       \
+    case BFLOAT16: body(x, BFLOAT16, rows, stride, length, center, factor, 1, out); break;         \
+    default: body(x, FLOAT16, rows, stride, length, center, factor, 1, out);                       \
     }
 
 TARGET static void NAME(rows)(const void *x, int type, int64_t rows, int64_t stride,
-                              int64_t length, const double *centre, const double *factor,
+                              int64_t length, const double *center, const double *factor,
                               int scaled, struct sums *out) {
     EACH(NAME(rows_of))
 }
 
 TARGET static void NAME(columns)(const void *x, int type, int64_t rows, int64_t stride,
-                                 int64_t length, const double *centre, const double *factor,
+                                 int64_t length, const double *center, const double *factor,
                                  int scaled, struct sums *out) {
     EACH(NAME(columns_of))
 }

@@ -1,14 +1,14 @@
 /* Readings of tensors: for every channel its counts, extremes and sums of four powers.
 
    Plain C on plain pointers; reading.py says what the numbers mean. A channel is read once about a
-   provisional centre, the mean of a few values spread over it, in single precision whose sums are
+   provisional center, the mean of a few values spread over it, in single precision whose sums are
    folded into doubles. It is read again where that was no good: about its true mean where the
-   centre was off by more than a standard deviation, scaled by a power of two where fourth powers
+   center was off by more than a standard deviation, scaled by a power of two where fourth powers
    left single precision, and in double precision where values are not finite. */
 
 enum {
-    SAMPLED = 16,  /* rows that the provisional centre is taken from */
-    SHORTEST = 16, /* neighbours that make a row worth its own loop */
+    SAMPLED = 16,  /* rows that the provisional center is taken from */
+    SHORTEST = 16, /* neighbors that make a row worth its own loop */
     TRIES = 3,     /* readings in one precision */
     NUMBERS = 11,  /* columns of the table */
     TOGETHER = 128, /* columns that are a piece of work */
@@ -20,17 +20,17 @@ struct group {
     int type;
     int64_t rows, stride, length; /* of elements */
     int columnwise;
-    int64_t channels, inner;      /* neighbouring columns belong to one channel */
+    int64_t channels, inner;      /* neighboring columns belong to one channel */
     int64_t odd;                  /* elements after the last row, which holds every channel often */
     double elements;              /* of one channel */
 };
 
 /* Read elements that are too few for lanes: those after the last row. */
-static void add_odd(const struct group *g, int careful, const double *centre, const double *factor,
+static void add_odd(const struct group *g, int careful, const double *center, const double *factor,
                     struct sums *s) {
     for (int64_t i = 0; i < g->odd; i++) {
         int64_t c = i % (g->channels * g->inner) / g->inner;
-        double v = value(g->x, g->rows * g->stride + i, g->type), d = (v - centre[c]) * factor[c];
+        double v = value(g->x, g->rows * g->stride + i, g->type), d = (v - center[c]) * factor[c];
         if (careful && !isfinite(v)) {
             s->nonfinite[c]++;
             continue;
@@ -61,25 +61,25 @@ static void gather(const struct group *g, struct sums *s) {
     }
 }
 
-/* Read a group once, about these centres. */
-static void read_once(const struct group *g, int careful, const double *centre,
+/* Read a group once, about these centers. */
+static void read_once(const struct group *g, int careful, const double *center,
                       const double *factor, struct sums *s) {
     const struct passes *p = chosen();
     pass *read = g->columnwise ? p->columns[careful] : p->rows[careful];
     int scaled = 0;
     for (int64_t c = 0; c < g->channels; c++) scaled |= factor[c] != 1;
     if (!g->columnwise || g->length == g->channels) {
-        read(g->x, g->type, g->rows, g->stride, g->length, centre, factor, scaled, s);
+        read(g->x, g->type, g->rows, g->stride, g->length, center, factor, scaled, s);
         return;
     }
-    double centres[WIDEST], factors[WIDEST];
+    double centers[WIDEST], factors[WIDEST];
     for (int64_t j = 0; j < g->length;)
         for (int64_t c = 0; c < g->channels; c++)
             for (int64_t i = 0; i < g->inner; i++, j++)
-                centres[j] = centre[c], factors[j] = factor[c];
-    if (g->rows) read(g->x, g->type, g->rows, g->stride, g->length, centres, factors, scaled, s);
+                centers[j] = center[c], factors[j] = factor[c];
+    if (g->rows) read(g->x, g->type, g->rows, g->stride, g->length, centers, factors, scaled, s);
     gather(g, s);
-    add_odd(g, careful, centre, factor, s);
+    add_odd(g, careful, center, factor, s);
 }
 
 /* The power of two that brings a spread to [0.5, 1), or 1 where fourth powers are safe as it is. */
@@ -90,22 +90,22 @@ static double factor_for(double spread) {
     return ldexp(1, exponent < -126 ? 126 : exponent > 126 ? -126 : -exponent);
 }
 
-/* Put the centres at the means that were read, and the factors where their spreads ask for them. */
-static void place(const struct group *g, int careful, const struct sums *s, double *centre,
+/* Put the centers at the means that were read, and the factors where their spreads ask for them. */
+static void place(const struct group *g, int careful, const struct sums *s, double *center,
                   double *factor) {
     for (int64_t c = 0; c < g->channels; c++) {
         double low = s->lowest[c], high = s->highest[c];
-        double mean = centre[c] + s->s1[c] / (g->elements - s->nonfinite[c]) / factor[c];
+        double mean = center[c] + s->s1[c] / (g->elements - s->nonfinite[c]) / factor[c];
         if (!isfinite(mean)) mean = low / 2 + high / 2;
         mean = mean < low ? low : mean > high ? high : mean;
         if (!careful) mean = (float)mean; /* rounding is monotonic: still within the extremes */
-        centre[c] = isfinite(mean) ? mean : 0;
+        center[c] = isfinite(mean) ? mean : 0;
         factor[c] = factor_for(high - mean > mean - low ? high - mean : mean - low);
     }
 }
 
-/* Take provisional centres from a few values spread over the tensor. */
-static void sample(const struct group *g, int careful, double *centre, double *factor,
+/* Take provisional centers from a few values spread over the tensor. */
+static void sample(const struct group *g, int careful, double *center, double *factor,
                    struct sums *s) {
     struct group few = *g;
     few.odd = g->rows ? 0 : g->odd;
@@ -119,14 +119,14 @@ static void sample(const struct group *g, int careful, double *centre, double *f
     few.stride *= step;
     few.rows = few.rows < SAMPLED ? few.rows : SAMPLED;
     few.elements = (double)(few.rows * few.length + few.odd) / (double)g->channels;
-    for (int64_t c = 0; c < g->channels; c++) centre[c] = 0, factor[c] = 1;
-    read_once(&few, careful, centre, factor, s);
-    place(&few, careful, s, centre, factor);
+    for (int64_t c = 0; c < g->channels; c++) center[c] = 0, factor[c] = 1;
+    read_once(&few, careful, center, factor, s);
+    place(&few, careful, s, center, factor);
 }
 
 enum verdict { GOOD, MISPLACED, BROKEN };
 
-/* Say whether sums can be trusted: about a centre within a standard deviation of the mean, whose
+/* Say whether sums can be trusted: about a center within a standard deviation of the mean, whose
    fourth powers neither overflowed nor sank below single precision. */
 static enum verdict judge(const struct group *g, const struct sums *s) {
     int misplaced = 0, broken = 0;
@@ -142,30 +142,30 @@ static enum verdict judge(const struct group *g, const struct sums *s) {
 }
 
 /* Write the channels from `first` on. */
-static void write(const struct group *g, const struct sums *s, const double *centre,
+static void write(const struct group *g, const struct sums *s, const double *center,
                   const double *factor, int64_t first, double *out) {
     for (int64_t c = first; c < g->channels; c++, out += NUMBERS) {
         double finite = g->elements - s->nonfinite[c];
         out[0] = g->elements, out[1] = finite, out[2] = s->zeros[c];
         out[3] = finite > 0 ? s->lowest[c] : 0, out[4] = finite > 0 ? s->highest[c] : 0;
-        out[5] = 1 / factor[c], out[6] = centre[c] * factor[c];
+        out[5] = 1 / factor[c], out[6] = center[c] * factor[c];
         out[7] = s->s1[c], out[8] = s->s2[c], out[9] = s->s3[c], out[10] = s->s4[c];
     }
 }
 
 static void read_group(const struct group *g, int64_t first, double *out) {
-    double centre[WIDEST], factor[WIDEST];
+    double center[WIDEST], factor[WIDEST];
     struct sums s;
     int careful = g->type == FLOAT64;
-    sample(g, careful, centre, factor, &s);
+    sample(g, careful, center, factor, &s);
     for (int tries = 1;; tries++) {
-        read_once(g, careful, centre, factor, &s);
+        read_once(g, careful, center, factor, &s);
         enum verdict verdict = judge(g, &s);
         if (verdict == GOOD || (careful && tries == TRIES)) break;
-        place(g, careful, &s, centre, factor);
+        place(g, careful, &s, center, factor);
         if (!careful && (verdict == BROKEN || tries == TRIES)) careful = 1, tries = 0;
     }
-    write(g, &s, centre, factor, first, out);
+    write(g, &s, center, factor, first, out);
 }
 
 /* A whole tensor of outer x channels x inner elements; `most` channels are a piece of work. */
@@ -194,7 +194,7 @@ static void read_rows(const void *tensor, int64_t place) {
     }
 }
 
-/* Channels as neighbouring columns. */
+/* Channels as neighboring columns. */
 static void read_columns(const void *tensor, int64_t place) {
     const struct tensor *t = tensor;
     struct group g = whole(t);

@@ -19,7 +19,7 @@ struct sums {
 };
 
 typedef void pass(const void *x, int type, int64_t rows, int64_t stride, int64_t length,
-                  const double *centre, const double *factor, int scaled, struct sums *out);
+                  const double *center, const double *factor, int scaled, struct sums *out);
 
 typedef void pair_pass(const void *x, const void *y, int type, int64_t n, int difference,
                        int careful, double out[3]);

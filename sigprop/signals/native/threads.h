@@ -8,7 +8,7 @@ typedef void team(void (*work)(void *), void *data, unsigned threads, unsigned f
 
 static team *hired;
 
-void sigprop_hire(team *found) {
+void sigprop_set_thread_pool(team *found) {
     hired = found;
 }
 

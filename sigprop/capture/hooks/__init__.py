@@ -1,0 +1,1 @@
+"""The ways to observe a forward pass: module hooks, functions, compiled graphs."""

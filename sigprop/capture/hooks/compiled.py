@@ -1,0 +1,295 @@
+"""Hooks that a compiler traces along with the model: their sums become part of its graphs.
+
+Methods marked `at_trace_time` are real Python that runs once, while a graph is made: they know
+names, calls and channels. All else is traced: sums of activations on the way forward and, in hooks
+on the tensors, of gradients on the way back. That a recorder is on or off is the one thing that
+makes another graph, so that there are two.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sigprop.capture.hooks.graph_buffers import BUFFERS
+from sigprop.capture.hooks.module_hooks import (
+    ForwardHook,
+    ForwardPreHook,
+    ModuleHook,
+    first_readable,
+)
+from sigprop.capture.hooks.tracing import show, show_graph, shown
+from sigprop.capture.model.blocks import RECTIFIERS, adds
+from sigprop.capture.model.channels import channel_axis, made_by
+from sigprop.capture.model.nested import tensors
+from sigprop.capture.recording.recorder import Recorder
+from sigprop.capture.recording.tap import Tap
+from sigprop.capture.torch_internals import HOOK_GUARDS
+from sigprop.errors import ProbeWarning
+from sigprop.signals.channel_statistics import readable
+from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
+
+#: What to do where a compiled graph does not show something.
+EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def at_trace_time(function: F) -> F:
+    """Mark a function as called once, when traced; its result is a constant of the graph."""
+    # What torch.compiler.assume_constant_result does, without importing the compiler for it.
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+class TracedModuleHook(ModuleHook):
+    """What both hooks of a module do in a graph.
+
+    Every attribute that traced code looks at is checked each time the graph runs. So it looks at
+    the recorder once a graph, finds its buffers in one place, and asks Python at trace time for all
+    else.
+
+    Attributes:
+        rectifies: a rectifier makes what the module returns.
+    """
+
+    rectifies = False
+
+    def begin(self) -> bool:
+        """Return whether the graph that is being made records."""
+        show_graph()
+        if self.graph_is_new():
+            recorder = self._recorder()
+            on = recorder is not None and recorder.on and recorder.traceable
+            root = recorder.root() if recorder is not None and on else None
+            self.begin_graph(on, "train" if root is None or root.training else "eval")
+        return self.graph_records()
+
+    @at_trace_time
+    def graph_is_new(self) -> bool:
+        """Return whether this is the first hook in a graph."""
+        recorder = self._recorder()
+        return recorder is not None and recorder.trace.new
+
+    @at_trace_time
+    def begin_graph(self, on: bool, mode: str) -> None:
+        """Note what a new graph is for."""
+        HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
+        recorder = self.living()
+        recorder.trace.begin(on, mode, recorder.now.maker)
+
+    @at_trace_time
+    def graph_records(self) -> bool:
+        """Return whether the graph records."""
+        recorder = self._recorder()
+        return recorder is not None and recorder.trace.on
+
+    def living(self) -> Recorder:
+        """Return the recorder; while a graph is made for it, it lives."""
+        recorder = self._recorder()
+        assert recorder is not None
+        return recorder
+
+    def trace_value(self, value: object, port: str, call: int) -> None:
+        """Add the sums of every tensor in ``value`` to its buffer, and of its gradient later."""
+        for path, x in tensors(value):
+            show(x)
+            plan = self.plan_reading(port, call, path)
+            if plan:
+                way, axis, forward, backward = plan.split(",")
+                add = getattr(torch.ops.sigprop, way)
+                if forward:
+                    add(getattr(BUFFERS, forward), x.detach(), int(axis))
+                if backward:
+                    trace_gradient(getattr(BUFFERS, backward), x, int(axis), add)
+
+    @at_trace_time
+    def plan_reading(self, port: str, call: int, path: str) -> str:
+        """Return how to read the tensor that was shown, and its gradient; "" for not at all.
+
+        In one string, since a result of Python at trace time must be a constant: the operator, the
+        channel axis, and the names of two buffers, each "" when there is nothing to read or another
+        tap of this graph reads it.
+        """
+        recorder, x = self.living(), shown()
+        if not readable(x):
+            return ""
+        self._warn_of_metrics(recorder)
+        tap = self._tap_of_shown(recorder, port, call, path)
+        if self.rectifies:
+            recorder.rectified_slots.add(tap)
+        if not x.requires_grad and torch.is_grad_enabled():
+            recorder.without_gradient.add(tap.target)
+        forward, backward = self._reserve(recorder, tap), ""
+        # A rectifier inside a block is there for its dead units; the block has the gradients.
+        if x.requires_grad and (self.is_target or port != "out"):
+            backward = self._reserve(recorder, tap._replace(direction="backward"))
+        way = "add_reading_now" if reads_now(x) else "add_reading"
+        return f"{way},{tap.channel_dim},{forward},{backward}"
+
+    def _tap_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Tap:
+        """Return where the tensor that was shown is read."""
+        x, axis = shown(), self.chosen_axis()
+        if axis is None or not -x.ndim <= axis < x.ndim:
+            axis = channel_axis(x, recorder.trace.maker)
+        # Channels size the buffer: where shapes are dynamic, this one is not.
+        channels = int(x.shape[axis]) if x.ndim else 1
+        name = self.target if self.target and port in self.ports else self.name
+        return self.tap(recorder, recorder.trace.mode, port, call, name, path, axis, channels)
+
+    def _reserve(self, recorder: Recorder, tap: Tap) -> str:
+        """Return the name of a new buffer for an tap; "" when it has joined another's."""
+        trace, slots, x = recorder.trace, recorder.slots, shown()
+        known = trace.slot(tap.direction, tap.channel_dim)
+        if known is not None:
+            slots.join(known, tap)
+            return ""
+        channels = tap.channels
+        kind, shape = ("table", (channels, ROWS)) if reads_now(x) else ("sums", (ROWS, channels))
+        slot = slots.reserve(trace.graph, kind, tap, shape, sums_type(x), x.device)
+        trace.put(tap.direction, tap.channel_dim, slot)
+        return slot
+
+    def _warn_of_metrics(self, recorder: Recorder) -> None:
+        if recorder.metrics and not recorder.warned_of_metrics:
+            recorder.warned_of_metrics = True
+            warnings.warn(
+                f"the metrics {list(recorder.metrics)} are functions of your own and are missing "
+                f"where code is compiled. {EAGER}",
+                ProbeWarning,
+                stacklevel=2,
+            )
+
+
+class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
+    """`ForwardPreHook`, in a graph too."""
+
+    def trace(
+        self,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object] | None = None,
+    ) -> None:
+        """Take the inputs."""
+        if not self.begin():
+            return
+        call = self.entered(module)
+        if call >= 0:
+            given = first_readable((*args, *(kwargs or {}).values()), self.can_read)
+            self.trace_value(given, "in", call)
+        if self.is_addition():
+            self.trace_operands(args)
+
+    def can_read(self, x: Tensor) -> bool:
+        """Return whether a tensor of the graph can be read."""
+        show(x)
+        return self.can_read_shown()
+
+    @at_trace_time
+    def can_read_shown(self) -> bool:
+        """Return whether the tensor that was shown can be read."""
+        return bool(readable(shown()))  # with dynamic shapes it is a symbol
+
+    def trace_operands(self, args: tuple[object, ...]) -> None:
+        """Take the operands of an addition, and how they correlate."""
+        call = self.begin_addition()
+        operands = dict(zip(self.ports, args, strict=False))
+        for port, operand in operands.items():
+            self.trace_value(operand, port, call)
+        skip, branch = operands.get("skip"), operands.get("branch")
+        if isinstance(skip, Tensor) and isinstance(branch, Tensor):
+            if not (self.can_read(skip) and self.can_read(branch)):
+                return
+            way, slot = self.plan_pair(call).split(",")
+            add = getattr(torch.ops.sigprop, way)
+            add(getattr(BUFFERS, slot), skip.detach(), branch.detach())
+
+    @at_trace_time
+    def entered(self, module: nn.Module) -> int:
+        """Return the number of this call, -1 if the inputs are none of a block.
+
+        Warns once of what only an eager forward shows.
+        """
+        recorder = self.living()
+        children = list(module.children())
+        records_own_output = not children or any(hasattr(child, "ports") for child in children)
+        if not (records_own_output or recorder.warned_of_functions) and adds(module):
+            recorder.warned_of_functions = True
+            warnings.warn(
+                f"{type(module).__name__} ({self.name}) adds in code that is compiled: operands of "
+                "additions that are no modules, and functional rectifiers, are recorded in eager "
+                f"steps only. {EAGER}",
+                ProbeWarning,
+                stacklevel=2,
+            )
+        return recorder.trace.calls[self.name] if self.is_target else -1
+
+    @at_trace_time
+    def is_addition(self) -> bool:
+        """Return whether the module is the addition of a block."""
+        return bool(self.ports and self.target)
+
+    @at_trace_time
+    def begin_addition(self) -> int:
+        """Return how often the block has added so far, and count."""
+        calls, addition = self.living().trace.calls, f"{self.target} +"
+        calls[addition] += 1
+        return calls[addition] - 1
+
+    @at_trace_time
+    def plan_pair(self, call: int) -> str:
+        """Return the operator and the buffer for products with a branch, which was shown last."""
+        recorder, x = self.living(), shown()
+        tap = self._tap_of_shown(recorder, "branch", call, "")
+        at = (tap, (PRODUCTS,), sums_type(x), x.device)
+        way = "add_pair_now" if reads_now(x) else "add_pair"
+        return f"{way},{recorder.slots.reserve(recorder.trace.graph, 'products', *at)}"
+
+
+class TracedForwardHook(TracedModuleHook, ForwardHook):
+    """`After`, in a graph too."""
+
+    def trace(self, module: nn.Module, args: object, output: object) -> None:
+        """Count the call, and take the output."""
+        if not self.begin():
+            return
+        call = self.made(module)
+        if call >= 0:
+            self.trace_value(output, "out", call)
+
+    @at_trace_time
+    def made(self, module: nn.Module) -> int:
+        """Return the number of this call, -1 if nobody asked for the output.
+
+        Notes what makes channels, and what rectifies.
+        """
+        recorder = self.living()
+        trace, call = recorder.trace, recorder.trace.calls[self.name]
+        trace.calls[self.name] += 1
+        recorder.total_calls[self.name] += 1
+        trace.maker = made_by(module) or trace.maker
+        last = module
+        while isinstance(last, nn.Sequential) and len(last):
+            last = last[-1]
+        self.rectifies = isinstance(last, RECTIFIERS)
+        return call if self.is_target or self.inner_rectifier else -1
+
+
+def sums_type(x: Tensor) -> torch.dtype:
+    """Return the type that sums of ``x`` are kept in."""
+    return torch.float64 if reads_now(x) else torch.promote_types(x.dtype, torch.float32)
+
+
+def trace_gradient(
+    sums: Tensor, x: Tensor, channel_dim: int, add: Callable[[Tensor, Tensor, int], None]
+) -> None:
+    """Add the sums of a tensor's gradient to a buffer, when it comes back."""
+
+    def arrived(grad: Tensor) -> None:
+        add(sums, grad.detach(), channel_dim)
+
+    x.register_hook(arrived)

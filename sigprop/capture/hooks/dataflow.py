@@ -1,0 +1,142 @@
+"""How far every tensor of a forward pass lies from the inputs of the blocks it was made in."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import Tensor
+
+#: What an operation adds to the distance. A weight outweighs any number of normalizers.
+WEIGHT, LIGHT = 1 << 16, 1
+
+_HEAVY = (
+    "linear bilinear matmul __matmul__ __rmatmul__ bmm mm addmm baddbmm einsum tensordot "
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "scaled_dot_product_attention multi_head_attention_forward lstm gru rnn_tanh rnn_relu "
+    "fft_fft fft_fft2 fft_fftn fft_rfft fft_rfft2 fft_rfftn"
+)
+_LIGHTWEIGHT = (
+    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize "
+    "relu relu_ relu6 gelu silu mish elu elu_ selu celu leaky_relu leaky_relu_ prelu hardswish "
+    "hardtanh hardtanh_ softplus tanh tanh_ sigmoid sigmoid_ softmax log_softmax "
+    "clamp clamp_ clip clip_ clamp_min clamp_min_ threshold _threshold exp rsqrt"
+)
+#: Their result has the shape of a tensor and nothing else of it.
+_RELATED_BY_SHAPE = (
+    "zeros_like ones_like empty_like full_like rand_like randn_like randint_like bernoulli "
+    "new_zeros new_ones new_empty new_full new_tensor"
+)
+UNRELATED = frozenset(_RELATED_BY_SHAPE.split())
+COSTS: Mapping[str, int] = {
+    **dict.fromkeys(_LIGHTWEIGHT.split(), LIGHT),
+    **dict.fromkeys(_HEAVY.split(), WEIGHT),
+}
+
+Distances = dict[int, int]
+
+
+def is_skip(distance: int, other: int) -> bool:
+    """Return whether an operand so far from the block's input is the skip beside the other.
+
+    A skip passes one weight at most: the projection where the shape changes.
+    """
+    return distance < other and distance < 2 * WEIGHT
+
+
+class Dataflow:
+    """Shortest distances, in operations that transform, from the inputs of the open frames.
+
+    A frame is one call of a module whose additions are to be understood. Tensors are known weakly.
+
+    Example:
+        >>> import torch
+        >>> known, x = Dataflow(), torch.ones(2)
+        >>> known.open(0, [x])
+        >>> y = x * 2
+        >>> known.pass_on((x, 2), {}, y, 0)
+        >>> z = y.relu()
+        >>> known.pass_on((y,), {}, z, LIGHT)
+        >>> known.distance(y, 0), known.distance(z, 0), known.distance(torch.ones(1), 0)
+        (0, 1, None)
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Tensor], Distances]] = {}
+        self._open: set[int] = set()
+
+    def open(self, frame: int, sources: Iterable[Tensor]) -> None:
+        """Start a frame: its sources lie at distance 0."""
+        self._open.add(frame)
+        for x in sources:
+            self._put(x, {**self._still_open(self._get(x) or {}), frame: 0})
+
+    def close(self, frame: int) -> None:
+        """End a frame; nobody will ask for distances in it any more."""
+        self._open.discard(frame)
+
+    def distance(self, x: Tensor, frame: int) -> int | None:
+        """Return how far ``x`` lies from the frame's sources; None if it does not follow."""
+        known = self._get(x)
+        return known.get(frame) if known else None
+
+    def pass_on(
+        self, args: Iterable[object], kwargs: Mapping[str, object], out: object, cost: int
+    ) -> None:
+        """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``."""
+        found: Distances | None = None
+        for x in flat((*args, *kwargs.values())):
+            known = self._get(x)
+            if not known:
+                continue
+            if found is None or found is known:
+                found = known
+            else:
+                found = self._still_open(_nearest(found, known))
+        if not found:
+            return
+        if cost:
+            found = self._still_open(found, cost)
+        for x in flat((out,)):
+            self._put(x, found)
+
+    def bridge(self, given: list[Tensor], made: list[Tensor], weighs: bool) -> None:
+        """Connect a module's output with its input, where its functions did not tell enough.
+
+        Not seen at all (a script, a foreign kernel): as far as one weight. Parameters, but only
+        functions that cost nothing (a normalizer written out): a little farther.
+        """
+        if not any(self._get(x) for x in made):
+            self.pass_on(given, {}, made, WEIGHT if weighs else 0)
+        elif weighs:
+            for x in made:
+                here, near = self._get(x) or {}, [self._get(y) or {} for y in given]
+                stays = {f for f, d in here.items() if any(n.get(f) == d for n in near)}
+                if stays:
+                    self._put(x, {f: d + (f in stays) * LIGHT for f, d in here.items()})
+
+    def _still_open(self, distances: Distances, cost: int = 0) -> Distances:
+        """Return a copy without closed frames: a residual stream would carry one per block."""
+        return {frame: d + cost for frame, d in distances.items() if frame in self._open}
+
+    def _get(self, x: Tensor) -> Distances | None:
+        known = self._known.get(id(x))
+        return known[1] if known is not None and known[0]() is x else None
+
+    def _put(self, x: Tensor, distances: Distances) -> None:
+        self._known[id(x)] = weakref.ref(x), distances
+
+
+def flat(values: Iterable[object]) -> Iterator[Tensor]:
+    """Yield the tensors in an operation's arguments: bare, or in lists and tuples."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from flat(value)
+
+
+def _nearest(a: Distances, b: Distances) -> Distances:
+    return {frame: min(a.get(frame, d), d) for frame, d in b.items()} | {
+        frame: d for frame, d in a.items() if frame not in b
+    }

@@ -1,0 +1,1 @@
+"""Weights, gradients and updates around the step of an optimizer."""

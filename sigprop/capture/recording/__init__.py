@@ -1,0 +1,1 @@
+"""What is recorded: taps, accumulated statistics, the state of a forward pass, rows, coverage."""

@@ -1,0 +1,1 @@
+"""Experiments: a picture at initialization, networks trained side by side."""

@@ -1,0 +1,98 @@
+"""One forward and one backward through freshly initialized networks: a picture of the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from sigprop.capture import Blocks, ChannelDim
+from sigprop.errors import BadInput
+from sigprop.inputs.calling import Loss, backward, call, split_batch
+from sigprop.inputs.factories import Factory, copied, design, factory, initialize
+from sigprop.probing.options import Metrics
+from sigprop.probing.probe import attach
+from sigprop.records import Records, concat, provenance
+
+
+def measure(
+    model: nn.Module | Factory | str,
+    inputs: object,
+    targets: object = None,
+    loss: Loss | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    network: str = "model",
+    blocks: Blocks = "auto",
+    metrics: Metrics = (),
+    channel_dim: ChannelDim = None,
+    spectra: bool = True,
+    options: Mapping[str, object] | None = None,
+) -> Records:
+    """Record one forward and one backward pass, per seed; the model itself is not touched.
+
+    Args:
+        model: a module (a copy of it is measured, in its own train or eval mode), or a callable
+            without arguments, ``"module:factory"`` or a name of the zoo, initialized anew per seed.
+        inputs: a tensor, tuple, dict, or a DataLoader whose first batch is used.
+        targets: what the loss compares with; a DataLoader brings its own.
+        loss: ``(output, targets) -> scalar``. Without one: cross entropy for integer targets,
+            squared error for float targets; without targets a standard normal gradient.
+        seeds: how many initializations (0, 1, ...), or which; only a callable has more than one.
+        network: the name in the records.
+        blocks: what to record, as in `attach`.
+        metrics: your own columns, as in `attach`.
+        channel_dim: the channel axis, as in `attach`.
+        spectra: record the singular values of every weight too.
+        options: of a network of the zoo (depth, width, ...).
+
+    Raises:
+        BadInput: several seeds for a plain model, inputs that do not fit or hold NaN, a model
+            without parameters.
+
+    Example:
+        >>> records = measure(lambda: nn.Linear(3, 2), torch.ones(4, 3), seeds=2)
+        >>> sorted(records.signals["seed"].unique().tolist())
+        [0, 1]
+    """
+    which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not which:
+        raise BadInput("measure needs at least one seed")
+    batch, wanted = split_batch(inputs, targets)
+    found = []
+    for seed, fresh in _initialized(model, which, options or {}):
+        with attach(
+            fresh,
+            blocks=blocks,
+            network=network,
+            seed=seed,
+            metrics=metrics,
+            channel_dim=channel_dim,
+        ) as probe:
+            if spectra:
+                probe.record_spectra()
+            with torch.enable_grad():
+                backward(call(fresh, batch), wanted, loss, seed)
+            probe.step()
+        found.append(probe.records)
+    records = concat(found)
+    designs = {} if isinstance(model, nn.Module) else {network: design(model, **(options or {}))}
+    records.manifest = provenance(networks=[network], seeds=which, designs=designs)
+    return records
+
+
+def _initialized(
+    model: nn.Module | Factory | str, seeds: Sequence[int], options: Mapping[str, object]
+) -> Iterator[tuple[int, nn.Module]]:
+    if isinstance(model, nn.Module):
+        if len(seeds) > 1:
+            raise BadInput(
+                f"a model has one initialization, so {len(seeds)} seeds would repeat it; pass a "
+                "callable that builds it anew"
+            )
+        yield seeds[0], copied(model)
+        return
+    build = factory(model, **options)
+    for seed in seeds:
+        yield seed, initialize(build, seed)

@@ -1,0 +1,145 @@
+"""Where the layers of a user's model stand, and what was done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from sigprop.errors import BadInput
+from sigprop.networks.layers import Add
+from sigprop.networks.weights import Weighted
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that surgery did, or left as it was.
+
+    Attributes:
+        name: of the module.
+        what: in words.
+        done: False where nothing was changed, and ``what`` says why.
+
+    Example:
+        >>> print(Change("layer1.0.conv1", "weight standardized, gamma 1.71286"))
+        layer1.0.conv1: weight standardized, gamma 1.71286
+    """
+
+    name: str
+    what: str
+    done: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.what}" if self.done else f"{self.name}: unchanged, {self.what}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module stands: under which parent, by which key.
+
+    Attributes:
+        name: from the root.
+        parent: the module that holds it.
+        key: its name there.
+        module: itself.
+    """
+
+    name: str
+    parent: nn.Module
+    key: str
+    module: nn.Module
+
+    @property
+    def layer(self) -> Weighted:
+        """The module as a layer with a weight."""
+        assert isinstance(self.module, nn.Conv2d | nn.Linear)
+        return self.module
+
+    def put(self, module: nn.Module) -> None:
+        """Put another module in its place."""
+        setattr(self.parent, self.key, module)
+
+
+def places(model: nn.Module) -> list[Place]:
+    """Return every module below the model with its place, in the order of assignment, depth first.
+
+    Raises:
+        BadInput: an addition or a layer with a weight stands in two places.
+    """
+    found: list[Place] = []
+    _walk(model, "", found, {})
+    return found
+
+
+def _walk(parent: nn.Module, prefix: str, found: list[Place], seen: dict[int, str]) -> None:
+    for key, module in parent._modules.items():  # named_children() hides a second mention
+        if module is None:
+            continue
+        name = f"{prefix}.{key}" if prefix else key
+        if id(module) in seen:
+            if isinstance(module, Add | nn.Conv2d | nn.Linear):
+                raise BadInput(
+                    f"{name!r} and {seen[id(module)]!r} are one module in two places; "
+                    "what suits one does not suit the other: give each its own"
+                )
+            continue
+        seen[id(module)] = name
+        found.append(Place(name, parent, key, module))
+        _walk(module, name, found, seen)
+
+
+def weighted(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[Place]:
+    """Return the places of plain layers of the given kinds.
+
+    Subclasses are passed over: the projection inside nn.MultiheadAttention is never called.
+
+    Raises:
+        BadInput: there is none, or one is lazy, parametrized, or stands in two places.
+    """
+    words = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(model, kinds):
+        raise BadInput(f"the model is one {words} itself; wrap it in nn.Sequential first")
+    near = [place for place in places(model) if isinstance(place.module, kinds)]
+    for place in near:
+        if isinstance(place.module, LazyModuleMixin):
+            raise BadInput(f"{place.name!r} is lazy: send one batch through the model first")
+        if parametrize.is_parametrized(place.module):
+            raise BadInput(f"{place.name!r} is parametrized already; remove that first")
+    found = [place for place in near if type(place.module) in kinds]
+    if not found:
+        raise BadInput(f"the model has no {words} layer of its own")
+    return found
+
+
+def forward(model: nn.Module, inputs: Tensor, training: Iterable[nn.Module] = ()) -> None:
+    """Run the model in evaluation mode but for ``training``, without gradient; restore flags."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module in training:
+        module.train()
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def check_batch(inputs: Tensor) -> None:
+    """Refuse a batch that statistics cannot be taken from.
+
+    Raises:
+        BadInput: it is no tensor, has fewer than 2 samples, or holds NaN or infinity.
+    """
+    if not isinstance(inputs, Tensor):
+        raise BadInput(f"inputs must be one tensor, got {type(inputs).__name__}")
+    if inputs.dim() < 2 or len(inputs) < 2:
+        raise BadInput(
+            f"the first batch has shape {tuple(inputs.shape)}; statistics need at least 2 samples"
+        )
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        raise BadInput("the first batch holds NaN or infinity")

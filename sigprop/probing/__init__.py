@@ -1,0 +1,1 @@
+"""The probe: the one object that joins capture, signals and records."""

@@ -1,0 +1,163 @@
+"""Which rows a question is about: pure selections of the frames. No seeds averaged, no drawing.
+
+Every function returns one row per network, run, seed and block (and step where that varies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+#: What makes one independent draw: the same seed in two runs counts twice.
+DRAW = ["network", "run", "seed"]
+PLACE = [*DRAW, "step", "block"]
+
+
+def in_training_mode(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of training mode; for a network that has none, all its rows."""
+    train = frame["mode"] == "train"
+    has_train = train.groupby(frame["network"]).transform("any")
+    return frame[train | ~has_train.astype(bool)]
+
+
+def at_first_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each draw's first recorded step."""
+    return frame[frame["step"] == frame.groupby(DRAW)["step"].transform("min")]
+
+
+def at_last_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each draw's last recorded step."""
+    return frame[frame["step"] == frame.groupby(DRAW)["step"].transform("max")]
+
+
+def own_rows(signals: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the blocks themselves, without taps inside or outside them.
+
+    Taps inside a block share its index; the block's own name is the shortest one there.
+    """
+    inside = signals[signals["block"] >= 0]
+    length = inside["name"].str.len().astype("int64")
+    order = inside.assign(_length=length).sort_values(["_length", "name"], kind="stable")
+    own = order.groupby(["network", "run", "block"])["name"].transform("first")
+    return inside[inside["name"] == own.reindex(inside.index)]
+
+
+def by_block(
+    signals: pd.DataFrame, direction: str, columns: Sequence[str], port: str = "out"
+) -> pd.DataFrame:
+    """Return ``columns`` of the blocks' own rows for one pass and port, in training mode.
+
+    Several calls of a block at one step are averaged; ``nonfinite`` is true where any element was
+    NaN or infinite, even though the moments are taken over the finite ones.
+
+    Args:
+        signals: the frame of that name.
+        direction: ``"forward"`` or ``"backward"``.
+        columns: the columns to keep.
+        port: which of the block's ports.
+    """
+    rows = in_training_mode(signals[signals["direction"] == direction])
+    rows = own_rows(rows[rows["port"] == port])
+    return _collapse(rows, columns)
+
+
+def _collapse(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    marked = rows.assign(nonfinite=rows["nonfinite"] > 0)
+    how = {**dict.fromkeys(columns, "mean"), "nonfinite": "any"}
+    return marked.groupby(PLACE, sort=True).agg(how).reset_index()
+
+
+def without_rounding(rows: pd.DataFrame, smallest: float = 1e-12) -> pd.DataFrame:
+    """Return ``rows`` with a mean shift of 0 where it is rounding: below 1e-12 of the whole.
+
+    A tensor centered in float32 keeps a mean shift of about 1e-15 of its second moment, which
+    would stretch a logarithmic axis over a dozen empty decades.
+    """
+    whole = rows["second_moment"].where(np.isfinite(rows["second_moment"]))
+    tiny = rows["mean_shift"] < smallest * whole
+    return rows.assign(mean_shift=rows["mean_shift"].mask(tiny, 0.0))
+
+
+def dead_by_block(signals: pd.DataFrame) -> pd.DataFrame:
+    """Return ``dead_fraction`` per block: its rectified taps' mean, weighted by channels."""
+    rows = in_training_mode(signals[signals["direction"] == "forward"])
+    rows = rows[(rows["block"] >= 0) & (rows["port"] == "out") & rows["dead_fraction"].notna()]
+    weight = rows["channels"].clip(lower=1).astype("float64")
+    weighed = rows.assign(
+        _dead=rows["dead_fraction"] * weight, _weight=weight, nonfinite=rows["nonfinite"] > 0
+    )
+    how = {"_dead": "sum", "_weight": "sum", "nonfinite": "any"}
+    sums = weighed.groupby(PLACE, sort=True).agg(how).reset_index()
+    sums["dead_fraction"] = sums["_dead"] / sums["_weight"]
+    return sums[[*PLACE, "dead_fraction", "nonfinite"]]
+
+
+def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
+    """Return ``branch_to_skip`` and ``skip_branch_correlation`` per block.
+
+    A skip of exactly 0 leaves the ratio undefined (NaN).
+    """
+    rows = in_training_mode(signals[(signals["direction"] == "forward") & (signals["block"] >= 0)])
+    where = [*PLACE, "name", "call"]
+    columns = [*where, "second_moment", "nonfinite"]
+    skip = rows.loc[rows["port"] == "skip", columns]
+    branch = rows.loc[rows["port"] == "branch", [*columns, "skip_branch_correlation"]]
+    pairs = branch.merge(skip, on=where, suffixes=("", "_skip"))
+    below = pairs["second_moment_skip"].where(pairs["second_moment_skip"] != 0)
+    pairs["branch_to_skip"] = pairs["second_moment"] / below
+    pairs["nonfinite"] = pairs["nonfinite"] + pairs["nonfinite_skip"]
+    return _collapse(pairs, ["branch_to_skip", "skip_branch_correlation"])
+
+
+def relative_gradient(signals: pd.DataFrame) -> pd.DataFrame:
+    """Return the gradient's second moment per block over that of the same draw's last block."""
+    rows = by_block(signals, "backward", ["second_moment"])
+    last = rows.groupby([*DRAW, "step"])["second_moment"].transform("last")
+    rows["relative_gradient"] = rows["second_moment"] / last.where(last > 0)
+    return rows
+
+
+def weight_matrices(parameters: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of parameters that are matrices or kernels and lie in a block.
+
+    A column ``ndim`` decides when the records carry it. Without it, biases are known by their
+    name, the scales of normalization layers by a bias of equal size beside them, and gains by
+    being no larger than a vector of the block could be.
+    """
+    inside = parameters[parameters["block"] >= 0]
+    if "ndim" in inside.columns:
+        return inside[inside["ndim"] >= 2]
+    # Decided once per parameter: a long run repeats each of them at every step.
+    which = inside.groupby(["network", "block", "name", "count"], sort=False).ngroup()
+    is_matrix = _look_like_matrices(inside[~which.duplicated()]).to_numpy()
+    return inside[is_matrix[which]]
+
+
+def _look_like_matrices(parameters: pd.DataFrame) -> pd.Series[bool]:
+    parts = parameters["name"].str.rsplit(".", n=1)
+    leaf = parts.str[-1]
+    is_bias = leaf.str.contains("bias")
+    beside = parameters["name"].str.slice_replace(start=-6, repl="bias").where(leaf == "weight", "")
+    bias_counts = parameters.loc[is_bias].groupby(["network", "name"])["count"].max()
+    keys = pd.MultiIndex.from_arrays([parameters["network"], beside])
+    affine = bias_counts.reindex(keys).to_numpy() == parameters["count"].to_numpy()
+    largest = parameters.groupby(["network", "block"])["count"].transform("max")
+    vector_sized = parameters["count"] <= 2 * np.sqrt(largest)
+    alone = parameters.groupby(["network", "block"])["name"].transform("nunique") == 1
+    return ~is_bias & ~affine & (~vector_sized | alone)
+
+
+def weights_by_block(parameters: pd.DataFrame) -> pd.DataFrame:
+    """Return the geometric means over a block's matrices of both ratios to the weight."""
+    ratios = ["grad_to_weight", "update_to_weight"]
+    rows = weight_matrices(parameters)
+    with np.errstate(divide="ignore"):  # a gradient of exactly 0 makes the geometric mean 0
+        logs = rows.assign(**{name: np.log(rows[name]) for name in ratios})
+    infinite = rows[[*ratios, "grad_norm", "weight_norm"]].abs().max(axis=1) == np.inf
+    # a norm of NaN means a NaN in the weight itself; a gradient's may only be absent
+    marked = logs.assign(nonfinite=infinite | rows["weight_norm"].isna())
+    how = {**dict.fromkeys(ratios, "mean"), "nonfinite": "any"}
+    blocks = marked.groupby(PLACE, sort=True).agg(how).reset_index()
+    return blocks.assign(**{name: np.exp(blocks[name]) for name in ratios})

@@ -1,0 +1,36 @@
+"""How the gradient travels backward at initialization."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from sigprop.records.queries import at_first_step, by_block, relative_gradient, without_rounding
+from sigprop.reporting.canvas import Sheet
+from sigprop.reporting.figures.base import NothingToDraw, Study, figure
+from sigprop.reporting.figures.propagation import Panel, draw_panels
+
+
+@figure(
+    "gradient_propagation",
+    title="Gradients at initialization",
+    caption=(
+        "Statistics of the loss gradient at each block's output; the backward pass runs from right "
+        "to left, so a line that rises to the left is a gradient that grows on its way to the "
+        "input. The relative panel divides each line by its own last block, which removes the "
+        "scale of the loss and leaves what the blocks themselves do to the gradient."
+    ),
+)
+def gradient_propagation(study: Study) -> Figure:
+    """Draw the gradient's second moment, absolute and relative, mean shift and zeros by block."""
+    signals = at_first_step(study.records.signals)
+    rows = by_block(signals, "backward", ["second_moment", "mean_shift", "zero_fraction"])
+    rows = without_rounding(rows)
+    if rows.empty:
+        raise NothingToDraw("No gradients at block outputs were recorded.")
+    panels = [
+        Panel(rows, "second_moment", "Gradient second moment", "second moment  E[g²]"),
+        Panel(relative_gradient(signals), "relative_gradient", "Relative to the last block"),
+        Panel(rows, "mean_shift", "Gradient mean shift", "mean shift  mean$_c$ (E[g$_c$])²"),
+        Panel(rows, "zero_fraction", "Zeros in the gradient"),
+    ]
+    return draw_panels(Sheet(9.6, 6.8), study, panels, "backward")

@@ -1,0 +1,40 @@
+"""How the signal travels forward at initialization."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from sigprop.records.queries import at_first_step, by_block, dead_by_block, without_rounding
+from sigprop.reporting.canvas import Sheet
+from sigprop.reporting.figures.base import NothingToDraw, Study, figure
+from sigprop.reporting.figures.propagation import Panel, draw_panels
+
+MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
+
+
+@figure(
+    "signal_propagation",
+    title="Activations at initialization",
+    caption=(
+        "Each line follows one network's block outputs from the first block (left) to the last "
+        "(right) on a training-mode forward pass before any update; a straight rising line on a "
+        "logarithmic axis is exponential growth, a flat one is a preserved signal. The second "
+        "moment is the sum of the two panels beside and below it, channel variance + mean shift: "
+        "where mean shift takes most of it, channels differ by their mean and not by their input "
+        "(below 1e-12 of the second moment it is rounding, and marked as 0)."
+    ),
+)
+def signal_propagation(study: Study) -> Figure:
+    """Draw second moment, channel variance, mean shift and dead units against block index."""
+    signals = at_first_step(study.records.signals)
+    moments = without_rounding(by_block(signals, "forward", MOMENTS))
+    if moments.empty:
+        raise NothingToDraw("No block outputs of a forward pass were recorded.")
+    dead = dead_by_block(signals)
+    panels = [
+        Panel(moments, "second_moment", "Second moment"),
+        Panel(moments, "channel_variance", "Channel variance"),
+        Panel(moments, "mean_shift", "Mean shift"),
+        Panel(dead, "dead_fraction", "Dead units", sparse=True),
+    ]
+    return draw_panels(Sheet(9.6, 6.8), study, panels, "forward")

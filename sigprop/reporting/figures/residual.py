@@ -1,0 +1,32 @@
+"""The two operands of each residual addition."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from sigprop.records.queries import at_first_step, residual_operands
+from sigprop.reporting.canvas import Sheet
+from sigprop.reporting.figures.base import NothingToDraw, Study, figure
+from sigprop.reporting.figures.propagation import Panel, draw_panels
+
+
+@figure(
+    "branch_to_skip",
+    title="Residual branch against skip connection",
+    caption=(
+        "The left panel compares the size of what each block adds with the size of what it adds "
+        "to; 1 means that every block weighs as much as all before it, and values that fall like "
+        "1/k mean equal shares. The right panel checks the assumption behind additive variance "
+        "laws, that skip and branch are uncorrelated (dotted line at 0)."
+    ),
+)
+def branch_to_skip(study: Study) -> Figure:
+    """Draw the ratio of second moments and the correlation of skip and branch by block."""
+    rows = residual_operands(at_first_step(study.records.signals))
+    if rows.empty:
+        raise NothingToDraw("No residual additions (skip and branch operands) were recorded.")
+    panels = [
+        Panel(rows, "branch_to_skip", "Branch / skip"),
+        Panel(rows, "skip_branch_correlation", "Skip–branch correlation", sparse=True, guide=0.0),
+    ]
+    return draw_panels(Sheet(9.6, 3.9), study, panels)

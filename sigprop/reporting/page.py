@@ -1,0 +1,163 @@
+"""The HTML page: figures, stories and tables put into one self-contained document. Pure text."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from sigprop.records import Records
+from sigprop.reporting.figures import FigureSpec
+from sigprop.reporting.glossary import QUANTITIES
+from sigprop.reporting.story import VERDICTS, tell
+from sigprop.reporting.summary import SUMMARY
+from sigprop.reporting.tables import TABLES
+from sigprop.reporting.words import cell, counted
+
+SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One figure as the page shows it.
+
+    Attributes:
+        spec: the figure's name, title and caption.
+        svg: its picture; empty when there is none.
+        alt: its content in words, for readers who cannot see it.
+        notes: what it could not draw.
+        absent: why there is no picture.
+    """
+
+    spec: FigureSpec
+    svg: bytes = b""
+    alt: str = ""
+    notes: tuple[str, ...] = ()
+    absent: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a picture."""
+        return bool(self.svg)
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI, which isolates its ids and styles from the page's."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as the page shows it: its first rows as text."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: tuple[bool, ...]
+    total: int
+
+
+def render(
+    title: str, records: Records, plates: list[Plate], tables: dict[str, pd.DataFrame]
+) -> str:
+    """Return the page.
+
+    Args:
+        title: its heading.
+        records: for what is missing.
+        plates: the figures, in order.
+        tables: the frames by name, as written to CSV.
+    """
+    environment = Environment(
+        loader=PackageLoader("sigprop.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    views = {name: _view(name, frame) for name, frame in tables.items()}
+    views["summary"] = _turned(tables["summary"])
+    rows = tables["summary"].to_dict("records")
+    stories = [tell({str(name): value for name, value in row.items()}) for row in rows]
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        stories=stories,
+        verdicts=[(word, *VERDICTS[word]) for word in VERDICTS],
+        plates=plates,
+        tables=[view for name, view in views.items() if name not in ("coverage", "provenance")],
+        coverage=views["coverage"],
+        provenance=views["provenance"],
+        gaps=gaps(tables["coverage"]),
+        missing=records.missing,
+        glossary=list(QUANTITIES.values()),
+        created=str(records.manifest.get("created", "")),
+        shown=SHOWN,
+    )
+
+
+def alt_text(spec: FigureSpec, figure: Figure) -> str:
+    """Return a figure in words: heading, panels, networks and what is marked."""
+    panels = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    named = ", ".join(dict.fromkeys(panel.strip() for panel in panels if panel.strip()))
+    notes = " ".join(getattr(figure, "notes", ()))
+    return f"{spec.title}. Panels: {named}. {notes}".strip()
+
+
+def gaps(coverage: pd.DataFrame) -> list[str]:
+    """Return, by network, how many modules were recorded and why others were not.
+
+    Example:
+        >>> gaps(pd.DataFrame({"network": ["a", "a"], "name": ["x", "y"], "recorded": [True, False],
+        ...                    "reason": ["", "never called"]}))
+        ['a: 1 of 2 modules recorded; not recorded: 1 module (never called: y).']
+    """
+    sentences = []
+    for network, rows in coverage.groupby("network", sort=False):
+        lost = rows[~rows["recorded"]]
+        start = f"{network}: {len(rows) - len(lost)} of {counted(len(rows), 'module')} recorded"
+        reasons = [
+            f"{counted(len(group), 'module')} ({str(reason) or 'no reason given'}: "
+            f"{', '.join(group['name'].head(3))}{', …' if len(group) > 3 else ''})"
+            for reason, group in lost.groupby("reason", sort=False)
+        ]
+        sentences.append(
+            f"{start}; not recorded: {', '.join(reasons)}." if reasons else f"{start}."
+        )
+    return sentences
+
+
+def _view(name: str, frame: pd.DataFrame) -> TableView:
+    spec = TABLES[name]
+    rows = tuple(
+        tuple(cell(value) for value in row)
+        for row in frame.head(SHOWN).itertuples(index=False, name=None)
+    )
+    return TableView(
+        name, spec.title, spec.caption, tuple(frame.columns), rows, _texts(frame), len(frame)
+    )
+
+
+def _texts(frame: pd.DataFrame) -> tuple[bool, ...]:
+    """Return which columns hold text, which is set to the left; numbers go to the right."""
+    kinds = pd.api.types
+    return tuple(not kinds.is_any_real_numeric_dtype(kind) for kind in frame.dtypes)
+
+
+def _turned(frame: pd.DataFrame) -> TableView:
+    """Return the summary with one column per network, and what each line means beside it."""
+    spec = TABLES["summary"]
+    networks = tuple(str(name) for name in frame["network"])
+    rows = tuple(
+        (name, *(cell(value) for value in frame[name].tolist()), meaning)
+        for name, meaning in SUMMARY.items()
+        if name != "network"
+    )
+    texts = (True, *(False for _ in networks), True)
+    columns = ("quantity", *networks, "meaning")
+    return TableView("summary", spec.title, spec.caption, columns, rows, texts, len(rows))
