@@ -24,7 +24,7 @@ from torch import nn
 import sigprop
 from benchmarks.memory import RESET, forget_peak, peak
 from sigprop.records import RunWriter
-from sigprop.records.column_buffer import Growing
+from sigprop.records.column_buffer import ColumnBuffer
 
 PARTS = 10
 
@@ -42,9 +42,9 @@ def recorded_step(blocks: int) -> sigprop.Records:
     return probe.records
 
 
-def repeated(table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> Growing:
+def repeated(table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> ColumnBuffer:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
-    rows, columns = Growing(table), {name: list(column) for name, column in frame.items()}
+    rows, columns = ColumnBuffer(table), {name: list(column) for name, column in frame.items()}
     floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
     for step in steps:
         factors = np.exp(0.1 * noise.standard_normal((len(floats), len(frame))))

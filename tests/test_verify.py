@@ -137,7 +137,7 @@ def test_saboteurs_turn_the_check_red(network: Callable[[], nn.Module], law: str
 
 
 def test_a_forgotten_bias_breaks_the_channel_law_only() -> None:
-    """Without centering the second moment is kept, the batch's channel variance is not (FACTS 0)"""
+    """Without centering the second moment is kept, the batch's channel variance is not."""
     options = {**SIZE, "depth": 20, "bias": False}
     kept = sigprop.verify("rescale", X, tolerance=0.2, options=options, seeds=8)
     lost = sigprop.verify("rescale", X, "preserved:channel_variance", options=options, seeds=8)
