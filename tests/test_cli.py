@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sigprop.cli.commands import main
+from sigprop.cli.app import main
 
 SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
 
@@ -167,7 +167,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
 
 def test_the_installed_command_answers() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from sigprop.cli.commands import main; main()", "measure", "plian"],
+        [sys.executable, "-c", "from sigprop.cli.app import main; main()", "measure", "plian"],
         capture_output=True,
         text=True,
         check=False,

@@ -100,7 +100,7 @@ class _InPlace(nn.Module):
 
 def recorded(model: nn.Module, x: Tensor) -> dict[str, float]:
     """Return what the probe records: second moments by module, port and pass."""
-    rows = measure(model, x, blocks="leaves", spectra=False).signals
+    rows = measure(model, x, blocks="leaves", spectra=False, device=x.device).signals
     keys = zip(rows["name"], rows["port"], rows["direction"], strict=True)
     return {" ".join(key): value for key, value in zip(keys, rows["second_moment"], strict=True)}
 
