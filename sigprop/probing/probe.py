@@ -344,7 +344,8 @@ class Probe:
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> list[RemovableHandle]:
         blocks, axis = self._options["blocks"], self._options["channel_dim"]
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        scope = Scope(blocks == "auto", everywhere, blocks == "leaves")
+        leaves = isinstance(blocks, str) and blocks == "leaves"
+        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         handles, hooks, self._session = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )

@@ -138,8 +138,8 @@ class TracedModuleHook(ModuleHook):
             axis = channel_axis(x, recorder.trace.maker)
         # Channels size the buffer: where shapes are dynamic, this one is not.
         channels = int(x.shape[axis]) if x.ndim else 1
-        name = self.target if self.target and port in self.ports else self.name
-        return self.tap(recorder, recorder.trace.mode, port, call, name, path, axis, channels)
+        source = self.addition_source() if self.target and port in self.ports else self.source
+        return self.tap(recorder, recorder.trace.mode, port, call, source, path, axis, channels)
 
     def _reserve(self, recorder: Recorder, tap: Tap) -> str:
         """Return the name of a new buffer for an tap; "" when it has joined another's."""
