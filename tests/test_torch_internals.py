@@ -16,7 +16,8 @@ PACKAGE = Path(sigprop.__file__).parent
 DOOR = PACKAGE / "capture" / "torch_internals.py"
 #: Private by a leading underscore, and everybody's: namedtuples', and ctypes' type of functions.
 PUBLIC_IN_FACT = {"_replace", "_fields", "_asdict", "_FuncPointer"}
-_BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "import_module", "get"}
+_BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "import_module", "get", "attrgetter"}
+_BY_NAME |= {"_found", "_kinds"}  # the door's own
 
 
 # --- nothing private elsewhere ------------------------------------------------------------------
