@@ -153,9 +153,7 @@ def run(
         found[outcome.name] = outcome
         tell(outcome.name, len(found), len(names), outcome)
     threads = 1 if many else torch.get_num_threads()
-    manifest = provenance(
-        seeds=[seed_base], quick=quick, threads=threads, device=str(trial.device)
-    )
+    manifest = provenance(seeds=[seed_base], quick=quick, threads=threads, device=str(trial.device))
     return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
 
 

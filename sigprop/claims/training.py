@@ -47,9 +47,7 @@ HEALTHY: Mapping[str, Make] = {
 }
 
 
-def _trained(
-    make: Make, seed: int, depth: int, steps: int, rate: float, device: Device
-) -> float:
+def _trained(make: Make, seed: int, depth: int, steps: int, rate: float, device: Device) -> float:
     """Return the test accuracy after training; 0 when the loss became NaN or infinite."""
     plan = Plan(steps=steps, learning_rate=rate, schedule="constant")
     run = Training(fresh(lambda: make(depth), seed), "digits", plan, seed, device)
@@ -76,7 +74,9 @@ def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Ch
     steps, depth = trial.pick(150, 60), trial.pick(30, 16)
     checks = []
     for name, make in healthy.items():
-        found = [_trained(make, seed, depth, steps, 1e-2, trial.device) for seed in trial.seeds(4, 2)]
+        found = [
+            _trained(make, seed, depth, steps, 1e-2, trial.device) for seed in trial.seeds(4, 2)
+        ]
         reason = "360 test digits: ±.013 at .93; seeds differ by .015"
         checks.append(at_least(f"{name}: test accuracy", trial.pick(0.9, 0.5), found, reason))
     for rate in (1e-3, 1e-2):

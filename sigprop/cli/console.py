@@ -65,7 +65,7 @@ def checked_output() -> Iterator[None]:
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # a terminal without Greek shows question marks
     checked = CheckedOutput(stream)
-    sys.stdout = checked  # type: ignore[assignment] # everything that a stream has
+    sys.stdout = checked
     try:
         yield
         checked.flush()

@@ -124,7 +124,9 @@ def _labeled(
         BadInput: a label is empty, no folder name, or taken.
     """
     if isinstance(networks, str):
-        raise BadInput(f"networks are a list of names or a dict, not {networks!r}; try [{networks!r}]")
+        raise BadInput(
+            f"networks are a list of names or a dict, not {networks!r}; try [{networks!r}]"
+        )
     pairs: list[tuple[Any, str | Factory]] = (
         list(networks.items())
         if isinstance(networks, Mapping)
@@ -135,7 +137,9 @@ def _labeled(
         if not isinstance(label, str) or not label.strip() or label.strip(". ") == "":
             raise BadInput(f"a label names a folder and the lines of a figure; {label!r} cannot")
         if "\0" in label or "\\" in label:
-            raise BadInput(f"a label names a folder; {label!r} holds a character that none may have")
+            raise BadInput(
+                f"a label names a folder; {label!r} holds a character that none may have"
+            )
         place = folder("", label).name.casefold()
         if place in taken and taken[place] == label:
             raise BadInput(

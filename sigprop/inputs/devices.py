@@ -66,11 +66,13 @@ def resolve_device(device: Device = AUTO, model: nn.Module | None = None) -> tor
         asked = torch.device(device)
     except (RuntimeError, TypeError):
         names = [AUTO, "cpu", *_PREFERRED]
-        raise BadInput(f"no device is called {device!r}; {suggestion(str(device), names)}") from None
+        raise BadInput(
+            f"no device is called {device!r}; {suggestion(str(device), names)}"
+        ) from None
     if asked.type == "cpu":
         return torch.device("cpu")
     there = available()
-    if asked.type == "cuda" and asked.index is None and "cuda:0" in there:
+    if str(asked) == "cuda" and "cuda:0" in there:
         return torch.device("cuda", torch.cuda.current_device())
     if str(asked) not in there and not (asked.type == "mps" and "mps" in there):
         known = ", ".join(repr(name) for name in there)
@@ -172,9 +174,7 @@ def normal(shape: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) 
         >>> normal((2, 3), seed=0).shape
         torch.Size([2, 3])
     """
-    drawn = torch.randn(
-        tuple(shape), generator=generator(seed), dtype=torch.float32, device="cpu"
-    )
+    drawn = torch.randn(tuple(shape), generator=generator(seed), dtype=torch.float32, device="cpu")
     return drawn.to(dtype)
 
 
@@ -262,7 +262,7 @@ def _module(device: torch.device) -> Any:
 @contextmanager
 def _current(device: torch.device) -> Iterator[None]:
     """Make a device the current one where there may be several; MPS has one."""
-    if device.index is None:
+    if ":" not in str(device):
         yield
         return
     with _module(device).device(device):
