@@ -18,7 +18,8 @@ CHANNELS = {"a": 1, "b": 3, "c": 2}
 
 
 def address(name: str) -> Tap:
-    return Tap("train", name, 0, name, 0, "out", "forward", 1, CHANNELS.get(name, 2))
+    at = (name, name, name, 0, "out", "forward", 1, CHANNELS.get(name, 2))
+    return Tap("train", 0, "block", *at)
 
 
 # Which addresses a reading answers for (of one channel count), or None: fetch now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +143,8 @@ class ParameterStatistics:
         self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
         self._before.clear()
 
-    def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Array]]:
-        """Fetch everything read so far; return the names and, by column, a number for each.
+    def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
+        """Fetch everything read so far; return the names and, by column, a value for each.
 
         A number that is undefined is NaN.
 
@@ -153,7 +154,10 @@ class ParameterStatistics:
         names = list(self._known)
         weight, grad, unit = self._norms.rows(names).T
         moved, turned = self._moves.rows(names).T
+        shapes = [tuple(known.parameter.shape) for known in self._known.values()]
         return names, {
+            "shape": ["x".join(map(str, shape)) for shape in shapes],
+            "ndim": np.array([len(shape) for shape in shapes], dtype=np.int64),
             "count": np.array([k.parameter.numel() for k in self._known.values()], dtype=np.int64),
             "weight_norm": weight,
             "grad_norm": grad / gradient_scale,
