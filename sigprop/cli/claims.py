@@ -36,7 +36,7 @@ def claims(
     """Measure what the papers claim; exit code 0 holds, 1 violated, 3 undecided."""
     from sigprop import claims as book  # half a second of imports that no other command needs
 
-    picked = book.chosen(names or ())
+    picked = book.select_claims(names or ())
     if listing:
         _list(picked)
         return 0
