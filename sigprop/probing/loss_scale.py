@@ -1,0 +1,54 @@
+"""What a `torch.amp.GradScaler` multiplied the loss of the step in progress by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class LossScale:
+    """The scale of the loss in one step, and whether the scaler went on without a step.
+
+    A scaler that finds a gradient which is not finite leaves the optimizer's step out; its
+    ``update()`` then lowers the scale. So the scale is noted when the step begins, and an update
+    between two training forwards without a step in between says that the step was left out. The
+    device is not waited for before `value` is asked for.
+
+    Args:
+        scaler: the scaler; None or a disabled one for a loss that is not scaled.
+    """
+
+    def __init__(self, scaler: torch.amp.GradScaler | None) -> None:
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._noted: Tensor | float | None = None
+        self._updates = 0
+
+    def begin(self) -> None:
+        """Note the scale of a step that begins."""
+        if self._scaler is None:
+            return
+        scale = self._scale()
+        self._updates = 0 if scale is None else scale._version
+        self._noted = self._scaler.get_scale() if scale is None else scale.detach().clone()
+
+    def end(self) -> None:
+        """Forget the scale: the step is over."""
+        self._noted = None
+
+    @property
+    def step_skipped(self) -> bool:
+        """Whether the scaler was updated since the step in progress began."""
+        scale = self._scale()
+        return self._noted is not None and scale is not None and scale._version != self._updates
+
+    @property
+    def value(self) -> float:
+        """The scale; 1 without a scaler."""
+        if self._scaler is None:
+            return 1.0
+        return float(self._scaler.get_scale() if self._noted is None else self._noted)
+
+    def _scale(self) -> Tensor | None:
+        """Return the scaler's own tensor, which it writes into; None before the first loss."""
+        scale = getattr(self._scaler, "_scale", None)
+        return scale if isinstance(scale, Tensor) else None
