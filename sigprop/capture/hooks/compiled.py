@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +21,19 @@ from sigprop.capture.hooks.module_hooks import (
     ModuleHook,
     first_readable,
 )
-from sigprop.capture.hooks.tracing import show, show_graph, shown
+from sigprop.capture.hooks.tracing import shown
 from sigprop.capture.model.blocks import RECTIFIERS, adds
 from sigprop.capture.model.channels import channel_axis, made_by
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.recording.tap import Tap
-from sigprop.capture.torch_internals import HOOK_GUARDS
+from sigprop.capture.torch_internals import HOOK_GUARDS, at_trace_time, show, show_graph
 from sigprop.errors import ProbeWarning
 from sigprop.signals.channel_statistics import readable
 from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
 
 #: What to do where a compiled graph does not show something.
 EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def at_trace_time(function: F) -> F:
-    """Mark a function as called once, when traced; its result is a constant of the graph."""
-    # What torch.compiler.assume_constant_result does, without importing the compiler for it.
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 class TracedModuleHook(ModuleHook):

@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from sigprop.capture.hooks.compiled import TracedForwardHook, TracedForwardPreHook, at_trace_time
+from sigprop.capture.hooks.compiled import TracedForwardHook, TracedForwardPreHook
 from sigprop.capture.hooks.functional import FunctionalMode
 from sigprop.capture.hooks.handles import Handles
 from sigprop.capture.hooks.module_hooks import ForwardHook, ForwardPreHook, Hook
@@ -24,7 +24,13 @@ from sigprop.capture.model.channels import ChannelDim
 from sigprop.capture.model.naming import bare, modules
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.torch_internals import graph_being_made, recomputing, transforming
+from sigprop.capture.torch_internals import (
+    at_trace_time,
+    graph_being_made,
+    is_replica,
+    recomputing,
+    transforming,
+)
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ class Start(Hook):
         if recorder is None or announce is None or recomputing() or transforming() is not None:
             return
         module = arguments[0]
-        if not getattr(module, "_is_replica", False):  # DataParallel's wrapper told already
+        if not is_replica(module):  # DataParallel's wrapper told already
             announce(bool(module.training))
         if recorder.on:
             recorder.guarded(self._session.start, bool(module.training))

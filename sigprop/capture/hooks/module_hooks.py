@@ -14,7 +14,13 @@ from sigprop.capture.model.channels import ChannelDim, Maker, channel_axis, is_r
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.recorder import Recorder, nobody
 from sigprop.capture.recording.tap import Tap
-from sigprop.capture.torch_internals import graph_being_made, ordinary, recomputing, transforming
+from sigprop.capture.torch_internals import (
+    OwnArithmetic,
+    graph_being_made,
+    ordinary,
+    recomputing,
+    transforming,
+)
 from sigprop.errors import BadInput
 from sigprop.signals.channel_statistics import readable
 
@@ -51,7 +57,7 @@ class Hook:
             recorder.passed_by.add(f"{self.name}: {reason}")
             return
         act = self.on_recompute if recomputing() else self.act
-        with torch._C.DisableTorchFunction():  # our own arithmetic is nobody else's business
+        with OwnArithmetic():  # our own arithmetic is nobody else's business
             recorder.guarded(act, recorder, *arguments)
 
     def act(self, recorder: Recorder, *arguments: Any) -> None:

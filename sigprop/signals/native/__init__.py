@@ -62,10 +62,17 @@ def supports(x: Tensor) -> bool:
         and x.layout is torch.strided
         and type(x).__torch_dispatch__ is _OWN_MEMORY
         and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and x.data_ptr() != 0
+        and _address(x) != 0
         and not x.is_neg()
     )
+
+
+def _address(x: Tensor) -> int:
+    """Return where a tensor's memory is, 0 if it has none: the wrappers of `torch.func` raise."""
+    try:
+        return x.data_ptr()
+    except RuntimeError:
+        return 0
 
 
 def supports_pair(a: Tensor, b: Tensor) -> bool:
