@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sigprop.capture.torch_internals import scale_of, version_of
+
 
 class LossScale:
     """The scale of the loss in one step, and whether the scaler went on without a step.
@@ -27,8 +29,8 @@ class LossScale:
         """Note the scale of a step that begins."""
         if self._scaler is None:
             return
-        scale = self._scale()
-        self._updates = 0 if scale is None else scale._version
+        scale = scale_of(self._scaler)
+        self._updates = 0 if scale is None else version_of(scale)
         self._noted = self._scaler.get_scale() if scale is None else scale.detach().clone()
 
     def end(self) -> None:
@@ -38,8 +40,10 @@ class LossScale:
     @property
     def step_skipped(self) -> bool:
         """Whether the scaler was updated since the step in progress began."""
-        scale = self._scale()
-        return self._noted is not None and scale is not None and scale._version != self._updates
+        if self._scaler is None or self._noted is None:
+            return False
+        scale = scale_of(self._scaler)  # None before the first loss is scaled
+        return scale is not None and version_of(scale) != self._updates
 
     @property
     def value(self) -> float:
@@ -47,8 +51,3 @@ class LossScale:
         if self._scaler is None:
             return 1.0
         return float(self._scaler.get_scale() if self._noted is None else self._noted)
-
-    def _scale(self) -> Tensor | None:
-        """Return the scaler's own tensor, which it writes into; None before the first loss."""
-        scale = getattr(self._scaler, "_scale", None)
-        return scale if isinstance(scale, Tensor) else None

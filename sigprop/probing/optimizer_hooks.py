@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import weakref
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
@@ -20,7 +20,7 @@ Closure = Callable[..., Any]
 def torch_optimizer(optimizer: object) -> Optimizer | None:
     """Return the `torch.optim.Optimizer` behind a wrapper such as Accelerate's or Lightning's.
 
-    A wrapper keeps it in its attribute ``optimizer`` and has no hooks, or those of what it wraps.
+    Such a wrapper keeps it in its attribute ``optimizer`` and takes no hooks itself.
 
     Args:
         optimizer: an optimizer, a wrapper of one, or None, which is returned as it is.
@@ -38,11 +38,9 @@ def torch_optimizer(optimizer: object) -> Optimizer | None:
     found = optimizer
     while found is not None and not any(found is other for other in seen):
         seen.append(found)
-        inner = getattr(found, "optimizer", None)
-        if _hooks(found) is not None and _hooks(found) is not _hooks(inner):
-            assert isinstance(found, Optimizer)
+        if isinstance(found, Optimizer) and _takes_hooks(found):
             return found
-        found = inner
+        found = getattr(found, "optimizer", None)
     if optimizer is None:
         return None
     raise BadInput(
@@ -51,11 +49,13 @@ def torch_optimizer(optimizer: object) -> Optimizer | None:
     )
 
 
-def _hooks(optimizer: object) -> object:
-    """Return where the pre-hooks of an optimizer are kept; None if it cannot have any."""
-    if not isinstance(optimizer, Optimizer):
-        return None
-    return getattr(optimizer, "_optimizer_step_pre_hooks", None)
+def _takes_hooks(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer calls hooks: a wrapper derived from `Optimizer` may not."""
+    try:
+        optimizer.register_step_pre_hook(lambda *_: None).remove()
+    except AttributeError:
+        return False
+    return True
 
 
 def parameters_of(optimizer: Optimizer) -> Iterable[torch.Tensor]:
@@ -73,7 +73,7 @@ class OptimizerHooks:
         optimizer: the optimizer.
         begins: called with the optimizer and whether a closure will compute the gradients.
             Returns whether to call ``ready``.
-        ready: called with the optimizer when the gradients are those that it uses: before
+        ready: called with the same when the gradients are those that the optimizer uses: before
             ``step`` runs, or, where a closure computes them, after the closure's first call.
         ended: called after ``step`` ran.
     """
@@ -82,7 +82,7 @@ class OptimizerHooks:
         self,
         optimizer: Optimizer,
         begins: Callable[[Optimizer, bool], bool],
-        ready: Callable[[Optimizer], None],
+        ready: Callable[[Optimizer, bool], None],
         ended: Callable[[], None],
     ) -> None:
         self._begins, self._ready, self._ended = begins, ready, ended
@@ -108,11 +108,11 @@ class OptimizerHooks:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
             if self._begins(optimizer, False):
-                self._ready(optimizer)
+                self._ready(optimizer, False)
             return None
         if not self._begins(optimizer, True):
             return None
-        watched = _then_once(closure, lambda: self._ready(optimizer))
+        watched = _then_once(closure, lambda: self._ready(optimizer, True))
         if "closure" in kwargs:
             return args, {**kwargs, "closure": watched}
         return (args[0], watched, *args[2:]), kwargs
@@ -142,7 +142,7 @@ def _running_steps(optimizer: Optimizer) -> int:
     """Return how many calls of an optimizer's ``step`` are on this thread's stack."""
     code: CodeType | None = getattr(type(optimizer).step, "__code__", None)
     count = 0
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and code is not None:
         if frame.f_code is code and frame.f_locals.get("self") is optimizer:
             count += 1

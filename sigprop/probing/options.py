@@ -74,7 +74,9 @@ class ProbeOptions:
         if not (isinstance(share, int | float) and 0 < share < math.inf):
             raise BadInput(f"overhead is a share of the step time such as 0.03, not {share!r}")
         if self.every != 1:
-            raise BadInput(f"overhead chooses the cadence by itself; leave every={self.every!r} out")
+            raise BadInput(
+                f"overhead chooses the cadence by itself; leave every={self.every!r} out"
+            )
 
     @property
     def origin(self) -> dict[str, Any]:

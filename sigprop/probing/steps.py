@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch.optim import Optimizer
 
+from sigprop.capture.torch_internals import after_backward
 from sigprop.errors import ProbeWarning
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.optimizer_hooks import OptimizerHooks, StepsOfOthers, parameters_of
@@ -22,7 +21,7 @@ class StepObserver(Protocol):
         """The optimizer's step begins; return whether its gradients are wanted."""
         ...
 
-    def gradients_ready(self, optimizer: Optimizer) -> None:
+    def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
         """Gradients are those that the optimizer uses."""
         ...
 
@@ -157,22 +156,12 @@ class Steps:
             self._related[optimizer] = any(id(p) in watched for p in parameters_of(optimizer))
         return self._related[optimizer]
 
-    def end_with_backward(self, when: Callable[[Callable[[], None]], None]) -> None:
-        """End the step when the backward pass that is running has ended.
-
-        Args:
-            when: has a function called at the end of the running backward pass.
-        """
+    def end_with_backward(self) -> None:
+        """End the step when the backward pass that is running has ended."""
         if not self._ends_with_backward:
-            self._ends_with_backward = True
-            when(self._backward_ended)
+            self._ends_with_backward = after_backward(self._backward_ended)
 
     def _backward_ended(self) -> None:
         if self._ends_with_backward:  # else the probe was detached meanwhile
             self._ends_with_backward = False
             self.end()
-
-
-def after_backward(act: Callable[[], None]) -> None:
-    """Have a function called when the backward pass that is running has ended."""
-    torch.autograd.Variable._execution_engine.queue_callback(act)
