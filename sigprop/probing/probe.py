@@ -346,7 +346,8 @@ class Probe:
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> None:
         blocks, axis = self.options.blocks, self.options.channel_dim
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        scope = Scope(blocks == "auto", everywhere, blocks == "leaves")
+        leaves = isinstance(blocks, str) and blocks == "leaves"
+        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.forget_graphs()
         HOOK_GUARDS.on()
         self._installed, hooks, self._session = install(

@@ -96,10 +96,9 @@ class StepReader:
         if self._scaled_at_arrival:
             self.collector.gradient_scale = self._scale.value
         tables = self.collector.collect(provisional)
-        if self._skipped:
-            columns, count = tables["parameters"]
-            nothing = dict.fromkeys(_OF_AN_UPDATE, np.full(count, np.nan))
-            tables["parameters"] = {**columns, **nothing, "skipped": True}, count
+        columns, count = tables["parameters"]
+        nothing = dict.fromkeys(_OF_AN_UPDATE, np.full(count, np.nan)) if self._skipped else {}
+        tables["parameters"] = {**columns, **nothing, "skipped": self._skipped}, count
         return tables
 
     def clear(self) -> None:

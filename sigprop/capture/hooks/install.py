@@ -24,6 +24,7 @@ from sigprop.capture.model.channels import ChannelDim
 from sigprop.capture.model.naming import bare, modules
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
+from sigprop.capture.recording.tap import Kind
 from sigprop.capture.torch_internals import (
     at_trace_time,
     graph_being_made,
@@ -41,11 +42,13 @@ class Scope:
         additions: residual additions that lie outside of every block.
         rectifiers: functional rectifiers that lie outside of every block.
         attention: what functional attention makes.
+        chosen_kind: the kind of what was chosen: ``"block"`` or ``"leaf"``.
     """
 
     additions: bool = False
     rectifiers: bool = False
     attention: bool = False
+    chosen_kind: Kind = "block"
 
 
 class GlobalHooks(Handles):
@@ -144,7 +147,7 @@ class ForwardContext:
     def _addition(self, place: ModuleFrame, skip: Tensor, branch: Tensor) -> None:
         recorder = self._recorder()
         if recorder is not None and isinstance(place, ForwardPreHook):
-            place.operands(recorder, {"skip": skip, "branch": branch}, place.name)
+            place.operands(recorder, {"skip": skip, "branch": branch})
 
     def _function(self, place: ModuleFrame, kind: str, output: Tensor) -> None:
         recorder = self._recorder()
@@ -253,9 +256,9 @@ def install(
         before = None
         if name in targets or _speaks_or_has_code(module):
             before = TracedForwardPreHook(
-                recorder, name, module, target, channel_dim, scope.additions
+                recorder, name, module, target, channel_dim, scope.chosen_kind, scope.additions
             )
-        after = TracedForwardHook(recorder, name, module, target, channel_dim)
+        after = TracedForwardHook(recorder, name, module, target, channel_dim, scope.chosen_kind)
         if id(module) in fused:
             unhooked.add(module, before, after)
             continue
