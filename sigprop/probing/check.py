@@ -20,7 +20,7 @@ from sigprop.errors import ProbeWarning
 from sigprop.inputs.calling import Loss, backward, call, split_batch
 from sigprop.inputs.devices import Device, kept_random_state, moved, placed, resolve_device
 from sigprop.inputs.factories import copied
-from sigprop.probing.options import check_options
+from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.records import Records
 
@@ -124,7 +124,7 @@ def check(
         >>> len(seen.blind)
         0
     """
-    check_options(model, {})
+    check_model(model)
     chosen = resolve_device(device, model)
     batch, wanted = moved(split_batch(inputs, targets), chosen)
     twin = placed(copied(bare(model)), chosen)
