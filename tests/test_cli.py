@@ -13,10 +13,9 @@ SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    code = int(stop.value.code or 0)
     seen = capsys.readouterr()
     return code, seen.out, seen.err
 
