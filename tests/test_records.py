@@ -20,7 +20,7 @@ from sigprop.records import (
     RunWriter,
     atomic_write,
     concat,
-    provenance,
+    new_manifest,
     tidy,
 )
 from sigprop.records.column_buffer import ColumnBuffer
@@ -33,7 +33,7 @@ def losses(network: str, steps: range) -> pd.DataFrame:
 
 
 def some(network: str = "plain", steps: range = range(3)) -> Records:
-    manifest = provenance(networks=[network], seeds=[0])
+    manifest = new_manifest(networks=[network], seeds=[0])
     return Records(training=losses(network, steps), manifest=manifest)
 
 

@@ -17,7 +17,7 @@ from sigprop.claims.checks import together
 from sigprop.claims.claim import CLAIMS, NOT_RUN, SABOTEURS, Claim, Trial, saboteurs_of
 from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
 from sigprop.errors import BadInput, UnknownName, suggestion
-from sigprop.records import provenance
+from sigprop.records import new_manifest
 
 #: The order in which themes are run and shown; others follow.
 THEMES = (
@@ -150,7 +150,7 @@ def run(
         found[outcome.name] = outcome
         tell(outcome.name, len(found), len(names), outcome)
     threads = 1 if many else torch.get_num_threads()
-    manifest = provenance(seeds=[seed_base], quick=quick, threads=threads)
+    manifest = new_manifest(seeds=[seed_base], quick=quick, threads=threads)
     return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
 
 

@@ -17,7 +17,7 @@ from sigprop.inputs.datasets import Data, resolve
 from sigprop.inputs.factories import Factory, design, factory, initialize
 from sigprop.probing.options import Every, Metrics
 from sigprop.probing.probe import Probe, attach
-from sigprop.records import Records, RunWriter, atomic_write, concat, load, provenance
+from sigprop.records import Records, RunWriter, atomic_write, concat, load, new_manifest
 
 Watch = Callable[[str, int, Progress], None]
 
@@ -102,7 +102,7 @@ def compare(
     if directory is not None:
         return load(*(_folder(directory, label) for label in factories))
     records = concat(found)
-    records.manifest = provenance(
+    records.manifest = new_manifest(
         networks=list(factories), seeds=which, settings=settings, designs=designs
     )
     return records
@@ -188,7 +188,7 @@ class _Run:
 
     def _writer(self, root: Path, resume: bool) -> RunWriter:
         directory = _folder(root, self.label) / f"seed-{self.seed}"
-        manifest = provenance(
+        manifest = new_manifest(
             networks=[self.label],
             seeds=[self.seed],
             settings=self._settings,

@@ -13,7 +13,7 @@ from sigprop.inputs.calling import Loss, backward, call, split_batch
 from sigprop.inputs.factories import Factory, copied, design, factory, initialize
 from sigprop.probing.options import Metrics
 from sigprop.probing.probe import attach
-from sigprop.records import Records, concat, provenance
+from sigprop.records import Records, concat, new_manifest
 
 
 def measure(
@@ -78,7 +78,7 @@ def measure(
         found.append(probe.records)
     records = concat(found)
     designs = {} if isinstance(model, nn.Module) else {network: design(model, **(options or {}))}
-    records.manifest = provenance(networks=[network], seeds=which, designs=designs)
+    records.manifest = new_manifest(networks=[network], seeds=which, designs=designs)
     return records
 
 

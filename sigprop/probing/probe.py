@@ -37,7 +37,7 @@ from sigprop.capture.torch_internals import (
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.options import Every, Metrics, check_options, split_metrics
 from sigprop.probing.overhead import Budget
-from sigprop.records import SCHEMA, Records, provenance, tidy
+from sigprop.records import SCHEMA, Records, new_manifest, tidy
 from sigprop.records.column_buffer import ColumnBuffer
 
 Rows = dict[str, ColumnBuffer]
@@ -174,7 +174,7 @@ class Probe:
         records = _records(rows)
         records.coverage = tidy("coverage", self._coverage())
         networks, seeds = [self._options["network"]], [self._options["seed"]]
-        records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
+        records.manifest = new_manifest(networks=networks, seeds=seeds, steps=self.step_index)
         return records
 
     def drain(self) -> Records:
