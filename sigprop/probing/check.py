@@ -184,7 +184,7 @@ def _table(model: nn.Module, records: Records, watch: _Watch) -> pd.DataFrame:
     everything = dict(modules(model))
     ports = records.signals.query("port in ('in', 'out')")
     names = set(ports["name"].str.replace(r"(#\d+|\[.*)", "", regex=True))
-    inner = {n for n, m in everything.items() if n in names} - _only_rectified(records, everything)
+    inner = {n for n in everything if n in names} - _only_rectified(records, everything)
     rows = [
         _row(row, everything, inner, records, watch) for row in records.coverage.to_dict("records")
     ]
