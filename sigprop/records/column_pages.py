@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sigprop.records.schema import ROWS, SCHEMA, Column
+from sigprop.records.schema import ROWS, SCHEMA
 
 BEGIN = "<!-- columns: made by `python -m sigprop.records.column_pages` -->"
 END = "<!-- end of columns -->"
@@ -26,7 +26,7 @@ def readme_table() -> str:
     for table in ("signals", "parameters"):
         for column in SCHEMA[table].values():
             if column.dtype == "float64" and column.formula:
-                cells = f"`{column.name}`", _cell(column.formula), _sentence(column)
+                cells = f"`{column.name}`", _cell(column.formula), _cell(column.definition)
                 rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -37,13 +37,13 @@ def page() -> str:
 
 
 def updated(readme: str) -> str:
-    """Return README with its table between the two markers made anew.
+    r"""Return README with its table between the two markers made anew.
 
     Raises:
         ValueError: there is no such pair of markers in it.
 
     Example:
-        >>> text = updated(f"before\\n{BEGIN}\\nold\\n{END}\\nafter\\n")
+        >>> text = updated(f"before\n{BEGIN}\nold\n{END}\nafter\n")
         >>> "old" in text, text.startswith("before"), "| `second_moment` | E[x²] |" in text
         (False, True, True)
     """
@@ -77,12 +77,6 @@ def _table(name: str) -> str:
         start = f"| `{column.name}` | {column.dtype} | {formula} | {definition} "
         rows.append(f"{start}| {unit} | {undefined} |")
     return f"## `{name}`\n\n{ROWS[name]}\n\n" + "\n".join(rows) + "\n"
-
-
-def _sentence(column: Column) -> str:
-    """Return what README says of a column: without unit and type, which the page has."""
-    missing = f" {column.undefined}." if column.undefined else ""
-    return _cell(column.definition + missing)
 
 
 def _cell(text: str) -> str:
