@@ -39,7 +39,8 @@ def some(network: str = "plain", steps: range = range(3)) -> Records:
 
 @pytest.mark.parametrize("table", SCHEMA)
 def test_every_table_round_trips_with_its_columns_and_dtypes(table: str, tmp_path: Path) -> None:
-    row = {name: {"str": "a", "bool": True}.get(kind, 1) for name, kind in SCHEMA[table].items()}
+    values = {"str": "a", "bool": True, "int64": 1, "float64": 1.5}
+    row = {name: values[column.dtype] for name, column in SCHEMA[table].items()}
     records = Records()
     setattr(records, table, tidy(table, [row]))
     records.save(tmp_path / "run")

@@ -19,7 +19,7 @@ from sigprop.capture.torch_internals import compiled
 from sigprop.errors import ProbeWarning
 from sigprop.inputs.calling import Loss, backward, call, split_batch
 from sigprop.inputs.factories import copied
-from sigprop.probing.options import check_options
+from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.records import Records
 
@@ -118,7 +118,7 @@ def check(
         0
     """
     batch, wanted = split_batch(inputs, targets)
-    check_options(model, {})
+    check_model(model)
     twin = copied(bare(model))
     watch = _Watch()
     told: list[str] = []

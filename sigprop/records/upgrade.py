@@ -17,7 +17,7 @@ from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
 #: Table -> columns that schema 1 lacked.
 ADDED: Mapping[str, tuple[str, ...]] = {
     "signals": ("kind", "module"),
-    "parameters": ("shape", "ndim"),
+    "parameters": ("shape", "ndim", "skipped"),
     "coverage": ("status",),
 }
 _RENAMED = {"pass": "direction"}
@@ -153,7 +153,7 @@ def _parameters(rows: pd.DataFrame) -> pd.DataFrame:
     several = (ratio - 1).abs() > _ONE_UNIT
     ndim = pd.Series(np.where(several, 2, np.where(ratio.notna(), 1, -1)), index=rows.index)
     most = ndim.groupby([rows["network"], rows["name"]]).transform("max")
-    return rows.assign(shape="", ndim=most.astype("int64"))
+    return rows.assign(shape="", ndim=most.astype("int64"), skipped=False)
 
 
 def _statuses(coverage: pd.DataFrame) -> list[str]:

@@ -86,6 +86,11 @@ PARAMETERS = table(
         "that of 1/w²",
         "NaN without an optimizer, and where the weight is 0",
     ),
+    Column(
+        "skipped",
+        "bool",
+        "Whether a gradient scaler left the optimizer's step out, since a gradient was not finite.",
+    ),
 )  # fmt: skip
 
 SPECTRA = table(
