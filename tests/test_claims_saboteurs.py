@@ -10,7 +10,6 @@ import pytest
 from sigprop.claims import CLAIMS, SABOTEURS, Outcome, Trial, measure_claim, sabotage
 from sigprop.errors import BadInput, UnknownName
 
-
 #: These break what a claim predicts instead of what it measures.
 OF_THE_PREDICTION = {"sgd-noise: C of the estimate, not of one sample"}
 
