@@ -18,7 +18,7 @@ from sigprop.claims.comparison import overall_verdict
 from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
 from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.inputs.devices import Device, resolve_device
-from sigprop.records import provenance
+from sigprop.records import new_manifest
 
 #: The order in which themes are run and shown; others follow.
 THEMES = (
@@ -170,7 +170,9 @@ def run(
         found[outcome.name] = outcome
         report_progress(outcome.name, len(found), len(names), outcome)
     threads = 1 if many else torch.get_num_threads()
-    manifest = provenance(seeds=[seed_base], quick=quick, threads=threads, device=str(trial.device))
+    manifest = new_manifest(
+        seeds=[seed_base], quick=quick, threads=threads, device=str(trial.device)
+    )
     return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
 
 

@@ -16,7 +16,7 @@ from sigprop.inputs.datasets import resolve
 from sigprop.inputs.devices import Device, resolve_device
 from sigprop.inputs.factories import Factory, design, factory
 from sigprop.probing.options import Every, Metrics
-from sigprop.records import Records, concat, load, provenance
+from sigprop.records import Records, concat, load, new_manifest
 
 #: Every one of the first steps is recorded: what diverges, diverges here.
 _FIRST_STEPS = 10
@@ -109,7 +109,7 @@ def compare(
     if directory is not None:
         return load(*(folder(directory, label) for label in factories))
     records = concat(found)
-    records.manifest = provenance(
+    records.manifest = new_manifest(
         networks=list(factories), seeds=which, settings=settings, designs=designs, device=str(where)
     )
     return records

@@ -14,7 +14,7 @@ from sigprop.inputs.devices import Device, moved, placed, resolve_device
 from sigprop.inputs.factories import Factory, copied, design, factory, initialize
 from sigprop.probing.options import Metrics
 from sigprop.probing.probe import attach
-from sigprop.records import Records, concat, provenance
+from sigprop.records import Records, concat, new_manifest
 
 
 def measure(
@@ -88,7 +88,7 @@ def measure(
         found.append(probe.records)
     records = concat(found)
     designs = {} if isinstance(model, nn.Module) else {network: design(model, **(options or {}))}
-    records.manifest = provenance(
+    records.manifest = new_manifest(
         networks=[network], seeds=which, designs=designs, device=str(chosen)
     )
     return records

@@ -15,7 +15,7 @@ from sigprop.inputs.datasets import Data
 from sigprop.inputs.devices import seeded
 from sigprop.inputs.factories import Factory, initialize
 from sigprop.probing.probe import Probe, attach
-from sigprop.records import Records, RunWriter, atomic_write, provenance
+from sigprop.records import Records, RunWriter, atomic_write, new_manifest
 
 Watch = Callable[[str, int, Progress], None]
 
@@ -136,7 +136,7 @@ class SingleRun:
 
     def _writer(self, root: Path, resume: bool) -> RunWriter:
         directory = folder(root, self.label) / f"seed-{self.seed}"
-        manifest = provenance(
+        manifest = new_manifest(
             networks=[self.label],
             seeds=[self.seed],
             settings=self._settings,

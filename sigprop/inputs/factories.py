@@ -53,7 +53,15 @@ def factory(network: str | Factory, **options: object) -> Factory:
 
 
 def design(network: str | Factory, **options: object) -> dict[str, object]:
-    """Return what a manifest keeps of a network: enough for theory to find its recursion.
+    """Return what a manifest keeps of a network of the zoo: its name and all its options.
+
+    Args:
+        network: as in `factory`.
+        options: those that were given; the others are at their defaults.
+
+    Returns:
+        A mapping from which theory finds the network's recursion; an empty one for a network that
+        is not of the zoo.
 
     Args:
         network: as `factory` takes it.
@@ -63,11 +71,11 @@ def design(network: str | Factory, **options: object) -> dict[str, object]:
         ``{"network": name, **options}``; empty for a network that is not of the zoo.
 
     Example:
-        >>> design("plain", depth=2), design("torch.nn:Linear", depth=2)
-        ({'network': 'plain', 'depth': 2}, {})
+        >>> design("plain", depth=2)["width"], design("torch.nn:Linear", depth=2)
+        (64, {})
     """
     if isinstance(network, str) and network in networks.NETWORKS:
-        return {"network": network, **options}
+        return {"network": network, **networks.resolve(network, **options)}
     return {}
 
 
