@@ -12,7 +12,6 @@ from sigprop.capture.model.naming import ROOT, modules
 from sigprop.capture.recording.coverage import BYPASSED, COMPILED, FUSED, SCRIPTED
 from sigprop.probing.watching import Watch
 from sigprop.records import Records
-from sigprop.records.queries import own_rows
 
 if TYPE_CHECKING:  # loaded with the first frame, see `records`
     import pandas as pd
@@ -68,6 +67,8 @@ class _Seen:
         self._watch, self._ports = watch, _ports(records)
         coverage = records.coverage
         self._called = set(coverage[coverage["calls"] > 0]["name"])
+        from sigprop.records.queries import own_rows  # loads pandas
+
         own = own_rows(records.signals)
         own = own[own["port"].isin(["in", "out"])]
         self._blocks = set(own["module"]) & set(self._modules)
