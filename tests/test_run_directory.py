@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import sigprop
 from sigprop import RunError
@@ -347,3 +348,16 @@ class TestSpreadsheets:
     def test_categories_and_objects(self) -> None:
         frame = pd.DataFrame({"a": pd.Categorical(["=x"]), "b": pd.Series(["@y"], dtype=object)})
         assert csv_text(frame) == "a,b\n'=x,'@y\n"
+
+    def test_the_tables_of_a_report_are_harmless(self, tmp_path: Path) -> None:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+        records = sigprop.measure(model, torch.randn(8, 4), network="=HYPERLINK(1)")
+        page = sigprop.report(records, tmp_path / "report")
+        cells = [
+            cell
+            for path in page.parent.rglob("*.csv")
+            for row in csv.reader(path.open(encoding="utf-8", newline=""))
+            for cell in row
+        ]
+        assert "'=HYPERLINK(1)" in cells
+        assert not any(cell.startswith(("=", "@")) for cell in cells)
