@@ -69,7 +69,7 @@ def test_batchnorms_growth_along_a_line_is_not_given_a_geometric_rate():
     row = summarize(records).iloc[0]
     assert row["growth"] == "linear"
     assert row["growth_per_block"] == pytest.approx(1.0, rel=1e-9)
-    story = story_of(row.to_dict())
+    story = story_of({str(name): value for name, value in row.items()})
     assert story.level == "good"
     assert story.headline.startswith(
         "the second moment grows linearly, by 1.00 per block (×13.0 over 12 blocks)"

@@ -362,6 +362,8 @@ class TestHtml:
         assert "second_moment = channel_variance + mean_shift" in words
         for entry in QUANTITIES.values():
             assert entry.definition in words
+            assert f"Unit: {entry.unit}." in words or not entry.unit
+            assert f"Missing: {entry.undefined}." in words or not entry.undefined
         for meaning in SUMMARY.values():
             assert meaning in words or meaning == SUMMARY["network"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import sigprop
+from sigprop.capture import Blocks
 from sigprop.records import Records, tidy
 from sigprop.reporting.axis import block_axis
 from sigprop.reporting.figures import FIGURES, Study
@@ -85,14 +86,12 @@ class Stages(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(
-            nn.ModuleDict({"blocks": nn.Sequential(*(Wide(width) for _ in range(2)))})
-            for width in (8, 16)
-        )
+        self.stage1 = nn.Sequential(Wide(8), Wide(8))
         self.between = nn.Linear(8, 16)
+        self.stage2 = nn.Sequential(Wide(16), Wide(16))
 
     def forward(self, x):
-        return self.stages[1]["blocks"](self.between(self.stages[0]["blocks"](x)))
+        return self.stage2(self.between(self.stage1(x)))
 
 
 class Wide(nn.Module):
@@ -108,7 +107,7 @@ def own(name: str, module: nn.Module) -> bool:
     return isinstance(module, Block | Wide)
 
 
-def measured(model: nn.Module, inputs: object = X, blocks: object = "auto") -> Records:
+def measured(model: nn.Module, inputs: object = X, blocks: Blocks = "auto") -> Records:
     return sigprop.measure(model, inputs, blocks=blocks, network="n", spectra=False)
 
 
@@ -234,8 +233,8 @@ class TestStacks:
     def test_the_story_is_that_of_the_stack_that_goes_furthest(self):
         model = Towers()
         with torch.no_grad():
-            for block in model.right:
-                block.scale.weight.mul_(4)
+            for weight in model.right.parameters():
+                weight.mul_(4)
         row = summarize(measured(model)).iloc[0]
         assert row["stack"] == "right"
         assert row["total_ratio"] == pytest.approx(3.0**6, rel=1e-4)

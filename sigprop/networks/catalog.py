@@ -32,7 +32,7 @@ def register(name: str) -> Callable[[Network], Network]:
         ...     return nn.Linear(design.inputs[0], design.classes, bias=bias)
         >>> build("linear-classifier", inputs=4, classes=2, bias=False)
         Linear(in_features=4, out_features=2, bias=False)
-        >>> del NETWORKS._things["linear-classifier"]
+        >>> del NETWORKS._entries["linear-classifier"]
     """
 
     def file(network: Network) -> Network:
@@ -55,6 +55,32 @@ def options(name: str) -> Mapping[str, object]:
     """
     own = list(inspect.signature(NETWORKS[name]).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in own}
+
+
+def resolve(name: str, **given: object) -> dict[str, object]:
+    """Return every option of a network: those given, and the defaults of all others.
+
+    Args:
+        name: one of `names()`.
+        given: options of `build`.
+
+    Raises:
+        UnknownName: no network has that name.
+        BadInput: it has no such option.
+
+    Example:
+        >>> design = resolve("skipinit", depth=3)
+        >>> design["depth"], design["width"], design["gain"]
+        (3, 64, 0.0)
+    """
+    shared = {field.name: field.default for field in fields(Design)}
+    _check_options(name, [option for option in given if option not in shared])
+    resolved = {**shared, **options(name), **given}
+    return {**resolved, "inputs": _shape(resolved["inputs"])}
+
+
+def _shape(inputs: object) -> tuple[int, ...]:
+    return (inputs,) if isinstance(inputs, int) else tuple(inputs)  # type: ignore[arg-type]
 
 
 def build(
@@ -101,6 +127,9 @@ def build(
         heads: of attention.
         family_options: the network's own options.
 
+    Returns:
+        A module that maps (N, *inputs) to (N, classes).
+
     Raises:
         UnknownName: no network has that name.
         BadInput: an option is unknown, or its value cannot be used.
@@ -117,7 +146,7 @@ def build(
         depth=depth,
         width=width,
         architecture=architecture,
-        inputs=(inputs,) if isinstance(inputs, int) else tuple(inputs),
+        inputs=_shape(inputs),
         classes=classes,
         order=order,
         branch_layers=branch_layers,

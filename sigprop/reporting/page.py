@@ -10,12 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from sigprop.records import Records
+from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.growth import CRITERION
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
-from sigprop.reporting.tables import TABLES, as_csv
+from sigprop.reporting.tables import TABLES
 from sigprop.reporting.verdicts import VERDICTS
 from sigprop.reporting.words import cell, counted
 
@@ -170,7 +171,7 @@ def _view(name: str, frame: pd.DataFrame) -> TableView:
 
 def _inline(frame: pd.DataFrame) -> str:
     """Return a table as a data URI, so that a page that is sent alone still has it."""
-    data = as_csv(frame).encode("utf-8")
+    data = csv_text(frame).encode("utf-8")
     if len(data) > LARGEST:
         return ""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")

@@ -94,7 +94,7 @@ def summarize(records: Records, predictions: pd.DataFrame | None = None) -> pd.D
     for part in (
         travel(signals, order),
         _against_theory(signals, predictions),
-        _worst(by_block(signals, "forward", MOMENTS), dead_by_block(signals)),
+        _worst(by_block(signals, MOMENTS), dead_by_block(signals)),
         _nonfinite(signals),
         _gradients(signals, order),
         _weights(records.parameters),
@@ -112,7 +112,7 @@ def _against_theory(signals: pd.DataFrame, predictions: pd.DataFrame | None) -> 
     chosen = (predictions["direction"] == "forward") & (predictions["quantity"] == "second_moment")
     known = predictions.loc[chosen, ["network", "block", "value"]]
     known = known[np.isfinite(known["value"].astype("float64")) & (known["value"] > 0)]
-    rows = by_block(signals, "forward", ["second_moment"]).merge(known, on=["network", "block"])
+    rows = by_block(signals, "second_moment").merge(known, on=["network", "block"])
     rows = rows[~rows["nonfinite"] & (rows["second_moment"] > 0)]
     if rows.empty:
         return pd.DataFrame()
@@ -169,7 +169,7 @@ def _worst(forward: pd.DataFrame, dead: pd.DataFrame) -> pd.DataFrame:
 
 def _gradients(signals: pd.DataFrame, order: pd.DataFrame) -> pd.DataFrame:
     """How the gradient travels back through each stack; the one where it changes most."""
-    raw = by_block(signals, "backward", ["second_moment"])
+    raw = by_block(signals, "second_moment", "backward")
     where = ["network", "block"]
     marked = over_seeds(raw, "second_moment", where, "scale")
     broken = (marked["nonfinite"] > 0).groupby(marked["network"]).sum()

@@ -92,7 +92,7 @@ def gradient_by_block(records: Records, predictions: Predictions) -> pd.DataFram
     """Return gradient statistics by network and block at the first recorded step."""
     signals = at_first_step(unrolled(records.signals))
     columns = ["second_moment", "channel_variance", "mean_shift", "zero_fraction"]
-    rows = _finite(by_block(signals, "backward", columns), columns)
+    rows = _finite(by_block(signals, columns, "backward"), columns)
     relative = _mean(relative_gradient(rows, blocks_in_order(signals)), "relative_gradient")
     merged = _by_block(signals, "backward", columns)
     return merged.merge(relative, on=["network", "block"], how="left")
@@ -101,7 +101,7 @@ def gradient_by_block(records: Records, predictions: Predictions) -> pd.DataFram
 def _by_block(signals: pd.DataFrame, direction: str, columns: list[str]) -> pd.DataFrame:
     """Return ``columns`` by network and block, with the block's name and the spread over seeds."""
     where = ["network", "block"]
-    rows = _finite(by_block(signals, direction, columns), columns)
+    rows = _finite(by_block(signals, columns, direction), columns)
     spread = over_seeds(rows, columns[0], where, "scale").rename(columns={"center": columns[0]})
     for column in columns[1:]:
         spread = spread.merge(_mean(rows, column), on=where)
@@ -139,7 +139,7 @@ def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
     parts = []
     for (direction, quantity), rows in predictions.groupby(["direction", "quantity"], sort=False):
         seen = over_seeds(
-            _finite(by_block(signals, str(direction), [str(quantity)]), [str(quantity)]),
+            _finite(by_block(signals, str(quantity), str(direction)), [str(quantity)]),
             str(quantity),
             ["network", "block"],
             QUANTITIES[str(quantity)].kind if quantity in QUANTITIES else "share",
@@ -221,23 +221,3 @@ def _flat(facts: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]
         else:
             rows.append((f"{prefix}{key}", str(value)))
     return rows
-
-
-def as_csv(frame: pd.DataFrame) -> str:
-    r"""Return a table as CSV; text that a spreadsheet would run as a formula is quoted with ``'``.
-
-    Args:
-        frame: any table; names in it may come from a user's model.
-
-    Example:
-        >>> as_csv(pd.DataFrame({"name": ["=1+1", "layer"], "value": [-1.5, 2.0]}))
-        "name,value\\n'=1+1,-1.5\\nlayer,2.0\\n"
-    """
-    texts = [name for name in frame if not pd.api.types.is_any_real_numeric_dtype(frame[name])]
-    safe = frame.assign(**{str(name): frame[name].map(_no_formula) for name in texts})
-    return safe.to_csv(index=False, lineterminator="\n")
-
-
-def _no_formula(value: object) -> object:
-    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if risky else value

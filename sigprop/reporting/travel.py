@@ -28,8 +28,8 @@ def travel(signals: pd.DataFrame, order: pd.DataFrame) -> pd.DataFrame:
         Columns of the summary, from ``seeds`` to ``channel_variance_ratio``; of several stacks of
         blocks, those of the stack where the second moment goes furthest from its start.
     """
-    forward = with_stack(_finite(by_block(signals, "forward", MOMENTS)), order)
-    start = _finite(by_block(signals, "forward", MOMENTS, port="in"))
+    forward = with_stack(_finite(by_block(signals, MOMENTS)), order)
+    start = _finite(by_block(signals, MOMENTS, port="in"))
     start = start.set_index([*DRAW, "block"])
     draws = pd.DataFrame(
         [

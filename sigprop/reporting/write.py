@@ -65,16 +65,17 @@ def report(
             "the records are empty, there is nothing to report; measure something first, "
             "for example records = sigprop.measure(model, inputs)"
         )
+    from sigprop.records.spreadsheet import csv_text
     from sigprop.reporting.figures import FIGURES, Study
     from sigprop.reporting.page import render
-    from sigprop.reporting.tables import TABLES, as_csv
+    from sigprop.reporting.tables import TABLES
     from sigprop.verification.predictions import predictions as predictions_of
 
     wanted = [figures] if isinstance(figures, str) else figures
     chosen = [FIGURES[name] for name in (FIGURES if wanted is None else wanted)]
     study = Study(seen, predictions_of(seen) if predictions is None else predictions)
     tables = {name: spec.build(seen, study.predictions) for name, spec in TABLES.items()}
-    texts = {f"tables/{name}.csv": as_csv(frame) for name, frame in tables.items()}
+    texts = {f"tables/{name}.csv": csv_text(frame) for name, frame in tables.items()}
     folder = ReportFolder(Path(directory))
     files = [f"figures/{spec.name}.{kind}" for spec in chosen for kind in _KINDS]
     folder.claim([*files, *texts, _PAGE])

@@ -82,7 +82,7 @@ def _layers(study: Study) -> list[Layer]:
     signals, parameters = study.signals, study.records.parameters
     wanted = [
         (
-            by_block(signals, "forward", ["second_moment"]),
+            by_block(signals, "second_moment"),
             "second_moment",
             "log₁₀ E[x²]",
             "viridis",
