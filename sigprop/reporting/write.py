@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sigprop.errors import BadInput
 from sigprop.records import Records, atomic_write, load
+from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.folder import ReportFolder
 
 if TYPE_CHECKING:  # matplotlib, pandas and scipy are loaded by the first report, not with sigprop
@@ -65,7 +66,6 @@ def report(
             "the records are empty, there is nothing to report; measure something first, "
             "for example records = sigprop.measure(model, inputs)"
         )
-    from sigprop.records.spreadsheet import csv_text
     from sigprop.reporting.figures import FIGURES, Study
     from sigprop.reporting.page import render
     from sigprop.reporting.tables import TABLES
