@@ -63,9 +63,7 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
         >>> round(float(right), 6)
         1.570796
     """
-    u, v = (
-        _unit(x.detach().to(wide_type(x.dtype))) for x in (before, after)
-    )
+    u, v = (_unit(x.detach().to(wide_type(x.dtype))) for x in (before, after))
     norm_of = torch.linalg.vector_norm
     return 2 * torch.atan2(norm_of(u - v), norm_of(u + v))
 
