@@ -138,7 +138,14 @@ def check(
 
 
 def _sent_back(output: Any, targets: Any, loss: Loss | None) -> list[str]:
-    """Send a gradient back; return a note when it is none, or not that of the targets."""
+    """Send a gradient back.
+
+    Returns:
+        A note when there is none, or not that of the targets.
+
+    Raises:
+        BadInput: the loss that was given cannot be computed, or the output holds no tensor.
+    """
     try:
         return [] if backward(output, targets, loss, seed=0) else [_NO_GRADIENT_NOTE]
     except BadInput:

@@ -64,7 +64,7 @@ class _Seen:
 
     def __init__(self, model: nn.Module, records: Records, watch: Watch) -> None:
         self._modules = dict(modules(model))
-        self._watch, self._ports = watch, _ports(records)
+        self._watch, self._signals = watch, records.signals
         coverage = records.coverage
         self._called = set(coverage[coverage["calls"] > 0]["name"])
         from sigprop.records.queries import own_rows  # loads pandas
@@ -86,7 +86,7 @@ class _Seen:
             **{key: row[key] for key in ("name", "type", "calls", "gradient")},
             "block": name in self._blocks,
             "status": status,
-            "ports": self._ports.get(name, ""),
+            "ports": _ports(self._signals, row),
             "output": self._watch.shapes.get(name, ""),
             "parameters": _weights(module),
             "reason": reason,
@@ -144,25 +144,21 @@ def _first_call(name: str, order: dict[str, int]) -> int:
     return order.get(name, min(within, default=len(order)))
 
 
-def _ports(records: Records) -> dict[str, str]:
-    """Return what is read of each module or function: ``"in skip branch (2x) out"``."""
-    rows = records.signals[records.signals["direction"] == "forward"]
-    target = [_target(*pair) for pair in zip(rows["module"], rows["name"], strict=True)]
-    found = {}
-    for name, own in rows.groupby(target, sort=False):
-        counts = own.groupby("port")["call"].nunique()
-        found[str(name)] = " ".join(
-            port + (f" ({counts[port]}x)" if counts[port] > 1 else "")
-            for port in ("in", "skip", "branch", "out")
-            if port in counts
-        )
-    return found
-
-
-def _target(module: str, name: str) -> str:
-    """Return the module, or the function in it, that a tensor belongs to."""
-    own = name[len(module) :]
-    return module + own.partition("#")[0].partition("[")[0] if own.startswith(":") else module
+def _ports(signals: pd.DataFrame, row: Any) -> str:
+    """Return what is read of a module or function: ``"in skip branch (2x) out"``."""
+    if not row["recorded"]:
+        return ""
+    rows = signals[(signals["direction"] == "forward") & (signals["module"] == row["name"])]
+    own = rows[rows["kind"].isin(["block", "leaf", "addition"])]
+    rows = own if len(own) else rows  # those of a rectifier inside a block
+    counts = dict(rows.groupby("port")["call"].nunique())
+    if row["type"] == "function":  # of one forward pass
+        counts = {"out": row["calls"]}
+    return " ".join(
+        port + (f" ({counts[port]}x)" if counts[port] > 1 else "")
+        for port in ("in", "skip", "branch", "out")
+        if port in counts
+    )
 
 
 def _holds(block: str, name: str) -> bool:
