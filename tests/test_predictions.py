@@ -36,7 +36,7 @@ def test_every_family_follows_its_recursion(name: str) -> None:
 
 def test_a_wrong_recursion_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The saboteur: batchnorm, whose second moment grows by 1 a block, judged by plain's, 2**k."""
-    monkeypatch.setitem(RECURSIONS._things, "batchnorm", RECURSIONS["plain"])
+    monkeypatch.setitem(RECURSIONS._entries, "batchnorm", RECURSIONS["plain"])
     result = sigprop.verify("batchnorm", X, "predicted", seeds=6, options=SIZE)
     assert result.verdict == "violated"
 
@@ -67,7 +67,7 @@ def test_a_design_without_its_options_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         recursion_of({"network": "skipinit", "architecture": "mlp"}, Kernel())
     assert str(error.value) == (
-        "this design of 'skipinit' does not say its 'padding'; sigprop.networks.resolve gives all "
+        "this design of 'skipinit' does not say its 'depth'; sigprop.networks.resolve gives all "
         "options"
     )
 
