@@ -138,9 +138,22 @@ def test_divergence_is_recorded_and_not_raised() -> None:
 
 
 def test_the_global_random_state_is_left_alone() -> None:
+    torch.manual_seed(12345)
+    torch.rand(3)  # a state that no seed alone leads to
     state = torch.get_rng_state()
     sigprop.compare(["plain"], steps=1, seeds=1, options=SMALL)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dropout_draws_from_the_seed_of_the_run() -> None:
+    options = {**SMALL, "drop": 0.5}
+    losses = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        run = sigprop.compare({"a": "rescale"}, steps=3, seeds=[0, 1], options=options)
+        losses.append(run.training.groupby("seed")["loss"].agg(list).to_dict())
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]
 
 
 def test_own_factories_and_data() -> None:
