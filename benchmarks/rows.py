@@ -42,7 +42,9 @@ def recorded_step(blocks: int) -> sigprop.Records:
     return probe.records
 
 
-def repeated(table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator) -> ColumnBuffer:
+def repeated(
+    table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator
+) -> ColumnBuffer:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
     rows, columns = ColumnBuffer(table), {name: list(column) for name, column in frame.items()}
     floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
