@@ -1,5 +1,8 @@
 """Signal-propagation diagnostics for PyTorch: how activations and gradients travel, and why not."""
 
+from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that is too old
+
+# isort: split
 from sigprop import networks
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare

@@ -53,7 +53,7 @@ def make(
         tables["coverage"] += _coverage(network, blocks)
     frames = {name: tidy(name, rows) for name, rows in tables.items()}
     manifest = {
-        "schema": 1,
+        "schema": 2,
         "status": "complete",
         "created": "2024-01-02T03:04:05+00:00",
         "command": "sigprop compare plain batchnorm rescale",
@@ -71,6 +71,8 @@ def _signals(where, network, block, blocks, broken):
         **where,
         "mode": "train",
         "block": block,
+        "kind": "block",
+        "module": f"blocks.{block}",
         "name": f"blocks.{block}",
         "call": 0,
         "channel_dim": 1,
@@ -103,25 +105,32 @@ def _signals(where, network, block, blocks, broken):
         row("branch", branch, skip_branch_correlation=0.02 * math.sin(block + seed)),
         row("out", m2),
         row("out", gradient(network, block, blocks, seed), "backward", zero_fraction=0.1),
-        row("out", m2, name=f"blocks.{block}.relu1", dead_fraction=law["dead"], channels=48),
-        row("out", m2, name=f"blocks.{block}.relu2", dead_fraction=0.0, channels=16),
+        row("out", m2, **_relu(block, 1), dead_fraction=law["dead"], channels=48),
+        row("out", m2, **_relu(block, 2), dead_fraction=0.0, channels=16),
     ]
+
+
+def _relu(block, number):
+    name = f"blocks.{block}.relu{number}"
+    return {"kind": "rectifier", "module": name, "name": name}
 
 
 def _parameters(where, network, block, blocks, broken):
     ratio = 10.0 * math.sqrt(gradient(network, block, blocks, where["seed"]))
     ratio = float("inf") if broken else ratio
     common = {**where, "block": block, "weight_norm": 8.0, "effective_lr": 0.01}
+    matrix = {"shape": "64x64", "ndim": 2, "count": 4096}
+    vector = {"shape": "64", "ndim": 1, "count": 64}
     name = f"blocks.{block}"
     return [
-        {**common, "name": f"{name}.conv1.weight", "count": 4096, "grad_to_weight": ratio,
+        {**common, "name": f"{name}.conv1.weight", **matrix, "grad_to_weight": ratio,
          "update_to_weight": 0.01 * ratio, "grad_norm": 8 * ratio},
-        {**common, "name": f"{name}.conv2.weight", "count": 4096, "grad_to_weight": 4 * ratio,
+        {**common, "name": f"{name}.conv2.weight", **matrix, "grad_to_weight": 4 * ratio,
          "update_to_weight": 0.04 * ratio, "grad_norm": 32 * ratio},
-        {**common, "name": f"{name}.conv2.bias", "count": 64, "grad_to_weight": 1e6},
-        {**common, "name": f"{name}.norm.weight", "count": 64, "grad_to_weight": 1e6},
-        {**common, "name": f"{name}.norm.bias", "count": 64, "grad_to_weight": 1e6},
-        {**common, "name": "stem.weight", "block": -1, "count": 4096, "grad_to_weight": 1e6},
+        {**common, "name": f"{name}.conv2.bias", **vector, "grad_to_weight": 1e6},
+        {**common, "name": f"{name}.norm.weight", **vector, "grad_to_weight": 1e6},
+        {**common, "name": f"{name}.norm.bias", **vector, "grad_to_weight": 1e6},
+        {**common, "name": "stem.weight", "block": -1, **matrix, "grad_to_weight": 1e6},
     ]  # fmt: skip
 
 
@@ -164,10 +173,10 @@ def _training(network, seed, loss_steps, diverge_at):
 def _coverage(network, blocks):
     rows = [
         {"run": "synthetic", "network": network, "name": f"blocks.{block}", "type": "Block",
-         "recorded": True, "calls": 4, "gradient": "yes", "reason": ""}
+         "recorded": True, "status": "recorded", "calls": 4, "gradient": "yes", "reason": ""}
         for block in range(blocks)
     ]  # fmt: skip
     rows.append({"run": "synthetic", "network": network, "name": "drop", "type": "Dropout",
-                 "recorded": False, "calls": 0, "gradient": "no",
+                 "recorded": False, "status": "never_called", "calls": 0, "gradient": "no",
                  "reason": "never called"})  # fmt: skip
     return rows

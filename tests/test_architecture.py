@@ -16,7 +16,7 @@ PACKAGE = Path(sigprop.__file__).parent
 
 #: From the lowest up. A module may import from its own layer's folder and from any layer below.
 LAYERS = (
-    ("errors",),
+    ("errors", "torch_version"),
     ("registry",),
     ("signals", "theory", "networks"),
     ("capture",),

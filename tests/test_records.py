@@ -186,7 +186,7 @@ DAMAGE = {
     "no manifest": (None, "holds no run: there is no manifest.json in it or below it"),
     "half a manifest": ('{"schema": 1, "sta', "is not a run's manifest"),
     "another json": ("[1, 2]", "is not a run's manifest"),
-    "newer schema": (NEWER, f"has schema 2, this sigprop reads up to {SCHEMA_VERSION}; upgrade"),
+    "newer schema": (NEWER, f"has schema 3, this sigprop reads up to {SCHEMA_VERSION}; upgrade"),
 }
 
 

@@ -19,8 +19,8 @@ def signals(*rows):
     """Rows of signals with everything that is not under test filled in."""
     base = {
         "run": "r", "network": "n", "seed": 0, "step": 0, "mode": "train", "block": 0,
-        "name": "blocks.0", "call": 0, "port": "out", "direction": "forward", "channels": 8,
-        "count": 64, "nonfinite": 0,
+        "kind": "block", "module": "blocks.0", "name": "blocks.0", "call": 0, "port": "out",
+        "direction": "forward", "channels": 8, "count": 64, "nonfinite": 0,
         "second_moment": 1.0, "channel_variance": 0.75, "mean_shift": 0.25,
     }  # fmt: skip
     return tidy("signals", [{**base, **row} for row in rows])
@@ -28,7 +28,7 @@ def signals(*rows):
 
 def parameters(*rows):
     base = {"run": "r", "network": "n", "seed": 0, "step": 0, "block": 0, "count": 4096,
-            "weight_norm": 8.0}  # fmt: skip
+            "weight_norm": 8.0, "ndim": 2}  # fmt: skip
     return tidy("parameters", [{**base, **row} for row in rows])
 
 
@@ -53,24 +53,17 @@ def test_first_and_last_step_are_those_of_each_draw():
     assert select.at_last_step(frame)["step"].tolist() == [9, 4]
 
 
-def test_the_blocks_own_row_is_told_from_taps_inside_it_and_outside_all_blocks():
+def test_the_rows_of_blocks_and_leaves_are_those_of_what_was_chosen():
     frame = signals(
-        {"name": "blocks.0.branch.relu", "second_moment": 7.0},
-        {"name": "blocks.0", "second_moment": 1.0},
-        {"name": "a", "block": -1, "second_moment": 9.0},
-        {"name": "blocks.10", "block": 10, "second_moment": 2.0},
-        {"name": "blocks.10.relu", "block": 10, "second_moment": 8.0},
+        {"kind": "rectifier", "name": "blocks.0.branch.relu"},
+        {"kind": "block", "name": "blocks.0"},
+        {"kind": "rectifier", "name": "blocks.0:relu"},
+        {"kind": "addition", "name": "encoder", "port": "skip"},
+        {"kind": "attention", "name": "attention:sdpa"},
+        {"kind": "block", "name": "a"},
+        {"kind": "leaf", "name": "head"},
     )
-    assert select.own_rows(frame)["name"].tolist() == ["blocks.0", "blocks.10"]
-
-
-def test_blocks_called_alike_in_two_networks_do_not_mix():
-    frame = signals(
-        {"network": "a", "name": "layer.0"},
-        {"network": "b", "name": "h.0"},
-        {"network": "b", "name": "h.0.act"},
-    )
-    assert select.own_rows(frame)["name"].tolist() == ["layer.0", "h.0"]
+    assert select.own_rows(frame)["name"].tolist() == ["blocks.0", "a", "head"]
 
 
 def test_by_block_keeps_one_pass_and_port():
@@ -101,8 +94,8 @@ def test_calls_of_one_block_are_averaged_and_a_broken_one_marks_the_block():
 def test_dead_units_are_weighted_by_channels_and_unrectified_taps_do_not_count():
     frame = signals(
         {"name": "blocks.0", "dead_fraction": NAN, "channels": 1000},
-        {"name": "blocks.0.relu1", "dead_fraction": 0.10, "channels": 48},
-        {"name": "blocks.0.relu2", "dead_fraction": 0.00, "channels": 16},
+        {"kind": "rectifier", "name": "blocks.0.relu1", "dead_fraction": 0.10, "channels": 48},
+        {"kind": "rectifier", "name": "blocks.0.relu2", "dead_fraction": 0.00, "channels": 16},
     )
     (value,) = select.dead_by_block(frame)["dead_fraction"]
     assert value == pytest.approx(0.10 * 48 / 64, rel=1e-15)
@@ -154,53 +147,25 @@ class TestWeightMatrices:
     def names(self, *rows):
         return select.weight_matrices(parameters(*rows))["name"].tolist()
 
-    def test_biases_norm_scales_and_parameters_outside_blocks_are_left_out(self):
+    def test_matrices_and_kernels_in_a_block_stay_whatever_they_are_called(self):
         assert self.names(
-            {"name": "b.0.conv.weight", "count": 4096},
-            {"name": "b.0.conv.bias", "count": 64},
-            {"name": "b.0.norm.weight", "count": 64},
-            {"name": "b.0.norm.bias", "count": 64},
-            {"name": "stem.weight", "block": -1},
-        ) == ["b.0.conv.weight"]
+            {"name": "b.0.conv.weight", "ndim": 4},
+            {"name": "b.0.conv.bias", "ndim": 1},
+            {"name": "b.0.multiplier", "ndim": 0, "count": 1},
+            {"name": "b.0.bias", "ndim": 2, "count": 4},
+            {"name": "stem.weight", "ndim": 4, "block": -1},
+        ) == ["b.0.conv.weight", "b.0.bias"]
 
-    def test_a_gain_without_a_bias_is_known_by_its_size(self):
-        assert self.names(
-            {"name": "b.0.up.weight", "count": 64 * 256},
-            {"name": "b.0.rms.weight", "count": 64},
-            {"name": "b.0.multiplier", "count": 1},
-        ) == ["b.0.up.weight"]
-
-    def test_a_small_kernel_beside_a_large_one_stays(self):
-        assert self.names(
-            {"name": "b.0.conv1.weight", "count": 16 * 64},
-            {"name": "b.0.conv2.weight", "count": 9 * 16 * 16},
-            {"name": "b.0.depthwise.weight", "count": 9 * 64},
-        ) == ["b.0.conv1.weight", "b.0.conv2.weight", "b.0.depthwise.weight"]
-
-    def test_a_square_linear_layer_with_few_outputs_stays(self):
-        assert self.names(
-            {"name": "b.0.linear.weight", "count": 64}, {"name": "b.0.linear.bias", "count": 8}
-        ) == ["b.0.linear.weight"]
-
-    def test_ndim_decides_when_the_records_carry_it(self):
-        frame = parameters(
-            {"name": "b.0.gain", "count": 4096, "ndim": 1},
-            {"name": "b.0.bias", "count": 4, "ndim": 2},
-        )
-        assert select.weight_matrices(frame)["name"].tolist() == ["b.0.bias"]
+    def test_what_is_not_known_is_no_matrix(self):
+        assert self.names({"name": "b.0.weight", "ndim": -1}) == []
 
     def test_every_step_and_network_keeps_its_rows_in_their_order(self):
-        weight = {"name": "b.0.conv.weight", "count": 4096}
-        bias = {"name": "b.0.conv.bias", "count": 64}
-        gain = {"name": "b.0.conv.weight", "network": "other", "count": 64}
-        beside = {"name": "b.0.conv.bias", "network": "other", "count": 64}
-        some = [bias, weight, gain, beside]
-        rows = parameters(*({**row, "step": step} for step in (5, 0, 9) for row in some))
+        weight = {"name": "b.0.weight", "ndim": 2}
+        gain = {"name": "b.0.weight", "network": "other", "ndim": 1}
+        rows = parameters(*({**row, "step": step} for step in (5, 0, 9) for row in (gain, weight)))
         kept = select.weight_matrices(rows)
         assert kept["step"].tolist() == [5, 0, 9]
-        assert kept.index.tolist() == [1, 5, 9], (
-            "the gain of the other network has a bias beside it"
-        )
+        assert kept.index.tolist() == [1, 3, 5]
 
     def test_no_parameters_give_no_rows(self):
         assert select.weight_matrices(tidy("parameters", [])).empty

@@ -76,8 +76,9 @@ def places(model: nn.Module) -> list[Place]:
 
 
 def _walk(parent: nn.Module, prefix: str, found: list[Place], seen: dict[int, str]) -> None:
-    for key, module in parent._modules.items():  # named_children() hides a second mention
-        if module is None:
+    # named_children() hides a second mention
+    for key, module in parent.named_modules(remove_duplicate=False):
+        if not key or "." in key:  # the parent itself, and what lies deeper
             continue
         name = f"{prefix}.{key}" if prefix else key
         if id(module) in seen:

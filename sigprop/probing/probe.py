@@ -27,7 +27,13 @@ from sigprop.capture.model.naming import bare
 from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, spectra
 from sigprop.capture.recording.rows import Collector
-from sigprop.capture.torch_internals import HOOK_GUARDS, TRACEABLE, compiled
+from sigprop.capture.torch_internals import (
+    HOOK_GUARDS,
+    TRACEABLE,
+    after_backward,
+    compiled,
+    warn_of_missing,
+)
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.options import Every, Metrics, check_options, split_metrics
 from sigprop.probing.overhead import Budget
@@ -130,6 +136,7 @@ class Probe:
         check_options(model, options)
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
+        warn_of_missing()
         if not TRACEABLE:
             _warn_of_compiled(model)
         HOOK_GUARDS.forget_graphs()
@@ -306,7 +313,7 @@ class Probe:
         if self._recorder.whole_graph and not self._ends_with_backward:
             # A forward that is compiled tells nobody that it begins; a backward does.
             self._ends_with_backward = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._backward_ended)
+            after_backward(self._backward_ended)
         if self._recorder.on:
             self._recorder.guarded(self._readings.read, [self._roster.known(name, parameter)])
 
@@ -344,7 +351,8 @@ class Probe:
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> list[RemovableHandle]:
         blocks, axis = self._options["blocks"], self._options["channel_dim"]
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        scope = Scope(blocks == "auto", everywhere, blocks == "leaves")
+        leaves = isinstance(blocks, str) and blocks == "leaves"
+        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         handles, hooks, self._session = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )

@@ -20,7 +20,7 @@ from sigprop.errors import RunError
 if TYPE_CHECKING:  # 0.3 s to import: paid when rows become a frame, not when a probe is attached
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
 _WHERE = {"run": "str", "network": "str", "seed": "int64", "step": "int64"}
@@ -31,6 +31,8 @@ SCHEMA: Mapping[str, Mapping[str, str]] = {
         **_WHERE,
         "mode": "str",
         "block": "int64",
+        "kind": "str",
+        "module": "str",
         "name": "str",
         "call": "int64",
         "port": "str",
@@ -53,6 +55,8 @@ SCHEMA: Mapping[str, Mapping[str, str]] = {
         **_WHERE,
         "name": "str",
         "block": "int64",
+        "shape": "str",
+        "ndim": "int64",
         "count": "int64",
         "weight_norm": "float64",
         "grad_norm": "float64",
@@ -77,6 +81,7 @@ SCHEMA: Mapping[str, Mapping[str, str]] = {
         "name": "str",
         "type": "str",
         "recorded": "bool",
+        "status": "str",
         "calls": "int64",
         "gradient": "str",
         "reason": "str",

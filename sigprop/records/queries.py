@@ -12,6 +12,8 @@ import pandas as pd
 
 #: What makes one independent draw: the same seed in two runs counts twice.
 DRAW = ["network", "run", "seed"]
+#: Kinds of the modules that were chosen: blocks, or leaves where those were asked for.
+CHOSEN = ("block", "leaf")
 PLACE = [*DRAW, "step", "block"]
 
 
@@ -33,15 +35,8 @@ def at_last_step(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_rows(signals: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the blocks themselves, without taps inside or outside them.
-
-    Taps inside a block share its index; the block's own name is the shortest one there.
-    """
-    inside = signals[signals["block"] >= 0]
-    length = inside["name"].str.len().astype("int64")
-    order = inside.assign(_length=length).sort_values(["_length", "name"], kind="stable")
-    own = order.groupby(["network", "run", "block"])["name"].transform("first")
-    return inside[inside["name"] == own.reindex(inside.index)]
+    """Return the rows of the chosen modules themselves, without taps inside or outside them."""
+    return signals[signals["kind"].isin(CHOSEN)]
 
 
 def by_block(
@@ -120,33 +115,8 @@ def relative_gradient(signals: pd.DataFrame) -> pd.DataFrame:
 
 
 def weight_matrices(parameters: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of parameters that are matrices or kernels and lie in a block.
-
-    A column ``ndim`` decides when the records carry it. Without it, biases are known by their
-    name, the scales of normalization layers by a bias of equal size beside them, and gains by
-    being no larger than a vector of the block could be.
-    """
-    inside = parameters[parameters["block"] >= 0]
-    if "ndim" in inside.columns:
-        return inside[inside["ndim"] >= 2]
-    # Decided once per parameter: a long run repeats each of them at every step.
-    which = inside.groupby(["network", "block", "name", "count"], sort=False).ngroup()
-    is_matrix = _look_like_matrices(inside[~which.duplicated()]).to_numpy()
-    return inside[is_matrix[which]]
-
-
-def _look_like_matrices(parameters: pd.DataFrame) -> pd.Series[bool]:
-    parts = parameters["name"].str.rsplit(".", n=1)
-    leaf = parts.str[-1]
-    is_bias = leaf.str.contains("bias")
-    beside = parameters["name"].str.slice_replace(start=-6, repl="bias").where(leaf == "weight", "")
-    bias_counts = parameters.loc[is_bias].groupby(["network", "name"])["count"].max()
-    keys = pd.MultiIndex.from_arrays([parameters["network"], beside])
-    affine = bias_counts.reindex(keys).to_numpy() == parameters["count"].to_numpy()
-    largest = parameters.groupby(["network", "block"])["count"].transform("max")
-    vector_sized = parameters["count"] <= 2 * np.sqrt(largest)
-    alone = parameters.groupby(["network", "block"])["name"].transform("nunique") == 1
-    return ~is_bias & ~affine & (~vector_sized | alone)
+    """Return the rows of parameters with two axes or more (matrices, kernels) in a block."""
+    return parameters[(parameters["block"] >= 0) & (parameters["ndim"] >= 2)]
 
 
 def weights_by_block(parameters: pd.DataFrame) -> pd.DataFrame:

@@ -68,12 +68,13 @@ def predictions(records: Records) -> pd.DataFrame:
     input, and, backward, from the measured gradient at the last block's output.
 
     Returns:
-        Columns ``network, block, pass, quantity, value``, one row per block output.
+        Columns ``network, block, direction, quantity, value``, one row per block output.
     """
     designs = records.manifest.get("designs", {})
     found = [_network(records, label, design) for label, design in designs.items()]
+    known = [frame for frame in found if len(frame)]
     columns = ["network", "block", "direction", "quantity", "value"]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=columns)
 
 
 def start_kernel(signals: pd.DataFrame) -> Kernel | None:

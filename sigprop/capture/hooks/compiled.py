@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +21,19 @@ from sigprop.capture.hooks.module_hooks import (
     ModuleHook,
     first_readable,
 )
-from sigprop.capture.hooks.tracing import show, show_graph, shown
+from sigprop.capture.hooks.tracing import shown
 from sigprop.capture.model.blocks import RECTIFIERS, adds
 from sigprop.capture.model.channels import channel_axis, made_by
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.recording.tap import Tap
-from sigprop.capture.torch_internals import HOOK_GUARDS
+from sigprop.capture.torch_internals import HOOK_GUARDS, at_trace_time, show, show_graph
 from sigprop.errors import ProbeWarning
 from sigprop.signals.channel_statistics import readable
-from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
+from sigprop.signals.traced import PRODUCTS, ROWS, runs_native
 
 #: What to do where a compiled graph does not show something.
 EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def at_trace_time(function: F) -> F:
-    """Mark a function as called once, when traced; its result is a constant of the graph."""
-    # What torch.compiler.assume_constant_result does, without importing the compiler for it.
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 class TracedModuleHook(ModuleHook):
@@ -128,7 +118,7 @@ class TracedModuleHook(ModuleHook):
         # A rectifier inside a block is there for its dead units; the block has the gradients.
         if x.requires_grad and (self.is_target or port != "out"):
             backward = self._reserve(recorder, tap._replace(direction="backward"))
-        way = "add_reading_now" if reads_now(x) else "add_reading"
+        way = "add_statistics_native" if runs_native(x) else "add_statistics"
         return f"{way},{tap.channel_dim},{forward},{backward}"
 
     def _tap_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Tap:
@@ -138,8 +128,8 @@ class TracedModuleHook(ModuleHook):
             axis = channel_axis(x, recorder.trace.maker)
         # Channels size the buffer: where shapes are dynamic, this one is not.
         channels = int(x.shape[axis]) if x.ndim else 1
-        name = self.target if self.target and port in self.ports else self.name
-        return self.tap(recorder, recorder.trace.mode, port, call, name, path, axis, channels)
+        source = self.addition_source() if self.target and port in self.ports else self.source
+        return self.tap(recorder, recorder.trace.mode, port, call, source, path, axis, channels)
 
     def _reserve(self, recorder: Recorder, tap: Tap) -> str:
         """Return the name of a new buffer for an tap; "" when it has joined another's."""
@@ -149,7 +139,7 @@ class TracedModuleHook(ModuleHook):
             slots.join(known, tap)
             return ""
         channels = tap.channels
-        kind, shape = ("table", (channels, ROWS)) if reads_now(x) else ("sums", (ROWS, channels))
+        kind, shape = ("table", (channels, ROWS)) if runs_native(x) else ("sums", (ROWS, channels))
         slot = slots.reserve(trace.graph, kind, tap, shape, sums_type(x), x.device)
         trace.put(tap.direction, tap.channel_dim, slot)
         return slot
@@ -246,7 +236,7 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
         recorder, x = self.living(), shown()
         tap = self._tap_of_shown(recorder, "branch", call, "")
         at = (tap, (PRODUCTS,), sums_type(x), x.device)
-        way = "add_pair_now" if reads_now(x) else "add_pair"
+        way = "add_products_native" if runs_native(x) else "add_products"
         return f"{way},{recorder.slots.reserve(recorder.trace.graph, 'products', *at)}"
 
 
@@ -281,7 +271,7 @@ class TracedForwardHook(TracedModuleHook, ForwardHook):
 
 def sums_type(x: Tensor) -> torch.dtype:
     """Return the type that sums of ``x`` are kept in."""
-    return torch.float64 if reads_now(x) else torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if runs_native(x) else torch.promote_types(x.dtype, torch.float32)
 
 
 def trace_gradient(

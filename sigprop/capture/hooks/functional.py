@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from sigprop.capture.hooks.dataflow import COSTS, UNRELATED, Dataflow, is_skip
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ForwardState, ModuleFrame
-from sigprop.capture.torch_internals import transforming
+from sigprop.capture.torch_internals import push_mode, remove_mode, transforming
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 _ALWAYS_RECTIFY = {"relu": "relu", "relu_": "relu", "relu6": "relu6"}
@@ -76,19 +76,12 @@ class FunctionalMode(TorchFunctionMode):
 
     def enter(self) -> None:
         """Become active in this thread."""
-        torch._C._push_on_torch_function_stack(self)
+        push_mode(self)
 
     def leave(self) -> None:
         """Stop being active, wherever on the stack of modes this one has come to lie."""
         self._paused_by = ""
-        above = []
-        while torch._C._len_torch_function_stack() > 0:
-            mode = torch._C._pop_torch_function_stack()
-            if mode is self:
-                break
-            above.append(mode)
-        for mode in reversed(above):
-            torch._C._push_on_torch_function_stack(mode)
+        remove_mode(self)
 
     def pause(self, name: str) -> None:
         """Step aside while the module ``name`` runs: PyTorch does not fuse what is watched."""

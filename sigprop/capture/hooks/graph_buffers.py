@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sigprop.capture.torch_internals import zero
+
 A = TypeVar("A", bound=Hashable)
 
 
@@ -91,7 +93,7 @@ class GraphBuffers(Generic[A]):
     def empty(self) -> None:
         """Forget what was added."""
         if self._slots:
-            torch._foreach_zero_([slot.memory for slot in self._slots.values()])
+            zero([slot.memory for slot in self._slots.values()])
 
     def fetch(self) -> Iterator[tuple[str, list[A], Tensor]]:
         """Yield each slot's kind, taps and a copy of its sums, still on the device; empty all.
@@ -104,7 +106,7 @@ class GraphBuffers(Generic[A]):
         for (_, device), slots in groups.items():
             memory = [slot.memory for slot in slots]
             copies = [x.clone() for x in memory] if device.type == "cpu" else _at_once(memory)
-            torch._foreach_zero_(memory)
+            zero(memory)
             for slot, sums in zip(slots, copies, strict=True):
                 yield slot.kind, slot.taps, sums
 

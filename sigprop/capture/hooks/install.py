@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from sigprop.capture.hooks.compiled import TracedForwardHook, TracedForwardPreHook, at_trace_time
+from sigprop.capture.hooks.compiled import TracedForwardHook, TracedForwardPreHook
 from sigprop.capture.hooks.functional import FunctionalMode
 from sigprop.capture.hooks.handles import Handles
 from sigprop.capture.hooks.module_hooks import ForwardHook, ForwardPreHook, Hook
@@ -24,7 +24,14 @@ from sigprop.capture.model.channels import ChannelDim
 from sigprop.capture.model.naming import bare, modules
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.torch_internals import graph_being_made, recomputing, transforming
+from sigprop.capture.recording.tap import Kind
+from sigprop.capture.torch_internals import (
+    at_trace_time,
+    graph_being_made,
+    is_replica,
+    recomputing,
+    transforming,
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,13 @@ class Scope:
         additions: residual additions that lie outside of every block.
         rectifiers: functional rectifiers that lie outside of every block.
         attention: what functional attention makes.
+        chosen_kind: the kind of what was chosen: ``"block"`` or ``"leaf"``.
     """
 
     additions: bool = False
     rectifiers: bool = False
     attention: bool = False
+    chosen_kind: Kind = "block"
 
 
 class GlobalHooks(Handles):
@@ -138,7 +147,7 @@ class ForwardContext:
     def _addition(self, place: ModuleFrame, skip: Tensor, branch: Tensor) -> None:
         recorder = self._recorder()
         if recorder is not None and isinstance(place, ForwardPreHook):
-            place.operands(recorder, {"skip": skip, "branch": branch}, place.name)
+            place.operands(recorder, {"skip": skip, "branch": branch})
 
     def _function(self, place: ModuleFrame, kind: str, output: Tensor) -> None:
         recorder = self._recorder()
@@ -172,7 +181,7 @@ class Start(Hook):
         if recorder is None or announce is None or recomputing() or transforming() is not None:
             return
         module = arguments[0]
-        if not getattr(module, "_is_replica", False):  # DataParallel's wrapper told already
+        if not is_replica(module):  # DataParallel's wrapper told already
             announce(bool(module.training))
         if recorder.on:
             recorder.guarded(self._session.start, bool(module.training))
@@ -247,9 +256,9 @@ def install(
         before = None
         if name in targets or _speaks_or_has_code(module):
             before = TracedForwardPreHook(
-                recorder, name, module, target, channel_dim, scope.additions
+                recorder, name, module, target, channel_dim, scope.chosen_kind, scope.additions
             )
-        after = TracedForwardHook(recorder, name, module, target, channel_dim)
+        after = TracedForwardHook(recorder, name, module, target, channel_dim, scope.chosen_kind)
         if id(module) in fused:
             unhooked.add(module, before, after)
             continue

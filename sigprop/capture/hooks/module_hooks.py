@@ -13,8 +13,14 @@ from sigprop.capture.model.blocks import CONTAINERS, RECTIFIERS
 from sigprop.capture.model.channels import ChannelDim, Maker, channel_axis, is_rectified, made_by
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.recorder import Recorder, nobody
-from sigprop.capture.recording.tap import Tap
-from sigprop.capture.torch_internals import graph_being_made, ordinary, recomputing, transforming
+from sigprop.capture.recording.tap import Kind, Source, Tap
+from sigprop.capture.torch_internals import (
+    OwnArithmetic,
+    graph_being_made,
+    ordinary,
+    recomputing,
+    transforming,
+)
 from sigprop.errors import BadInput
 from sigprop.signals.channel_statistics import readable
 
@@ -51,7 +57,7 @@ class Hook:
             recorder.passed_by.add(f"{self.name}: {reason}")
             return
         act = self.on_recompute if recomputing() else self.act
-        with torch._C.DisableTorchFunction():  # our own arithmetic is nobody else's business
+        with OwnArithmetic():  # our own arithmetic is nobody else's business
             recorder.guarded(act, recorder, *arguments)
 
     def act(self, recorder: Recorder, *arguments: Any) -> None:
@@ -70,15 +76,26 @@ class ModuleHook(Hook):
     Attributes:
         name: the module's name.
         target: the innermost chosen block that holds it, or None.
+        chosen_kind: the kind of what was chosen: ``"block"`` or ``"leaf"``.
+        source: what the module's own inputs and outputs belong to.
         records_own_output: its own hooks see all there is, so functions inside it are no news.
     """
 
     def __init__(
-        self, recorder: Recorder, name: str, module: nn.Module, target: str | None, axis: ChannelDim
+        self,
+        recorder: Recorder,
+        name: str,
+        module: nn.Module,
+        target: str | None,
+        axis: ChannelDim,
+        chosen_kind: Kind,
     ) -> None:
         super().__init__(recorder)
         self.name, self.target, self.axis = name, target, axis
         self.is_target = target == name
+        self.chosen_kind = chosen_kind
+        # Of what was not chosen only rectifiers hand over what they return.
+        self.source = Source(chosen_kind if self.is_target else "rectifier", name, name)
         self.rectifier = isinstance(module, RECTIFIERS)
         self.ports: tuple[str, ...] = tuple(getattr(module, "ports", ()))
         self.records_own_output = self.rectifier or bool(self.ports)
@@ -89,13 +106,13 @@ class ModuleHook(Hook):
         value: object,
         port: str,
         call: int,
-        name: str,
+        source: Source,
         gradient: bool = True,
         rectifier: bool = False,
     ) -> Tap | None:
         """Hand every tensor in ``value`` over; return the first tap."""
         first = None
-        for x, tap in self._taps(recorder, value, port, call, name):
+        for x, tap in self._taps(recorder, value, port, call, source):
             rectified = port == "out" and (
                 rectifier or recorder.rectified.get(x, 0) is not None or is_rectified(x)
             )
@@ -105,18 +122,18 @@ class ModuleHook(Hook):
 
     def take_again(self, recorder: Recorder, value: object, port: str) -> None:
         """Watch the gradients of tensors that were read when they were made the first time."""
-        for x, tap in self._taps(recorder, value, port, 0, self.name):
+        for x, tap in self._taps(recorder, value, port, 0, self.source):
             recorder.recompute(x, tap)
 
     def _taps(
-        self, recorder: Recorder, value: object, port: str, call: int, name: str
+        self, recorder: Recorder, value: object, port: str, call: int, source: Source
     ) -> Iterator[tuple[Tensor, Tap]]:
         for path, x in tensors(value):
             if not (readable(x) and ordinary(x)):
                 continue
             axis = self._axis(recorder, x)
             channels = x.shape[axis] if x.ndim else 1
-            yield x, self.tap(recorder, recorder.mode, port, call, name, path, axis, channels)
+            yield x, self.tap(recorder, recorder.mode, port, call, source, path, axis, channels)
 
     def tap(
         self,
@@ -124,7 +141,7 @@ class ModuleHook(Hook):
         mode: str,
         port: str,
         call: int,
-        name: str,
+        source: Source,
         path: str,
         axis: int,
         channels: int,
@@ -132,15 +149,22 @@ class ModuleHook(Hook):
         """Return where a tensor is read now."""
         return Tap(
             mode=mode,
-            target=name,
-            block=recorder.block_of(self.target or name),
-            name=name + (f"#{call}" if call else "") + path,
+            block=recorder.block_of(self.target or source.name),
+            kind=source.kind,
+            module=source.module,
+            target=source.name,
+            name=source.name + (f"#{call}" if call else "") + path,
             call=call,
             port=port,
             direction="forward",
             channel_dim=axis,
             channels=channels,
         )
+
+    def addition_source(self) -> Source:
+        """Return what the operands of an addition in this module belong to."""
+        block = self.target or self.name
+        return Source(self.chosen_kind if self.target else "addition", block, block)
 
     def chosen_axis(self) -> int | None:
         """Return the channel axis that the user named for this module, if one was."""
@@ -166,6 +190,7 @@ class ForwardPreHook(ModuleHook):
         module: the module.
         target: the innermost chosen block that holds it.
         axis: the channel axis, where the user said it.
+        chosen_kind: the kind of what was chosen.
         outside: whether additions are recorded outside of every block too.
     """
 
@@ -176,9 +201,10 @@ class ForwardPreHook(ModuleHook):
         module: nn.Module,
         target: str | None,
         axis: ChannelDim,
+        chosen_kind: Kind,
         outside: bool,
     ) -> None:
-        super().__init__(recorder, name, module, target, axis)
+        super().__init__(recorder, name, module, target, axis, chosen_kind)
         outside_blocks = outside and target is None and not isinstance(module, CONTAINERS)
         self.frames = (self.is_target or outside_blocks) and not self.records_own_output
         self.fused = isinstance(module, FUSED)
@@ -193,10 +219,10 @@ class ForwardPreHook(ModuleHook):
         """Take the inputs, and put the module on the stack."""
         now, given = recorder.now, first_readable((*args, *(kwargs or {}).values()))
         if self.is_target:
-            self.take(recorder, given, "in", now.calls[self.name], self.name)
+            self.take(recorder, given, "in", now.calls[self.name], self.source)
         if self.ports and self.target:
             operands = dict(zip(self.ports, args, strict=False))
-            self.operands(recorder, operands, self.target)
+            self.operands(recorder, operands)
         now.enter(self, [x for _, x in tensors(given)] if self.frames else None)
         if self.fused and now.mode is not None and _may_fuse(module):
             now.mode.pause(self.name)
@@ -223,15 +249,18 @@ class ForwardPreHook(ModuleHook):
         if rectifier:
             recorder.rectified.put(output, 0, True)
         # Inside a block the block has the gradients; elsewhere a function is a leaf of its own.
-        self.take(recorder, output, "out", call, name, self.target is None, rectifier)
+        source = Source("rectifier" if rectifier else "attention", self.name, name)
+        self.take(recorder, output, "out", call, source, self.target is None, rectifier)
 
-    def operands(self, recorder: Recorder, named: Mapping[str, object], block: str) -> None:
+    def operands(self, recorder: Recorder, named: Mapping[str, object]) -> None:
         """Take the operands of an addition; a block may add more than once: each is a call."""
-        addition = f"{block} +"
+        source = self.addition_source()
+        addition = f"{source.name} +"
         call = recorder.now.calls[addition]
         recorder.now.calls[addition] += 1
         taps = {
-            port: self.take(recorder, operand, port, call, block) for port, operand in named.items()
+            port: self.take(recorder, operand, port, call, source)
+            for port, operand in named.items()
         }
         skip, branch, at = named.get("skip"), named.get("branch"), taps.get("branch")
         if at is not None and isinstance(skip, Tensor) and isinstance(branch, Tensor):
@@ -242,9 +271,15 @@ class ForwardHook(ModuleHook):
     """Hook of every module: counts calls, keeps track of the channel axis, takes outputs."""
 
     def __init__(
-        self, recorder: Recorder, name: str, module: nn.Module, target: str | None, axis: ChannelDim
+        self,
+        recorder: Recorder,
+        name: str,
+        module: nn.Module,
+        target: str | None,
+        axis: ChannelDim,
+        chosen_kind: Kind,
     ) -> None:
-        super().__init__(recorder, name, module, target, axis)
+        super().__init__(recorder, name, module, target, axis, chosen_kind)
         self.inner_rectifier = self.rectifier and not self.is_target and target is not None
         self._weighs = next(module.parameters(), None) is not None
         self._transparent = _transparent(module)
@@ -265,7 +300,7 @@ class ForwardHook(ModuleHook):
         if self.is_target or self.inner_rectifier:
             # A rectifier inside a block is there for its dead units; the block has the gradients.
             self.take(
-                recorder, output, "out", call, self.name, self.is_target, rectifier=self.rectifier
+                recorder, output, "out", call, self.source, self.is_target, rectifier=self.rectifier
             )
         if now.mode is not None:
             now.mode.resume(self.name)

@@ -16,48 +16,16 @@ from torch import Tensor
 
 from sigprop.capture.model.channels import Maker
 from sigprop.capture.recording.tensor_cache import TensorCache
+from sigprop.capture.torch_internals import Shown
 
 #: How the compiler names the rest of a function, behind what it cannot trace.
 _REST = "torch_dynamo_resume"
 
 
-class _Shown:
-    """The last that the compiler showed; one for all, since it compiles one thing at a time."""
-
-    graph: weakref.ref[Any] | None = None
-    code: CodeType | None = None
-    x: Tensor | None = None
-
-
-def show_graph() -> None:
-    """Show the graph that is being made to `Trace`; part of traced code."""
-    from torch._dynamo.comptime import comptime  # only where somebody compiles
-
-    comptime(_hold_graph)
-
-
-def show(x: Tensor) -> None:
-    """Show a tensor of the graph that is being made to `Trace`; part of traced code."""
-    from torch._dynamo.comptime import comptime
-
-    comptime(_hold)
-
-
 def shown() -> Tensor:
     """Return the tensor that was shown last."""
-    assert _Shown.x is not None
-    return _Shown.x
-
-
-def _hold_graph(context: Any) -> None:
-    translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
-    # Not its fx.Graph: a checkpointed part has one of its own.
-    graph = translator.output
-    _Shown.graph, _Shown.code = weakref.ref(graph), graph.root_tx.f_code
-
-
-def _hold(context: Any) -> None:
-    _Shown.x = context.get_local("x").as_fake()
+    assert Shown.x is not None
+    return Shown.x
 
 
 class Trace:
@@ -83,7 +51,7 @@ class Trace:
     @property
     def new(self) -> bool:
         """Whether the graph that was shown is another one than before."""
-        return self._now is None or self._now is not _Shown.graph
+        return self._now is None or self._now is not Shown.graph
 
     def begin(self, on: bool, mode: str, maker: Maker | None) -> None:
         """Begin with the graph that was shown.
@@ -93,7 +61,7 @@ class Trace:
             mode: of the model, in this graph.
             maker: what made channels last in the eager code around it.
         """
-        self._now, code = _Shown.graph, _Shown.code
+        self._now, code = Shown.graph, Shown.code
         self.on, self.mode = on, mode
         if not on:
             return

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from sigprop.capture.torch_internals import BATCH_NORMALIZATIONS, CONVOLUTIONS
+
 ChannelDim = int | Mapping[str, int] | None
 
 #: (channel axis, number of channels) of what was made last.
@@ -13,8 +15,8 @@ Maker = tuple[int, int]
 
 # Axis of the channels in what a module makes, and the attribute that tells how many there are.
 _MAKERS: tuple[tuple[tuple[type[nn.Module], ...], int, str], ...] = (
-    ((nn.modules.conv._ConvNd,), 1, "out_channels"),
-    ((nn.modules.batchnorm._NormBase,), 1, "num_features"),
+    (CONVOLUTIONS, 1, "out_channels"),
+    (BATCH_NORMALIZATIONS, 1, "num_features"),
     ((nn.GroupNorm,), 1, "num_channels"),
     ((nn.Linear,), -1, "out_features"),
     ((nn.Embedding,), -1, "embedding_dim"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils.parametrize import is_parametrized
+
+from sigprop.capture.torch_internals import wrapped_by_compiler
 
 ROOT = "(model)"
 
@@ -20,11 +21,11 @@ _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 def bare(model: nn.Module) -> nn.Module:
     """Return the model inside the wrappers of data parallelism and of `torch.compile`."""
     while True:
-        inner: Any = None
+        inner: object
         if isinstance(model, DataParallel | DistributedDataParallel):
             inner = model.module
-        elif type(model).__name__ == "OptimizedModule":  # its class is not imported for this
-            inner = model._orig_mod
+        else:
+            inner = wrapped_by_compiler(model)
         if not isinstance(inner, nn.Module):
             return model
         model = inner

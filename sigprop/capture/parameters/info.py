@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from sigprop.capture.model.naming import modules, parameters
 from sigprop.capture.parameters.statistics import Known, whole
+from sigprop.capture.torch_internals import TRANSPOSED_CONVOLUTIONS
 from sigprop.signals import singular_values
 
 
@@ -27,7 +28,7 @@ class ParameterInfo:
         self._unit_dims = {
             f"{name}.weight": 1
             for name, module in modules(model)
-            if isinstance(module, nn.modules.conv._ConvTransposeNd)
+            if isinstance(module, TRANSPOSED_CONVOLUTIONS)
         }
 
     def known(self, name: str, parameter: nn.Parameter, rate: float = math.nan) -> Known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.signals import ratios
-from sigprop.signals.norms import read_moves, read_norms, turn
+from sigprop.signals.norms import angles, compute_norms, compute_updates
 
 Array = npt.NDArray[np.float64]
 
@@ -121,7 +122,7 @@ class ParameterStatistics:
             grad = weight if grad is None else whole(grad)
             axis = known.unit_dim
             pairs.append((_units_first(weight, axis), _units_first(grad, axis)))
-        rows = read_norms(pairs, copies)
+        rows = compute_norms(pairs, copies)
         rows[:, :2] = np.sqrt(rows[:, :2])
         rows[np.array(without, dtype=bool), 1:] = math.nan
         self._norms.put(names, rows)
@@ -138,12 +139,12 @@ class ParameterStatistics:
                 moved, turned = ratios.norm(after - before), ratios.angle(before, after)
                 sums = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
                 self._moves.wait(known.name, sums)
-        moves = read_moves(pairs)
-        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), turn(moves)], axis=1))
+        moves = compute_updates(pairs)
+        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
         self._before.clear()
 
-    def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Array]]:
-        """Fetch everything read so far; return the names and, by column, a number for each.
+    def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
+        """Fetch everything read so far; return the names and, by column, a value for each.
 
         A number that is undefined is NaN.
 
@@ -153,7 +154,10 @@ class ParameterStatistics:
         names = list(self._known)
         weight, grad, unit = self._norms.rows(names).T
         moved, turned = self._moves.rows(names).T
+        shapes = [tuple(known.parameter.shape) for known in self._known.values()]
         return names, {
+            "shape": ["x".join(map(str, shape)) for shape in shapes],
+            "ndim": np.array([len(shape) for shape in shapes], dtype=np.int64),
             "count": np.array([k.parameter.numel() for k in self._known.values()], dtype=np.int64),
             "weight_norm": weight,
             "grad_norm": grad / gradient_scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,11 +12,30 @@ from sigprop.capture.model.naming import ROOT, aliases, modules
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.torch_internals import compiled
 
+#: What became of a module, as a code.
+Status = Literal[
+    "recorded",
+    "not_chosen",
+    "never_called",
+    "no_gradient",
+    "scripted",
+    "fused",
+    "unsupported",
+    "failed",
+]
+#: Status and reason of a module.
+State = tuple[Status, str]
+
 SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made from"
 BYPASSED = "not callable: nn.MultiheadAttention uses its weight directly"
 DIRECT = "never called as a module, yet its weights have gradients: its forward is bypassed"
 FUSED = "not called: PyTorch ran the whole encoder layer as one fused function"
+UNCALLED = "never called in a recorded step (or its forward was called directly)"
 COMPILED = "compiled, and no graph was traced; use torch.compiler.set_stance('force_eager')"
+RECORDED: State = "recorded", ""
+UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
+NO_GRADIENT = "none by design: nothing before it requires a gradient"
+UNSEEN = "none seen"
 
 
 def coverage(
@@ -35,74 +55,83 @@ def coverage(
         backward: names of the modules with at least one gradient recorded.
     """
     everything = dict(modules(model))
+    states = {name: _state(name, everything, targets, recorder, forward) for name in everything}
     called: dict[str, list[str]] = {}
     for function, place in recorder.functions.items():
         called.setdefault(place, []).append(function)
 
-    def row(name: str, kind: str, reason: str) -> dict[str, object]:
+    def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
+        gradient = _gradient(name, name in targets, recorder, forward, backward)
+        if status == "recorded" and gradient in (NO_GRADIENT, UNSEEN):
+            status = "no_gradient"
         return {
             "name": name,
             "type": kind,
             "recorded": name in forward,
+            "status": status,
             "calls": recorder.total_calls[name],
-            "gradient": _gradient(name, name in targets, recorder, forward, backward),
+            "gradient": gradient,
             "reason": reason,
         }
 
     def rows() -> Iterator[dict[str, object]]:
         for name, module in everything.items():
-            reason = _reason(name, everything, targets, recorder, forward)
+            status, reason = states[name]
             if not recorder.total_calls[name] and compiled(model):
-                reason = COMPILED
-            yield row(name, type(module).__name__, reason)
+                status, reason = "unsupported", COMPILED
+            yield row(name, type(module).__name__, status, reason)
             for function in called.get(name, ()):
-                yield row(function, "function", "")
+                state = RECORDED if function in forward else UNREADABLE
+                yield row(function, "function", *state)
         for name, known, module in aliases(model):
-            yield row(name, type(module).__name__, f"another name of {known!r}, recorded there")
+            reason = f"another name of {known!r}, recorded there"
+            yield row(name, type(module).__name__, "not_chosen", reason)
 
     return list(rows())
 
 
-def _reason(
+def _state(
     name: str,
     everything: dict[str, nn.Module],
     targets: Container[str],
     recorder: Recorder,
     forward: Container[str],
-) -> str:
+) -> State:
     module = everything[name]
     if recorder.broken and name in targets:
-        return f"the probe failed and is off: {recorder.broken}"
+        return "failed", f"the probe failed and is off: {recorder.broken}"
     if name in forward:
-        return ""
+        return RECORDED
     if isinstance(module, torch.jit.ScriptModule):
-        return SCRIPTED
+        return "scripted", SCRIPTED
     if type(module).forward is nn.Module.forward:
-        return "a container without a forward of its own"
+        status: Status = "unsupported" if name in targets else "not_chosen"
+        return status, "a container without a forward of its own"
     if not recorder.total_calls[name]:
         return _why_not_called(name, module, everything, recorder)
     if name not in targets:
-        return "not selected by blocks"
-    return "returned no non-empty real floating-point tensor"
+        return "not_chosen", "not selected by blocks"
+    return UNREADABLE
 
 
 def _why_not_called(
     name: str, module: nn.Module, everything: dict[str, nn.Module], recorder: Recorder
-) -> str:
+) -> State:
     above = [everything[n] for n in _ancestors(name) if n in everything]
     if above and isinstance(above[0], nn.MultiheadAttention):
-        return BYPASSED
+        return "unsupported", BYPASSED
     if any(compiled(m) for m in (module, *above)):
-        return COMPILED
+        return "unsupported", COMPILED
     transformed = [p for p in recorder.passed_by if p.startswith(f"{name}: ")]
     if transformed:
-        return f"called only {transformed[0].removeprefix(f'{name}: ')}, where nothing can be read"
+        how = transformed[0].removeprefix(f"{name}: ")
+        return "unsupported", f"called only {how}, where nothing can be read"
     for ancestor in above:
         if isinstance(ancestor, nn.TransformerEncoderLayer) and not ancestor.training:
-            return FUSED
+            return "fused", FUSED
     if any(p.grad is not None for p in module.parameters(recurse=False)):
-        return DIRECT
-    return "never called in a recorded step (or its forward was called directly)"
+        return "never_called", DIRECT
+    return "never_called", UNCALLED
 
 
 def _ancestors(name: str) -> Iterator[str]:
@@ -124,7 +153,7 @@ def _gradient(
     if name not in forward:
         return ""
     if name in recorder.without_gradient:
-        return "none by design: nothing before it requires a gradient"
+        return NO_GRADIENT
     if not target:
         return "not asked: a rectifier inside a block is read for its dead units"
-    return "none seen"
+    return UNSEEN

@@ -108,7 +108,7 @@ class Collector:
             for tap in taps:
                 self._seen[tap.direction].add(tap.target)
             rows = zip(*taps, strict=True)
-            columns = dict(zip(_LOCATION, map(list, rows), strict=True))
+            columns = dict(zip(Tap._fields, map(list, rows), strict=True))
             del columns["target"]
             self._where = taps, columns
         return columns
@@ -157,6 +157,3 @@ class Collector:
         if name not in self._owners:
             self._owners[name] = owner(name, self._targets)
         return self._owners[name] or ""
-
-
-_LOCATION = ["direction" if field == "direction" else field for field in Tap._fields]

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+#: What a tensor belongs to: a chosen module (a block, or a leaf where leaves were asked for), or
+#: what was found inside or outside of one.
+Kind = Literal["block", "rectifier", "attention", "addition", "leaf"]
+
+
+class Source(NamedTuple):
+    """What a tensor belongs to.
+
+    Attributes:
+        kind: what it is.
+        module: the module's own name; of a function, that of the module it runs in.
+        name: the module's name, with ``:relu`` for a function in it.
+    """
+
+    kind: Kind
+    module: str
+    name: str
 
 
 class Tap(NamedTuple):
@@ -10,9 +28,11 @@ class Tap(NamedTuple):
 
     Attributes:
         mode: ``"train"`` or ``"eval"``.
-        target: the module's name, without call or leaf.
-        block: its depth, in the order of first calls.
-        name: the module's name, with ``#1`` for a second call and ``[0]`` for a leaf of a nest.
+        block: the depth of the block (or of what lies outside of one), in the order of first calls.
+        kind: what the tensor belongs to.
+        module: the module's own name; of a function, that of the module it runs in.
+        target: the module's name, with ``:relu`` for a function in it.
+        name: the target's name, with ``#1`` for a second call and ``[0]`` for a leaf of a nest.
         call: which call of the module in one forward pass.
         port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
         direction: ``"forward"`` or ``"backward"``.
@@ -21,8 +41,10 @@ class Tap(NamedTuple):
     """
 
     mode: str
-    target: str
     block: int
+    kind: Kind
+    module: str
+    target: str
     name: str
     call: int
     port: str

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from sigprop.capture.torch_internals import version_of
+
 T = TypeVar("T")
 
 
@@ -22,13 +24,13 @@ class TensorCache(Generic[T]):
 
     def get(self, x: Tensor, channel_dim: int) -> T | None:
         """Return what `put` filed for this tensor, if it has not been written to since."""
-        known = None if x.is_inference() else self._known.get((id(x), x._version, channel_dim))
+        known = None if x.is_inference() else self._known.get((id(x), version_of(x), channel_dim))
         return known[1] if known and known[0]() is x else None
 
     def put(self, x: Tensor, channel_dim: int, thing: T) -> None:
         """File a thing under a tensor; the tensor is not kept alive."""
         if not x.is_inference():
-            self._known[id(x), x._version, channel_dim] = weakref.ref(x), thing
+            self._known[id(x), version_of(x), channel_dim] = weakref.ref(x), thing
 
     def clear(self) -> None:
         """Forget everything."""

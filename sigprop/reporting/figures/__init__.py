@@ -11,6 +11,13 @@ from sigprop.reporting.figures import spectra as spectra
 from sigprop.reporting.figures import loss as loss
 
 # isort: on
-from sigprop.reporting.figures.base import FIGURES, FigureSpec, NothingToDraw, Study, figure
+from sigprop.reporting.figures.base import (
+    FIGURES,
+    PREDICTED,
+    FigureSpec,
+    NothingToDraw,
+    Study,
+    figure,
+)
 
-__all__ = ["FIGURES", "FigureSpec", "NothingToDraw", "Study", "figure"]
+__all__ = ["FIGURES", "PREDICTED", "FigureSpec", "NothingToDraw", "Study", "figure"]

@@ -34,11 +34,10 @@ class Study:
 
     def __post_init__(self) -> None:
         """Check the predictions' columns."""
-        absent = [
-            name
-            for name in PREDICTED
-            if self.predictions is not None and name not in self.predictions
-        ]
+        if self.predictions is None or self.predictions.empty:
+            object.__setattr__(self, "predictions", None)
+            return
+        absent = [name for name in PREDICTED if name not in self.predictions]
         if absent:
             raise BadInput(
                 f"predictions lack the column {absent[0]!r}; they need {', '.join(PREDICTED)}"
