@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := .venv-benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light claims ablation any-model benchmarks wheels test lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +30,14 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 	$(COMPARE) --output reports/latest
 
 # What is committed under reports/; `make report` writes beside it, so that a clone stays clean.
-reports: first-light claims ablation any-model  ## Make every committed report again (benchmarks apart)
+reports: first-light overview claims ablation any-model  ## Make every committed report again (benchmarks apart)
 
 first-light: $(READY)  ## The committed report of `make report`: reports/first-light/
 	rm -rf reports/first-light
 	$(COMPARE) --output reports/first-light
+
+overview: $(READY)  ## The picture at the top of the README: reports/overview/
+	$(BIN)/python examples/06_draw_overview.py reports/overview
 
 claims: $(READY)  ## Measure every claim of the literature that fits a CPU: reports/claims/
 	OMP_NUM_THREADS=1 $(BIN)/sigprop claims --jobs 2 --output reports/claims
