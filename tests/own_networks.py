@@ -164,12 +164,14 @@ class Own:
         blocks: how many blocks a probe finds in it.
         inner: builds what is measured with `inputs`, where that is another model.
         inputs: gives the inputs of ``inner``; images when not given.
+        without_gradient: how many of the blocks come before every weight.
     """
 
     factory: Callable[[], nn.Module]
     blocks: int
     inner: Callable[[], nn.Module] | None = None
     inputs: Callable[[], Any] | None = None
+    without_gradient: int = 0
 
     def to_measure(self) -> Callable[[], nn.Module]:
         return self.inner or self.factory
@@ -188,7 +190,7 @@ def halves() -> tuple[Tensor, Tensor]:
 
 
 OWN = {
-    "flat_mlp": Own(flat_mlp, 9),
+    "flat_mlp": Own(flat_mlp, 10, without_gradient=1),
     "residual": Own(residual, 4),
     "concatenating": Own(concatenating, 3),
     "lstm": Own(Recurrent, 2),
