@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := .venv-benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels test lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylin
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest
+
+quick: lint  ## Style, doctests and the half of the tests that takes less than two minutes
+	$(BIN)/python -m pytest --quick
 
 lint: $(READY)  ## Check style
 	$(BIN)/ruff check .

@@ -352,3 +352,9 @@ def test_unknown_kinds():
         theory.squared_ratio(10, 2, "rel")
     with pytest.raises(UnknownName, match="no weights is called 'ortho'; did you mean 'orthog"):
         theory.jacobian_dispersion(2, weights="ortho")
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3, 5])
+def test_the_second_moment_of_a_product_of_numbers(factors):
+    # N = 1: P is a product of M standard normal numbers, and E (P P')^2 = (E z^4)^M = 3^M
+    assert theory.product_second_moment(1, factors) == 3**factors
