@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from sigprop.capture import (
     Blocks,
     ChannelDim,
-    ForwardContext,
+    Forwards,
     Hooks,
     Recorder,
     Scope,
@@ -168,7 +168,7 @@ class Probe:
         self._last_coverage: list[dict[str, Any]] = []
         self._installed: list[Any] = []
         self._hooks: list[Hooks | GradientHooks] = []
-        self._session: ForwardContext | None = None
+        self._forwards: Forwards | None = None
         try:
             self._install(model, targets)
         except BaseException:
@@ -180,6 +180,8 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
+        if self._forwards is not None:
+            self._forwards.end_interrupted()
         tables = self._tables.copy()
         self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
@@ -276,6 +278,8 @@ class Probe:
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
+        if self._forwards is not None:
+            self._forwards.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
@@ -350,7 +354,7 @@ class Probe:
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.forget_graphs()
         HOOK_GUARDS.on()
-        self._installed, hooks, self._session = install(
+        self._installed, hooks, self._forwards = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )
         self._hooks.append(hooks)
@@ -380,8 +384,8 @@ class Probe:
             if isinstance(hooks, GradientHooks):
                 hooks.clear()
         self._installed.clear()
-        if self._session is not None:
-            self._session.stop()
+        if self._forwards is not None:
+            self._forwards.remove()
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]

@@ -160,14 +160,6 @@ def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
     return _collapse(pairs, ["branch_to_skip", "skip_branch_correlation"])
 
 
-def relative_gradient(signals: pd.DataFrame) -> pd.DataFrame:
-    """Return the gradient's second moment per block over that of the same draw's last block."""
-    rows = by_block(signals, "second_moment", "backward")
-    last = rows.groupby([*DRAW, "step"])["second_moment"].transform("last")
-    rows["relative_gradient"] = rows["second_moment"] / last.where(last > 0)
-    return rows
-
-
 def weight_matrices(parameters: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of parameters with two axes or more (matrices, kernels) in a block."""
     return parameters[(parameters["block"] >= 0) & (parameters["ndim"] >= 2)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -29,18 +30,22 @@ FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttentio
 
 
 class Hook:
-    """A hook that a copy of the model carries along inert: it holds the recorder weakly."""
+    """A hook that holds the recorder weakly; a copy of the model has an inert one in its place.
+
+    So a model that was saved with a probe on it is loaded where there is no sigprop.
+    """
 
     name = ""
 
     def __init__(self, recorder: Recorder | None) -> None:
         self._recorder = weakref.ref(recorder) if recorder is not None else nobody
 
-    def __deepcopy__(self, memo: object) -> Hook:
-        return Hook(None)
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return nullcontext().__exit__
 
-    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
-        return Hook, (None,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A function of Python's own that takes anything, does nothing and returns None.
+        return getattr, (nullcontext(), "__exit__")
 
     def __call__(self, *arguments: object) -> None:
         """Do the work of this hook, unless it is not the time or the place."""
@@ -217,6 +222,10 @@ class ForwardPreHook(ModuleHook):
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Take the inputs, and put the module on the stack."""
+        if recorder.now.mode is None:  # not inside a call of the whole model
+            recorder.part_called(module, self)
+            if not recorder.on:
+                return
         now, given = recorder.now, first_readable((*args, *(kwargs or {}).values()))
         if self.is_target:
             self.take(recorder, given, "in", now.calls[self.name], self.source)
