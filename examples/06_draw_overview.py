@@ -60,23 +60,16 @@ def main() -> None:
     forward.set_title("forward: second moment E[x²] over that of block 0", fontsize=10)
     backward.set_title("backward: E[g²] over that of the last block", fontsize=10)
     blocks = torch.arange(DEPTH)
-    theory = {"plain": 2.0**blocks, "batchnorm": (blocks + 2) / 2, "rescale": blocks * 0.0 + 1}
-    heights = {"plain": 0.55, "batchnorm": 0.8, "rescale": 0.45}
-    for name, values in theory.items():
+    for values in (2.0**blocks, (blocks + 2) / 2, blocks * 0.0 + 1):
         forward.plot(blocks, values, "k--", lw=1)
-        at = int(heights[name] * (DEPTH - 1))
-        above = -18 if name == "plain" else (8 if name == "batchnorm" else -14)
-        forward.annotate(
-            NOTES[name],
-            (at, float(values[at])),
-            xytext=(14 if name == "plain" else 0, above),
-            textcoords="offset points",
-            color=COLORS[name],
-            fontweight="bold",
-            fontsize=9,
-        )
-    forward.annotate("dashed: theory; band: the seeds", (0.03, 0.9), xycoords="axes fraction")
-    backward.annotate("← the gradient travels", (0.62, 0.9), xycoords="axes fraction")
+    top = 2.0 ** (DEPTH - 1)
+    for name, height in {"plain": top**0.43, "batchnorm": 60.0, "rescale": 0.1}.items():
+        style = {"color": COLORS[name], "fontweight": "bold", "ha": "right"}
+        forward.text(DEPTH - 1, height, NOTES[name], **style)
+    for axes in (forward, backward):
+        axes.set_ylim(0.02, 10 * top)
+    forward.text(0.03, 0.9, "dashed: theory\nband: seeds", transform=forward.transAxes, va="top")
+    backward.text(0.97, 0.9, "← the gradient travels", transform=backward.transAxes, ha="right")
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure.savefig(FOLDER / "overview.png", dpi=150)
     plt.close(figure)
