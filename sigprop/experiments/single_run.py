@@ -27,7 +27,12 @@ _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def folder(root: str | Path, label: str) -> Path:
-    """Return the folder of a network's runs; a slash in a label becomes an underscore."""
+    """Return the folder of a network's runs; a slash in a label becomes an underscore.
+
+    Args:
+        root: the folder of all runs; None where nothing is written.
+        label: name of the run.
+    """
     return Path(root) / label.replace("/", "_")
 
 
@@ -165,7 +170,11 @@ def _save(training: Training, probe: Probe, writer: RunWriter) -> None:
 
 
 def _restore(training: Training, writer: RunWriter) -> None:
-    """Go back to the last checkpoint; rows written after it are recorded again."""
+    """Go back to the last checkpoint; rows written after it are recorded again.
+
+    Raises:
+        RunError: the checkpoint cannot be read or is of another plan.
+    """
     path = writer.directory / CHECKPOINT
     if not path.exists():
         writer.rewind(0)

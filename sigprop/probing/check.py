@@ -159,7 +159,11 @@ class _Watch:
         self._handles: list[Any] = []
 
     def on(self, model: nn.Module) -> _Watch:
-        """Watch these modules."""
+        """Watch these modules.
+
+        Returns:
+            Itself, as a context manager.
+        """
         self._names = {id(module): name for name, module in modules(model)}
         return self
 

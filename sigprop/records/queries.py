@@ -123,6 +123,10 @@ def without_rounding(rows: pd.DataFrame, smallest: float = 1e-12) -> pd.DataFram
 
     A tensor centered in float32 keeps a mean shift of about 1e-15 of its second moment, which
     would stretch a logarithmic axis over a dozen empty decades.
+
+    Args:
+        rows: rows of `signals`.
+        smallest: value below which a number is rounding.
     """
     whole = rows["second_moment"].where(np.isfinite(rows["second_moment"]))
     tiny = rows["mean_shift"] < smallest * whole
