@@ -200,5 +200,5 @@ OWN = {
     "two_inputs": Own(FromHalves, 4, TwoInputs, halves),
 }
 
-#: So that the command line can name each of them as ``tests.own_networks:name``.
+#: So that the command line can name each of them as ``own_networks:name``.
 lstm, encoder, two_inputs = Recurrent, Encoder, FromHalves

@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from own_networks import OWN, Own, images
 from torch import nn
 
 import sigprop
 from sigprop.cli import main
-from tests.own_networks import OWN, Own, images
 
 #: One figure is drawn where the walk concerns the records; all are drawn once a network.
 ONE_FIGURE = ["signal_propagation"]
@@ -39,6 +39,13 @@ def whole(page: Path, names: list[str]) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
     assert "nan%" not in text
     assert "Traceback" not in text
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command that must end well."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert not stop.value.code
 
 
 def test_attach_train_report(own: Own, tmp_path: Path) -> None:
@@ -79,16 +86,16 @@ def test_compare_load_report_at_the_command_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The third path: ``module:factory``, trained on digits, loaded and shown again."""
-    label = f"tests.own_networks:{name}"
+    label = f"own_networks:{name}"
     first, second = tmp_path / "first", tmp_path / "second"
     small = ["--steps", "2", "--seeds", "1", "--batch-size", "16"]
-    assert main(["compare", label, *small, "--output", str(first)]) == 0
+    run(["compare", label, *small, "--output", str(first)])
     whole(first / "report.html", [name])
     loaded = sigprop.load(first / "run")
     assert loaded.missing == []
     assert set(loaded.training["mode"]) == {"train", "eval"}
     arguments = ["report", str(first / "run"), "--figure", *ONE_FIGURE, "--output", str(second)]
-    assert main(arguments) == 0
+    run(arguments)
     whole(second / "report.html", [name])
     assert "report:" in capsys.readouterr().out
 
