@@ -68,7 +68,7 @@ def test_a_design_without_its_options_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         recursion_of({"network": "skipinit", "architecture": "mlp"}, Kernel())
     assert str(error.value) == (
-        "this design of 'skipinit' does not say its 'padding'; sigprop.networks.resolve gives all "
+        "this design of 'skipinit' does not say its 'depth'; sigprop.networks.resolve gives all "
         "options"
     )
 
