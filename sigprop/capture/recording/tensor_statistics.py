@@ -1,0 +1,56 @@
+"""The channel statistics of one tensor, and the taps that it was seen at."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sigprop.capture.recording.gradients import GradientHook
+    from sigprop.capture.recording.tap import Tap
+
+Array = npt.NDArray[np.float64]
+
+#: The version of no tensor: nothing is found under it.
+_FORGOTTEN = -1
+
+
+class TensorStatistics:
+    """Channel statistics of one tensor.
+
+    Attributes:
+        sums: the statistics, shape (C, 11): on the host, or still on the tensor's device.
+        address: of ``sums``, where C writes to it; else 0.
+        home: the list that these go back to when their step ends, if their memory is used again.
+        taps: where this very tensor was seen; more may join as long as it is `of` the tensor.
+        tensor: the tensor, held weakly.
+        version: how often the tensor had been written to.
+        gradient: the hook on the tensor's gradient.
+    """
+
+    __slots__ = ("address", "gradient", "home", "sums", "taps", "tensor", "version")
+
+    def __init__(
+        self,
+        sums: Array | Tensor,
+        address: int = 0,
+        home: list[TensorStatistics] | None = None,
+    ) -> None:
+        self.sums, self.address, self.home = sums, address, home
+        self.taps: list[Tap] = []
+        self.tensor: weakref.ref[Tensor] | None = None
+        self.version = _FORGOTTEN
+        self.gradient: GradientHook | None = None
+
+    def close(self) -> None:
+        """Let no further tap join: the statistics have been fetched."""
+        self.version = _FORGOTTEN
+
+    def forget(self) -> None:
+        """Be ready for another tensor."""
+        self.taps.clear()
+        self.tensor, self.version, self.gradient = None, _FORGOTTEN, None
