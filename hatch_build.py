@@ -37,7 +37,7 @@ class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_kernels(folder: Path, made: Path) -> str:
-    """Compile the sources in ``folder`` to the file ``made``; return why that failed, or ""."""
+    """Return why the sources in ``folder`` could not be compiled to ``made``, or ""."""
     made.unlink(missing_ok=True)
     fresh = made.with_name(f"{LIBRARY}.{os.getpid()}")  # never written in place: it may be in use
     compiler = shlex.split(os.environ.get("CC", "cc"))

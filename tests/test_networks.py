@@ -485,10 +485,10 @@ def test_the_wrong_exponent_is_another_function():
     alphas, _ = coefficients(6, 6)
     wrong = Recipe(
         gain=networks.centered_gain,
-        before=BiasBefore,
+        before_weight=BiasBefore,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: 6**-0.5,
-        spread=lambda k: ((k + 6) / 6) ** (-1 / 6),
+        weight_scale=lambda k: ((k + 6) / 6) ** (-1 / 6),
         multiplier=lambda channels, dims: Multiplier(),
     )
     torch.manual_seed(0)
@@ -533,7 +533,7 @@ def test_names_and_options():
 
 
 def test_a_network_of_ones_own(monkeypatch):
-    monkeypatch.setattr(NETWORKS, "_things", dict(NETWORKS._things))
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
 
     @networks.register("mine")
     def mine(design: Design, slope: float = 1.0) -> nn.Module:

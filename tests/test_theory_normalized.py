@@ -134,7 +134,7 @@ def test_bad_input_says_what_was_asked(call, message):
     ("constant", "expected", "printed"),
     [
         (theory.PI_CONSTANT, math.pi / (math.pi - 1), 1.466942),
-        (theory.CENTRED_RELU, 1 / theory.PI_CONSTANT, 0.681690),
+        (theory.CENTERED_RELU, 1 / theory.PI_CONSTANT, 0.681690),
         (theory.NORMPROP_JACOBIAN, math.sqrt(theory.PI_CONSTANT), 1.211174),
         (theory.NORMPROP_MEAN, theory.mean("relu", method="quadrature"), 0.398942),
         (theory.NORMPROP_STD, 1 / theory.gamma("relu", method="quadrature"), 0.583819),

@@ -10,7 +10,7 @@ from torch import nn
 
 import sigprop
 from sigprop import networks
-from sigprop.networks import FromFirstBatches, ResidualBlock
+from sigprop.networks import DataDependentLayer, ResidualBlock
 
 NAMES = networks.names()
 #: Families on an architecture of their own, whatever is asked for.
@@ -132,7 +132,7 @@ def test_survives_deepcopy(name, architecture):
         torch.manual_seed(0)
         outs.append(model(inputs))
     assert torch.equal(outs[0], outs[1])
-    assert all(m.initialized for m in net.modules() if isinstance(m, FromFirstBatches))
+    assert all(m.initialized for m in net.modules() if isinstance(m, DataDependentLayer))
 
 
 @EVERY

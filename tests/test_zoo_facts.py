@@ -167,7 +167,7 @@ def test_rows_have_the_norm_of_the_paper_for_any_shape():
     torch.manual_seed(0)
     options = {"architecture": "resnet", "depth": 2, "stages": 2, "width": 8}
     block = build("scaled-weightnorm", **options).blocks[1].branch
-    for weight, affine in ((block.weight1, block.behind1), (block.weight2, block.behind2)):
+    for weight, affine in ((block.weight1, block.after1), (block.weight2, block.after2)):
         norms = affine.gain.flatten() * weight.weight.flatten(1).norm(dim=1)
         expected = math.sqrt(2 * weight.in_channels / weight.out_channels)
         assert torch.allclose(norms, torch.full_like(norms, expected), rtol=1e-5)
@@ -332,7 +332,7 @@ def test_normprop_has_the_constants_of_the_paper():
     constants = net.blocks[0].after[1]
     assert constants.mean == pytest.approx(0.398942, abs=1e-6)
     assert constants.std == pytest.approx(0.583819, abs=1e-6)
-    gain = net.blocks[0].branch.behind1.gain
+    gain = net.blocks[0].branch.after1.gain
     assert 1 / gain[0].item() == pytest.approx(1.211174, abs=1e-6)
     assert jacobian_gain("relu") == pytest.approx(math.sqrt(LOST), rel=1e-12)
 

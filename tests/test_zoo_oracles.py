@@ -94,7 +94,7 @@ def test_attention_at_temper_one_divides_by_the_heads_width():
         channels = slice(4 * head, 4 * head + 4)
         logits = query[..., channels] @ key[..., channels].mT / 4
         expected.append(torch.softmax(logits, dim=-1) @ value[..., channels])
-    out = Attention(*projections, heads=2, temper=1.0)(x)
+    out = Attention(*projections, heads=2, scale_exponent=1.0)(x)
     assert torch.allclose(out, torch.cat(expected, dim=-1), rtol=1e-10)
 
 

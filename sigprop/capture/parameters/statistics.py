@@ -28,12 +28,14 @@ class Known:
         parameter: the parameter.
         rate: the optimizer's learning rate for it.
         unit_dim: the axis of its output units.
+        updated: whether the optimizer updates it.
     """
 
     name: str
     parameter: nn.Parameter
     rate: float = math.nan
     unit_dim: int = 0
+    updated: bool = False
 
 
 class Table:
@@ -96,7 +98,8 @@ class ParameterStatistics:
 
         Args:
             parameters: what to read.
-            remember: keep copies of those with gradients until `compare`: the price of an update.
+            remember: keep copies of those with gradients that the optimizer updates, until
+                `compare`: the price of an update.
         """
         names, without = [], []
         pairs: list[tuple[Tensor, Tensor]] = []
@@ -108,7 +111,7 @@ class ParameterStatistics:
                 continue
             self._known[known.name] = known
             weight, grad = whole(known.parameter.detach()), known.parameter.grad
-            moves = remember and grad is not None
+            moves = remember and known.updated and grad is not None
             if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
                 self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
                 if moves:
@@ -127,10 +130,20 @@ class ParameterStatistics:
         rows[np.array(without, dtype=bool), 1:] = math.nan
         self._norms.put(names, rows)
 
+    def remember(self, parameters: Iterable[Known]) -> None:
+        """Keep copies until `compare`, where it is not known yet which will have a gradient."""
+        self._before = [
+            (known, whole(known.parameter.detach()).clone())
+            for known in parameters
+            if known.updated and _normable(known.parameter)
+        ]
+
     def compare(self) -> None:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""
         names, pairs = [], []
         for known, before in self._before:
+            if known.parameter.grad is None:  # nothing moved it
+                continue
             after = whole(known.parameter.detach())
             if after.is_cpu:
                 names.append(known.name)
