@@ -242,6 +242,25 @@ def transforming() -> str | None:
     return None
 
 
+#: What `interruption` says while activation checkpointing runs a forward again.
+RECOMPUTED = "recomputed"
+
+
+def interruption() -> str | None:
+    """Return why this is no ordinary forward pass: `RECOMPUTED`, or as `transforming`; or None.
+
+    Both questions in one call, since it is asked at every hook.
+    """
+    try:
+        if torch._C._functorch.peek_interpreter_stack() is None is torch._C._get_tracing_state():
+            mode = torch._C._get_dispatch_mode
+            if mode(_FAKE) is None is mode(_PROXY):
+                return None if torch._C._current_graph_task_id() == -1 else RECOMPUTED
+    except Exception:  # either says what is missing
+        pass
+    return transforming() or (RECOMPUTED if recomputing() else None)
+
+
 _FAKE_TENSOR = _found("wrappers", "torch._subclasses.fake_tensor.FakeTensor", None)
 _IS_WRAPPER = _found("wrappers", "torch.utils._python_dispatch.is_traceable_wrapper_subclass", None)
 _ORDINARY_DISPATCH = Tensor.__torch_dispatch__

@@ -46,7 +46,10 @@ def compute_products(a: Tensor, b: Tensor) -> Tensor:
     """
     if native.LIBRARY is not None and supports_products(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
-        layout, threads = (ctypes.c_int64 * 2)(native.TYPES[a.dtype], a.numel()), torch.get_num_threads()
+        layout, threads = (
+            (ctypes.c_int64 * 2)(native.TYPES[a.dtype], a.numel()),
+            torch.get_num_threads(),
+        )
         pointers = a.data_ptr(), b.data_ptr()
         native.LIBRARY.sigprop_products(layout, *pointers, threads, sums.data_ptr())
         return sums

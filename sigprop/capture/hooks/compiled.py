@@ -9,22 +9,19 @@ makes another graph, so that there are two.
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sigprop.capture.hooks.graph_buffers import BUFFERS
-from sigprop.capture.hooks.module_hooks import (
-    ForwardHook,
-    ForwardPreHook,
-    ModuleHook,
-    first_readable,
-)
+from sigprop.capture.hooks.port import make_tap
 from sigprop.capture.hooks.tracing import shown
 from sigprop.capture.model.blocks import RECTIFIERS, adds
 from sigprop.capture.model.channels import channel_axis, made_by
-from sigprop.capture.model.nested import tensors
+from sigprop.capture.model.module_info import ModuleInfo
+from sigprop.capture.model.nested import first_readable, tensors
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.recording.tap import Tap
 from sigprop.capture.torch_internals import HOOK_GUARDS, at_trace_time, show, show_graph
@@ -36,26 +33,58 @@ from sigprop.signals.traced import PRODUCTS, ROWS, runs_native
 EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
 
 
-class TracedModuleHook(ModuleHook):
-    """What both hooks of a module do in a graph.
+class GraphHook:
+    """What the hooks of one module do in a graph.
 
     Every attribute that traced code looks at is checked each time the graph runs. So it looks at
     the recorder once a graph, finds its buffers in one place, and asks Python at trace time for all
     else.
 
-    Attributes:
-        rectifies: a rectifier makes what the module returns.
+    Args:
+        recorder: where statistics go; it is held weakly.
+        info: the module.
     """
 
-    rectifies = False
+    def __init__(self, recorder: Recorder, info: ModuleInfo) -> None:
+        self._recorder = weakref.ref(recorder)
+        self._info = info
+        self._rectifies = False
+
+    # --- before and after the module ------------------------------------------------------
+
+    def before(
+        self,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object] | None = None,
+    ) -> None:
+        """Take the inputs."""
+        if not self.begin():
+            return
+        call = self.entered(module)
+        if call >= 0:
+            given = first_readable(args, kwargs, self.can_read)
+            self.trace_value(given, "in", call)
+        if self.is_addition():
+            self.trace_operands(args)
+
+    def after(self, module: nn.Module, args: object, output: object) -> None:
+        """Count the call, and take the output."""
+        if not self.begin():
+            return
+        call = self.made(module)
+        if call >= 0:
+            self.trace_value(output, "out", call)
+
+    # --- the graph ------------------------------------------------------------------------
 
     def begin(self) -> bool:
         """Return whether the graph that is being made records."""
         show_graph()
         if self.graph_is_new():
             recorder = self._recorder()
-            on = recorder is not None and recorder.on and recorder.traceable
-            root = recorder.root() if recorder is not None and on else None
+            on = recorder is not None and recorder.on and recorder.graph.traceable
+            root = recorder.graph.root() if recorder is not None and on else None
             self.begin_graph(on, "train" if root is None or root.training else "eval")
         return self.graph_records()
 
@@ -63,20 +92,20 @@ class TracedModuleHook(ModuleHook):
     def graph_is_new(self) -> bool:
         """Return whether this is the first hook in a graph."""
         recorder = self._recorder()
-        return recorder is not None and recorder.trace.new
+        return recorder is not None and recorder.graph.trace.new
 
     @at_trace_time
     def begin_graph(self, on: bool, mode: str) -> None:
         """Note what a new graph is for."""
         HOOK_GUARDS.on()  # when the probe was attached there may have been no compiler yet
         recorder = self.living()
-        recorder.trace.begin(on, mode, recorder.now.maker)
+        recorder.graph.trace.begin(on, mode, recorder.now.maker)
 
     @at_trace_time
     def graph_records(self) -> bool:
         """Return whether the graph records."""
         recorder = self._recorder()
-        return recorder is not None and recorder.trace.on
+        return recorder is not None and recorder.graph.trace.on
 
     def living(self) -> Recorder:
         """Return the recorder; while a graph is made for it, it lives."""
@@ -84,11 +113,13 @@ class TracedModuleHook(ModuleHook):
         assert recorder is not None
         return recorder
 
+    # --- tensors --------------------------------------------------------------------------
+
     def trace_value(self, value: object, port: str, call: int) -> None:
-        """Add the sums of every tensor in ``value`` to its buffer, and of its gradient later."""
+        """Add the statistics of every tensor in ``value`` to its buffer, of its gradient later."""
         for path, x in tensors(value):
             show(x)
-            plan = self.plan_reading(port, call, path)
+            plan = self.plan_statistics(port, call, path)
             if plan:
                 way, axis, forward, backward = plan.split(",")
                 add = getattr(torch.ops.sigprop, way)
@@ -98,7 +129,7 @@ class TracedModuleHook(ModuleHook):
                     trace_gradient(getattr(BUFFERS, backward), x, int(axis), add)
 
     @at_trace_time
-    def plan_reading(self, port: str, call: int, path: str) -> str:
+    def plan_statistics(self, port: str, call: int, path: str) -> str:
         """Return how to read the tensor that was shown, and its gradient; "" for not at all.
 
         In one string, since a result of Python at trace time must be a constant: the operator, the
@@ -110,69 +141,50 @@ class TracedModuleHook(ModuleHook):
             return ""
         self._warn_of_metrics(recorder)
         tap = self._tap_of_shown(recorder, port, call, path)
-        if self.rectifies:
-            recorder.rectified_slots.add(tap)
+        if self._rectifies and port == "out":
+            recorder.graph.rectified.add(tap)
         if not x.requires_grad and torch.is_grad_enabled():
-            recorder.without_gradient.add(tap.target)
+            recorder.log.without_gradient.add(tap.target)
         forward, backward = self._reserve(recorder, tap), ""
         # A rectifier inside a block is there for its dead units; the block has the gradients.
-        if x.requires_grad and (self.is_target or port != "out"):
+        if x.requires_grad and (self._info.is_target or port != "out"):
             backward = self._reserve(recorder, tap._replace(direction="backward"))
         way = "add_statistics_native" if runs_native(x) else "add_statistics"
         return f"{way},{tap.channel_dim},{forward},{backward}"
 
     def _tap_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Tap:
         """Return where the tensor that was shown is read."""
-        x, axis = shown(), self.chosen_axis()
+        x, info, trace = shown(), self._info, recorder.graph.trace
+        axis = info.axis
         if axis is None or not -x.ndim <= axis < x.ndim:
-            axis = channel_axis(x, recorder.trace.maker)
+            axis = channel_axis(x, trace.maker)
         # Channels size the buffer: where shapes are dynamic, this one is not.
         channels = int(x.shape[axis]) if x.ndim else 1
-        source = self.addition_source() if self.target and port in self.ports else self.source
-        return self.tap(recorder, recorder.trace.mode, port, call, source, path, axis, channels)
+        source = info.addition_source if info.target and port in info.ports else info.source
+        return make_tap(recorder, info, source, port, call, path, axis, channels, trace.mode)
 
     def _reserve(self, recorder: Recorder, tap: Tap) -> str:
-        """Return the name of a new buffer for an tap; "" when it has joined another's."""
-        trace, slots, x = recorder.trace, recorder.slots, shown()
+        """Return the name of a new buffer for a tap; "" when it has joined another's."""
+        trace, buffers, x = recorder.graph.trace, recorder.graph.buffers, shown()
         known = trace.slot(tap.direction, tap.channel_dim)
         if known is not None:
-            slots.join(known, tap)
+            buffers.join(known, tap)
             return ""
         channels = tap.channels
         kind, shape = ("table", (channels, ROWS)) if runs_native(x) else ("sums", (ROWS, channels))
-        slot = slots.reserve(trace.graph, kind, tap, shape, sums_type(x), x.device)
-        trace.put(tap.direction, tap.channel_dim, slot)
-        return slot
+        name = buffers.reserve(trace.graph, kind, tap, shape, sums_type(x), x.device)
+        trace.put(tap.direction, tap.channel_dim, name)
+        return name
 
     def _warn_of_metrics(self, recorder: Recorder) -> None:
-        if recorder.metrics and not recorder.warned_of_metrics:
-            recorder.warned_of_metrics = True
+        if recorder.metrics is not None and "metrics" not in recorder.graph.warned:
+            recorder.graph.warned.add("metrics")
             warnings.warn(
-                f"the metrics {list(recorder.metrics)} are functions of your own and are missing "
+                f"the metrics {recorder.metrics.names} are functions of your own and are missing "
                 f"where code is compiled. {EAGER}",
                 ProbeWarning,
                 stacklevel=2,
             )
-
-
-class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
-    """`ForwardPreHook`, in a graph too."""
-
-    def trace(
-        self,
-        module: nn.Module,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object] | None = None,
-    ) -> None:
-        """Take the inputs."""
-        if not self.begin():
-            return
-        call = self.entered(module)
-        if call >= 0:
-            given = first_readable((*args, *(kwargs or {}).values()), self.can_read)
-            self.trace_value(given, "in", call)
-        if self.is_addition():
-            self.trace_operands(args)
 
     def can_read(self, x: Tensor) -> bool:
         """Return whether a tensor of the graph can be read."""
@@ -184,19 +196,45 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
         """Return whether the tensor that was shown can be read."""
         return bool(readable(shown()))  # with dynamic shapes it is a symbol
 
+    # --- additions ------------------------------------------------------------------------
+
     def trace_operands(self, args: tuple[object, ...]) -> None:
         """Take the operands of an addition, and how they correlate."""
         call = self.begin_addition()
-        operands = dict(zip(self.ports, args, strict=False))
+        operands = dict(zip(self._info.ports, args, strict=False))
         for port, operand in operands.items():
             self.trace_value(operand, port, call)
         skip, branch = operands.get("skip"), operands.get("branch")
         if isinstance(skip, Tensor) and isinstance(branch, Tensor):
             if not (self.can_read(skip) and self.can_read(branch)):
                 return
-            way, slot = self.plan_pair(call).split(",")
+            way, name = self.plan_products(call).split(",")
             add = getattr(torch.ops.sigprop, way)
-            add(getattr(BUFFERS, slot), skip.detach(), branch.detach())
+            add(getattr(BUFFERS, name), skip.detach(), branch.detach())
+
+    @at_trace_time
+    def is_addition(self) -> bool:
+        """Return whether the module is the addition of a block."""
+        return bool(self._info.ports and self._info.target)
+
+    @at_trace_time
+    def begin_addition(self) -> int:
+        """Return how often the block has added so far, and count."""
+        calls, addition = self.living().graph.trace.calls, f"{self._info.target} +"
+        calls[addition] += 1
+        return calls[addition] - 1
+
+    @at_trace_time
+    def plan_products(self, call: int) -> str:
+        """Return the operator and the buffer for products with a branch, which was shown last."""
+        recorder, x = self.living(), shown()
+        tap = self._tap_of_shown(recorder, "branch", call, "")
+        at = (tap, (PRODUCTS,), sums_type(x), x.device)
+        way = "add_products_native" if runs_native(x) else "add_products"
+        graph = recorder.graph
+        return f"{way},{graph.buffers.reserve(graph.trace.graph, 'products', *at)}"
+
+    # --- calls ----------------------------------------------------------------------------
 
     @at_trace_time
     def entered(self, module: nn.Module) -> int:
@@ -207,49 +245,17 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
         recorder = self.living()
         children = list(module.children())
         records_own_output = not children or any(hasattr(child, "ports") for child in children)
-        if not (records_own_output or recorder.warned_of_functions) and adds(module):
-            recorder.warned_of_functions = True
+        warned = recorder.graph.warned
+        if not (records_own_output or "functions" in warned) and adds(module):
+            warned.add("functions")
             warnings.warn(
-                f"{type(module).__name__} ({self.name}) adds in code that is compiled: operands of "
-                "additions that are no modules, and functional rectifiers, are recorded in eager "
-                f"steps only. {EAGER}",
+                f"{type(module).__name__} ({self._info.name}) adds in code that is compiled: "
+                "operands of additions that are no modules, and functional rectifiers, are "
+                f"recorded in eager steps only. {EAGER}",
                 ProbeWarning,
                 stacklevel=2,
             )
-        return recorder.trace.calls[self.name] if self.is_target else -1
-
-    @at_trace_time
-    def is_addition(self) -> bool:
-        """Return whether the module is the addition of a block."""
-        return bool(self.ports and self.target)
-
-    @at_trace_time
-    def begin_addition(self) -> int:
-        """Return how often the block has added so far, and count."""
-        calls, addition = self.living().trace.calls, f"{self.target} +"
-        calls[addition] += 1
-        return calls[addition] - 1
-
-    @at_trace_time
-    def plan_pair(self, call: int) -> str:
-        """Return the operator and the buffer for products with a branch, which was shown last."""
-        recorder, x = self.living(), shown()
-        tap = self._tap_of_shown(recorder, "branch", call, "")
-        at = (tap, (PRODUCTS,), sums_type(x), x.device)
-        way = "add_products_native" if runs_native(x) else "add_products"
-        return f"{way},{recorder.slots.reserve(recorder.trace.graph, 'products', *at)}"
-
-
-class TracedForwardHook(TracedModuleHook, ForwardHook):
-    """`After`, in a graph too."""
-
-    def trace(self, module: nn.Module, args: object, output: object) -> None:
-        """Count the call, and take the output."""
-        if not self.begin():
-            return
-        call = self.made(module)
-        if call >= 0:
-            self.trace_value(output, "out", call)
+        return recorder.graph.trace.calls[self._info.name] if self._info.is_target else -1
 
     @at_trace_time
     def made(self, module: nn.Module) -> int:
@@ -257,16 +263,17 @@ class TracedForwardHook(TracedModuleHook, ForwardHook):
 
         Notes what makes channels, and what rectifies.
         """
-        recorder = self.living()
-        trace, call = recorder.trace, recorder.trace.calls[self.name]
-        trace.calls[self.name] += 1
-        recorder.total_calls[self.name] += 1
+        recorder, name = self.living(), self._info.name
+        trace = recorder.graph.trace
+        call = trace.calls[name]
+        trace.calls[name] += 1
+        recorder.log.total_calls[name] += 1
         trace.maker = made_by(module) or trace.maker
         last = module
         while isinstance(last, nn.Sequential) and len(last):
             last = last[-1]
-        self.rectifies = isinstance(last, RECTIFIERS)
-        return call if self.is_target or self.inner_rectifier else -1
+        self._rectifies = isinstance(last, RECTIFIERS)
+        return call if self._info.is_target or self._info.inner_rectifier else -1
 
 
 def sums_type(x: Tensor) -> torch.dtype:

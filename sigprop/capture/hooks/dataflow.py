@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -81,24 +81,24 @@ class Dataflow:
         return known.get(frame) if known else None
 
     def pass_on(
-        self, args: Iterable[object], kwargs: Mapping[str, object], out: object, cost: int
+        self, args: Sequence[object], kwargs: Mapping[str, object], out: object, cost: int
     ) -> None:
         """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``."""
-        found: Distances | None = None
-        for x in flat((*args, *kwargs.values())):
-            known = self._get(x)
-            if not known:
+        known, found = self._known, None
+        for x in _tensors_in(args, kwargs):
+            entry = known.get(id(x))
+            if entry is None or entry[0]() is not x:
                 continue
-            if found is None or found is known:
-                found = known
+            if found is None or found is entry[1]:
+                found = entry[1]
             else:
-                found = self._still_open(_nearest(found, known))
+                found = self._still_open(_nearest(found, entry[1]))
         if not found:
             return
         if cost:
             found = self._still_open(found, cost)
-        for x in flat((out,)):
-            self._put(x, found)
+        for x in (out,) if type(out) is Tensor else flat((out,)):
+            known[id(x)] = weakref.ref(x), found
 
     def bridge(self, given: list[Tensor], made: list[Tensor], weighs: bool) -> None:
         """Connect a module's output with its input, where its functions did not tell enough.
@@ -134,6 +134,18 @@ def flat(values: Iterable[object]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, tuple | list):
             yield from flat(value)
+
+
+def _tensors_in(args: Sequence[object], kwargs: Mapping[str, object]) -> Iterable[Tensor]:
+    """Return the tensors in an operation's arguments; asked at every operation."""
+    values = (*args, *kwargs.values()) if kwargs else args
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            return flat(values)
+    return found
 
 
 def _nearest(a: Distances, b: Distances) -> Distances:

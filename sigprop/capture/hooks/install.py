@@ -1,94 +1,33 @@
-"""Puts the hooks on a model, and everything on and off again around each forward pass."""
+"""Everything that is on a model while a probe is attached, as one object with one lifetime."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from sigprop.capture.hooks.compiled import TracedForwardHook, TracedForwardPreHook
-from sigprop.capture.hooks.functional import FunctionalMode
+from sigprop.capture.hooks.compiled import GraphHook
+from sigprop.capture.hooks.forward_context import ForwardContext
+from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.hooks.handles import Handles
-from sigprop.capture.hooks.module_hooks import ForwardHook, ForwardPreHook, Hook
-from sigprop.capture.model.blocks import RECTIFIERS, owner
+from sigprop.capture.hooks.module_hooks import ForwardHook, ForwardPreHook
+from sigprop.capture.hooks.root_hooks import Announce, Finish, Start
+from sigprop.capture.hooks.scope import Scope
+from sigprop.capture.model.blocks import owner
 from sigprop.capture.model.channels import ChannelDim
+from sigprop.capture.model.closed import closed_cost
+from sigprop.capture.model.module_info import ModuleInfo, describe
 from sigprop.capture.model.naming import bare, modules
-from sigprop.capture.recording.forward_state import ModuleFrame
+from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.recording.tap import Kind
-from sigprop.capture.torch_internals import (
-    at_trace_time,
-    graph_being_made,
-    is_replica,
-    recomputing,
-    transforming,
-)
+from sigprop.capture.torch_internals import CONVOLUTIONS, compiled
 
 
-@dataclass(frozen=True)
-class Scope:
-    """What is recorded beyond the blocks themselves.
-
-    Attributes:
-        additions: residual additions that lie outside of every block.
-        rectifiers: functional rectifiers that lie outside of every block.
-        attention: what functional attention makes.
-        chosen_kind: the kind of what was chosen: ``"block"`` or ``"leaf"``.
-    """
-
-    additions: bool = False
-    rectifiers: bool = False
-    attention: bool = False
-    chosen_kind: Kind = "block"
-
-
-class GlobalHooks(Handles):
-    """Watches modules that must not carry hooks, through global ones, during a forward pass.
-
-    `nn.TransformerEncoderLayer` runs as one fused function only if nothing inside it has a hook.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._taps: dict[
-            int, tuple[weakref.ref[nn.Module], ForwardPreHook | None, ForwardHook]
-        ] = {}
-
-    def add(self, module: nn.Module, before: ForwardPreHook | None, after: ForwardHook) -> None:
-        """Watch a module with what would have been its hooks."""
-        self._taps[id(module)] = weakref.ref(module), before, after
-
-    def attach(self) -> None:
-        """Begin to watch; when it is taken off nothing global remains."""
-        self.remove()
-        if self._taps:
-            self._handles = [
-                register_module_forward_pre_hook(self._before),
-                register_module_forward_hook(self._after),
-            ]
-
-    def _before(self, module: nn.Module, args: Any) -> None:
-        known = self._taps.get(id(module))
-        if known is not None and known[0]() is module and known[1] is not None:
-            known[1](module, args)
-
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        known = self._taps.get(id(module))
-        if known is not None and known[0]() is module:
-            known[2](module, args, output)
-
-
-class Hooks(Handles):
-    """The hooks on a model's modules; they are on it for recorded steps only: others cost nothing.
+class ModuleHooks(Handles):
+    """The hooks on a model's modules; on it for recorded steps only: other steps cost nothing.
 
     Hooks that carry no work still cost: PyTorch calls every module that has one the slow way.
     """
@@ -107,167 +46,117 @@ class Hooks(Handles):
             return
         for known, before, after in self._entries:
             module = known()
-            if module is None:
-                continue
-            self._handles.extend(_registered(module, before, after))
+            if module is not None:
+                self._handles.extend(_registered(module, before, after))
 
 
-class ForwardContext:
-    """What is active during one forward pass of the whole model, and only then."""
+class Installation:
+    """What is on a model, from attaching until detaching.
 
-    def __init__(self, recorder: Recorder, scope: Scope, unhooked: GlobalHooks) -> None:
-        self._recorder = weakref.ref(recorder)
-        self._scope, self._unhooked = scope, unhooked
-
-    def start(self, training: bool) -> None:
-        """Begin a forward pass on a recorded step."""
-        self.stop()
-        recorder = self._recorder()
-        if recorder is None:
-            return
-        recorder.begin_forward(training)
-        self._unhooked.attach()
-        mode = FunctionalMode(recorder.now, self._guarded, self._addition, self._function)
-        recorder.now.mode = mode
-        mode.enter()
-
-    def stop(self) -> None:
-        """End a forward pass, however it ended."""
-        recorder = self._recorder()
-        self._unhooked.remove()
-        if recorder is not None and recorder.now.mode is not None:
-            recorder.now.mode.leave()
-            recorder.now.mode = None
-
-    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
-        recorder = self._recorder()
-        if recorder is not None and recorder.on:
-            recorder.guarded(act, *arguments)
-
-    def _addition(self, place: ModuleFrame, skip: Tensor, branch: Tensor) -> None:
-        recorder = self._recorder()
-        if recorder is not None and isinstance(place, ForwardPreHook):
-            place.operands(recorder, {"skip": skip, "branch": branch})
-
-    def _function(self, place: ModuleFrame, kind: str, output: Tensor) -> None:
-        recorder = self._recorder()
-        if recorder is None or not isinstance(place, ForwardPreHook):
-            return
-        wanted = (
-            self._scope.attention
-            if kind == "sdpa"
-            else self._scope.rectifiers or place.target is not None
-        )
-        if wanted:
-            place.function(recorder, kind, output)
-
-
-class Start(Hook):
-    """Pre-hook of the whole model: a forward pass begins."""
-
-    def __init__(
-        self, recorder: Recorder, announce: Callable[[bool], None], session: ForwardContext
-    ) -> None:
-        super().__init__(recorder)
-        self._announce, self._session = weakref.WeakMethod(announce), session
-
-    def __call__(self, *arguments: Any) -> None:
-        """Tell the probe, also on steps that are not recorded: a step may end here."""
-        if torch.compiler.is_compiling():
-            if graph_being_made():
-                self.begin_traced()
-            return
-        recorder, announce = self._recorder(), self._announce()
-        if recorder is None or announce is None or recomputing() or transforming() is not None:
-            return
-        module = arguments[0]
-        if not is_replica(module):  # DataParallel's wrapper told already
-            announce(bool(module.training))
-        if recorder.on:
-            recorder.guarded(self._session.start, bool(module.training))
-
-    @at_trace_time
-    def begin_traced(self) -> None:
-        """Note that a graph of the whole model is being made."""
-        recorder = self._recorder()
-        if recorder is not None:
-            recorder.whole_graph = True
-
-
-class Announce(Start):
-    """Pre-hook of a DataParallel wrapper, whose replicas are not the model itself."""
-
-    def __call__(self, *arguments: Any) -> None:
-        """Tell the probe that a forward pass begins."""
-        announce = self._announce()
-        if announce is not None:
-            announce(bool(arguments[0].training))
-
-
-class Finish(Hook):
-    """Last hook of the whole model, also when its forward raised."""
-
-    def __init__(self, recorder: Recorder, session: ForwardContext) -> None:
-        super().__init__(recorder)
-        self._session = session
-
-    def __call__(self, *arguments: Any) -> None:
-        """Take off what was put on for this forward pass."""
-        if torch.compiler.is_compiling() or recomputing():
-            return
-        if self._recorder() is not None:
-            self._session.stop()
-
-
-def install(
-    model: nn.Module,
-    targets: dict[str, nn.Module],
-    recorder: Recorder,
-    announce: Callable[[bool], None],
-    channel_dim: ChannelDim,
-    scope: Scope,
-) -> tuple[list[RemovableHandle], Hooks, ForwardContext]:
-    """Give a model its hooks; return what takes off the permanent ones, the others, the session.
-
-    Permanent are those on the model itself: a step may end and a recorded one begin within the
-    first of them, too late to put others on it.
-
-    ScriptModules cannot be hooked and are passed over; the coverage table says so.
+    Permanent are the hooks on the model itself: a step may end and a recorded one begin within the
+    first of them, too late to put others on it. All others are on it for recorded steps.
 
     Args:
         model: the model.
-        targets: what to record, from `select`.
-        recorder: where readings go.
-        announce: a bound method, called with the training flag when a forward pass begins.
-        channel_dim: the channel axis everywhere, or by module name; None to infer it.
-        scope: what is recorded beyond the targets.
+        recorder: where statistics go.
+        forward_begins: a bound method, called with the training flag when a forward pass begins.
+        gradient_arrived: a bound method, called with the name and the parameter when a gradient is
+            complete; None where an optimizer says when.
     """
-    root, unhooked, hooks = bare(model), GlobalHooks(), Hooks()
-    recorder.root = weakref.ref(root)
-    session = ForwardContext(recorder, scope, unhooked)
-    handles = [root.register_forward_pre_hook(Start(recorder, announce, session))]
-    if isinstance(model, nn.DataParallel):
-        handles.append(model.register_forward_pre_hook(Announce(recorder, announce, session)))
-    fused = _inside_encoder_layers(model)
-    for name, module in modules(model):
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        target = owner(name, targets)
-        before = None
-        if name in targets or _speaks_or_has_code(module):
-            before = TracedForwardPreHook(
-                recorder, name, module, target, channel_dim, scope.chosen_kind, scope.additions
-            )
-        after = TracedForwardHook(recorder, name, module, target, channel_dim, scope.chosen_kind)
-        if id(module) in fused:
-            unhooked.add(module, before, after)
-            continue
-        if module is root:
-            handles.extend(_registered(root, before, after))
-        else:
-            hooks.add(module, before, after)
-    handles.append(root.register_forward_hook(Finish(recorder, session), always_call=True))
-    return handles, hooks, session
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recorder: Recorder,
+        forward_begins: Callable[[bool], None],
+        gradient_arrived: Callable[[str, nn.Parameter], None] | None = None,
+    ) -> None:
+        self._model, self._recorder = weakref.ref(model), recorder
+        self._forward_begins = forward_begins
+        self._permanent: list[RemovableHandle] = []
+        self._hooks, self._global = ModuleHooks(), GlobalHooks()
+        self._context: ForwardContext | None = None
+        self._gradients: GradientHooks | None = None
+        if gradient_arrived is not None:
+            self._gradients = GradientHooks(model, gradient_arrived)
+
+    def install(
+        self, targets: Mapping[str, nn.Module], channel_dim: ChannelDim, scope: Scope
+    ) -> None:
+        """Put the permanent hooks on, and make the others.
+
+        ScriptModules cannot be hooked and are passed over; the coverage table says so.
+
+        Args:
+            targets: what to record, from `select`.
+            channel_dim: the channel axis everywhere, or by module name; None to infer it.
+            scope: what is recorded beyond the targets.
+        """
+        model = self._model()
+        assert model is not None
+        root, recorder = bare(model), self._recorder
+        recorder.graph.root = weakref.ref(root)
+        context = self._context = ForwardContext(recorder, scope, self._global)
+        start = Start(recorder, self._forward_begins, context)
+        self._permanent.append(root.register_forward_pre_hook(start))
+        if isinstance(model, nn.DataParallel):
+            announce = Announce(recorder, self._forward_begins, context)
+            self._permanent.append(model.register_forward_pre_hook(announce))
+        fused, inside_closed = _inside_encoder_layers(model), _inside_closed(model)
+        for name, module in modules(model):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            target = owner(name, targets)
+            info = describe(name, module, target, channel_dim, scope.chosen_kind, scope.additions)
+            graph = GraphHook(recorder, info)
+            before = None
+            if info.is_target or _needs_pre_hook(module, info, id(module) in inside_closed):
+                before = ForwardPreHook(recorder, info, graph)
+            after = ForwardHook(recorder, info, graph, before is not None)
+            if id(module) in fused:
+                self._global.add(module, before, after)
+            elif module is root:
+                self._permanent.extend(_registered(root, before, after))
+            else:
+                self._hooks.add(module, before, after)
+        finish = Finish(recorder, context)
+        self._permanent.append(root.register_forward_hook(finish, always_call=True))
+
+    def record(self, on: bool) -> None:
+        """Have everything on for a step that is recorded, else off.
+
+        Hooks that are part of compiled graphs stay: put on anew they would make another graph, and
+        on a step that is not recorded the graph has nothing of theirs in it.
+        """
+        for hooks in (self._hooks, self._gradients):
+            if hooks is None:
+                continue
+            if on:
+                hooks.attach()
+            elif hooks.on and not self._compiled():
+                hooks.remove()
+
+    def late_gradients(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters with gradients that must be read at the end of a step."""
+        return [] if self._gradients is None else self._gradients.late()
+
+    def remove(self) -> None:
+        """Take everything off."""
+        for handle in self._permanent:
+            handle.remove()
+        self._permanent.clear()
+        self._hooks.remove()
+        if self._gradients is not None:
+            self._gradients.remove()
+            self._gradients.clear()
+        if self._context is not None:
+            self._context.stop()
+
+    def _compiled(self) -> bool:
+        """Return whether graphs were made with the hooks, or will be."""
+        model = self._model()
+        parts = model.modules() if model is not None else ()
+        return self._recorder.graph.whole or any(compiled(part) for part in parts)
 
 
 def _registered(
@@ -288,10 +177,27 @@ def _inside_encoder_layers(model: nn.Module) -> set[int]:
     }
 
 
-def _speaks_or_has_code(module: nn.Module) -> bool:
-    """Return whether a module must be on the stack: PyTorch's own leaves need not be."""
-    return (
+def _inside_closed(model: nn.Module) -> set[int]:
+    """Return the layers in Sequentials whose whole inside need not be watched."""
+    return {
+        id(child)
+        for module in model.modules()
+        if isinstance(module, nn.Sequential) and closed_cost(module) is not None
+        for child in module
+    }
+
+
+def _needs_pre_hook(module: nn.Module, info: ModuleInfo, inside_closed: bool) -> bool:
+    """Return whether a module must be on the stack, or have functions inside it pass unseen.
+
+    PyTorch's own leaves need not be on it.
+    """
+    if (
         next(module.children(), None) is not None
         or not type(module).__module__.startswith("torch.nn.modules")
-        or isinstance(module, RECTIFIERS)
-    )
+        or info.records_own_output
+    ):
+        return True
+    # One function of C++ is seen for less than it costs to look away.
+    single = isinstance(module, (nn.Linear, nn.GELU, *CONVOLUTIONS))
+    return info.cost is not None and not (inside_closed or single)

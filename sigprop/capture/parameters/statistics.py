@@ -47,7 +47,7 @@ class Table:
     """
 
     def __init__(self, width: int, decode: Callable[[Array], Array]) -> None:
-        self._width, self._understand = width, decode
+        self._width, self._decode = width, decode
         self._rows: dict[str, Array] = {}
         self._waiting: dict[str, Tensor] = {}
 
@@ -62,15 +62,18 @@ class Table:
         """Keep device sums until they are fetched."""
         self._waiting[name] = sums
 
+    def waiting(self) -> list[Tensor]:
+        """Return the device sums that wait, to be fetched with all else."""
+        return list(self._waiting.values())
+
+    def receive(self, fetched: Sequence[Array]) -> None:
+        """Take what was fetched."""
+        if fetched:
+            self.put(list(self._waiting), self._decode(np.stack(fetched)))
+            self._waiting.clear()
+
     def rows(self, names: Sequence[str]) -> Array:
-        """Fetch what waits, in one transfer per device; return a row a name, NaN for none."""
-        by_device: dict[torch.device, list[str]] = {}
-        for name, sums in self._waiting.items():
-            by_device.setdefault(sums.device, []).append(name)
-        for known in by_device.values():
-            fetched = torch.stack([self._waiting[name] for name in known]).cpu().double().numpy()
-            self.put(known, self._understand(fetched))
-        self._waiting.clear()
+        """Return a row a name, NaN for none."""
         missing = np.full(self._width, np.nan)
         return np.array([self._rows.get(name, missing) for name in names]).reshape(-1, self._width)
 
@@ -155,6 +158,16 @@ class ParameterStatistics:
         moves = compute_updates(pairs)
         self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
         self._before.clear()
+
+    def waiting(self) -> list[Tensor]:
+        """Return the numbers that are still on their device, to be fetched with all else."""
+        return [*self._norms.waiting(), *self._moves.waiting()]
+
+    def receive(self, fetched: Sequence[Array]) -> None:
+        """Take what was fetched, in the order of `waiting`."""
+        count = len(self._norms.waiting())
+        self._norms.receive(fetched[:count])
+        self._moves.receive(fetched[count:])
 
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
         """Fetch everything read so far; return the names and, by column, a value for each.

@@ -30,10 +30,12 @@ class Accumulator:
     Attributes:
         arena: the memory that statistics on the CPU are written into.
         rectified: the taps at which a rectifier's output was seen.
+        full: whether so much waits that it is time to `flush`.
     """
 
     def __init__(self) -> None:
         self.arena = Arena()
+        self.full = False
         self.rectified: set[Tap] = set()
         self._statistics: list[TensorStatistics] = []
         self._products: list[PairProducts] = []
@@ -47,15 +49,12 @@ class Accumulator:
         """Whether nothing has been seen in this step."""
         return not (self._statistics or self._fetched.index)
 
-    @property
-    def full(self) -> bool:
-        """Whether so much waits that it is time to `flush`."""
-        return self._waiting > MOST_WAITING
-
     def add(self, statistics: TensorStatistics, channels: int) -> None:
         """Let the channel statistics of a tensor wait; taps may join until they are fetched."""
         self._statistics.append(statistics)
         self._waiting += channels
+        if self._waiting > MOST_WAITING:
+            self.full = True
 
     def add_products(self, products: PairProducts) -> None:
         """Let the products of two operands wait."""
@@ -97,12 +96,13 @@ class Accumulator:
         """Forget the step."""
         self._give_back()
         self._statistics, self._products, self._own = [], [], []
-        self._waiting = 0
+        self._waiting, self.full = 0, False
         self._fetched.clear()
         self.rectified.clear()
 
     def _fetch(self, others: Sequence[Tensor]) -> list[Array]:
-        statistics, self._statistics, self._waiting = self._statistics, [], 0
+        statistics, self._statistics = self._statistics, []
+        self._waiting, self.full = 0, False
         products, self._products = self._products, []
         own, self._own = self._own, []
         waiting = (
@@ -224,5 +224,3 @@ class _Fetched:
         """Forget the step."""
         self.tables, self.index = [], {}
         self.products, self.averages = {}, {}
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sigprop.capture.recording.tensor_statistics import Array, TensorStatistics
+from sigprop.capture.recording.tensor_statistics import TensorStatistics
 from sigprop.signals.columns import COLUMNS
 
 #: Rows of a block: 360 kB.

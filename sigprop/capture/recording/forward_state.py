@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -20,17 +20,31 @@ class ModuleFrame(Protocol):
 
     Attributes:
         name: the module's name.
+        target: the innermost chosen block that holds it, or None.
         records_own_output: its own hook sees all there is: an addition module, a rectifier.
     """
 
     name: str
+    target: str | None
     records_own_output: bool
+
+    def addition(self, recorder: Any, skip: Tensor, branch: Tensor) -> None:
+        """Take the operands of an addition in the module's own code."""
+
+    def function(self, recorder: Any, kind: str, output: Tensor) -> None:
+        """Take what a functional rectifier or attention in the module made."""
 
 
 class Mode(Protocol):
-    """What sees the functions of a forward pass; see `sigprop.capture.hooks.functional`."""
+    """What sees the functions of a forward pass; see `sigprop.capture.hooks.functional`.
+
+    Attributes:
+        dataflow: how far each tensor lies from the inputs of the modules on the stack.
+        paused_by: the module for which it does not see any, or "".
+    """
 
     dataflow: Dataflow
+    paused_by: str
 
     def leave(self) -> None:
         """Stop being active."""
@@ -38,8 +52,8 @@ class Mode(Protocol):
     def pause(self, name: str) -> None:
         """Step aside while the module ``name`` runs."""
 
-    def resume(self, name: str) -> bool:
-        """Be active again; return whether it was for the module ``name`` that it was not."""
+    def resume(self, name: str) -> None:
+        """Be active again if it was for the module ``name`` that it was not."""
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
         """Connect a module's output with its input."""

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import re
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from sigprop.capture.recording.accumulator import Accumulator
 from sigprop.capture.recording.forward_state import key_of
+from sigprop.capture.recording.own_metrics import OwnMetrics
 from sigprop.capture.recording.reader import TensorReader
+from sigprop.capture.recording.stopwatch import Stopwatch
 from sigprop.capture.recording.tap import Tap
+from sigprop.capture.recording.tensor_statistics import TensorStatistics
 from sigprop.capture.torch_internals import transforming, version_of
 
-if TYPE_CHECKING:
-    from sigprop.capture.recording.recorder import Recorder
+
+class Recorder(Protocol):
+    """What a gradient hook asks of the recorder; see `sigprop.capture.recording.recorder`."""
+
+    on: bool
+    step: int
+    accumulator: Accumulator
+    metrics: OwnMetrics | None
+    stopwatch: Stopwatch
+
+    def finish(self, x: Tensor, statistics: TensorStatistics) -> None:
+        """Do what is left to do for a tensor after its statistics."""
+
+    def failed(self, error: Exception) -> None:
+        """Switch off after an error of our own."""
 
 
 class GradientHook:
@@ -43,16 +60,17 @@ class GradientHook:
             return
         if transforming() is not None:
             return
-        began = recorder.stopwatch.clock()
+        watch = recorder.stopwatch
+        began = watch.clock()
         try:
             statistics = self._reader.read(grad)
             if statistics is not None:
                 statistics.taps += self.taps
-                recorder.finish_tensor(grad, statistics)
+                if recorder.accumulator.full or recorder.metrics is not None:
+                    recorder.finish(grad, statistics)
         except Exception as error:
             recorder.failed(error)
-        finally:
-            recorder.stopwatch.add(began)
+        watch.own_time += watch.clock() - began
 
 
 class Gradients:

@@ -57,9 +57,6 @@ class OwnMetrics:
     def __init__(self, functions: Mapping[str, Metric], strict: bool) -> None:
         self._functions, self._strict = dict(functions), strict
 
-    def __bool__(self) -> bool:
-        return bool(self._functions)
-
     @property
     def names(self) -> list[str]:
         """The columns."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from torch import Tensor
 
 from sigprop.capture.recording.tap import Tap
 from sigprop.capture.recording.tensor_statistics import Array
-
-
 
 
 class PairProducts:

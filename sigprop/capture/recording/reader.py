@@ -148,9 +148,7 @@ class ProductReader:
             products = PairProducts(sums, tap, sums.ctypes.data, self._unused)
         products.tap = tap
         assert self._compute is not None
-        self._compute(
-            form.layout, skip.data_ptr(), branch.data_ptr(), _threads(), products.address
-        )
+        self._compute(form.layout, skip.data_ptr(), branch.data_ptr(), _threads(), products.address)
         self._accumulator.add_products(products)
 
     def _prepare(self, skip: Tensor, branch: Tensor) -> _Form | None:

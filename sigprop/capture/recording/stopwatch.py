@@ -22,13 +22,16 @@ class Stopwatch:
 
     Args:
         clock: seconds since some moment.
+
+    Attributes:
+        own_time: seconds spent in the probe's own code in this step; hooks add theirs themselves.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+        self.clock = clock
         self._steps: dict[bool, deque[float]] = {on: deque(maxlen=_RECENT) for on in (True, False)}
         self._own: deque[float] = deque(maxlen=_RECENT)
-        self._own_now = 0.0
+        self.own_time = 0.0
         self._recorded = self._all = 0
         self._entered: float | None = None
         self._began: float | None = None
@@ -36,24 +39,24 @@ class Stopwatch:
     def begin(self) -> None:
         """Start the time of the first step: whatever came before it is no step."""
         if self._began is None:
-            self._began = self._clock()
+            self._began = self.clock()
 
     def enter(self) -> bool:
         """Start the time of the probe's own code; return whether it was not running already."""
         if self._entered is not None:
             return False
-        self._entered = self._clock()
+        self._entered = self.clock()
         return True
 
     def leave(self) -> None:
         """Stop the time of the probe's own code."""
         if self._entered is not None:
-            self._own_now += self._clock() - self._entered
+            self.own_time += self.clock() - self._entered
             self._entered = None
 
     def end(self, recorded: bool) -> None:
         """End a step."""
-        now, began = self._clock(), self._began
+        now, began = self.clock(), self._began
         self._began = now
         if began is None:
             return
@@ -61,8 +64,8 @@ class Stopwatch:
         self._steps[recorded].append(now - began)
         if recorded:
             self._recorded += 1
-            self._own.append(self._own_now)
-        self._own_now = 0.0
+            self._own.append(self.own_time)
+        self.own_time = 0.0
 
     @property
     def cost(self) -> float:

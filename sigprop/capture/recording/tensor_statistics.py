@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from sigprop.capture.recording.gradients import GradientHook
-    from sigprop.capture.recording.tap import Tap
+from sigprop.capture.recording.tap import Tap
 
 Array = npt.NDArray[np.float64]
 
 #: The version of no tensor: nothing is found under it.
 _FORGOTTEN = -1
+
+
+class WatchedGradient(Protocol):
+    """A hook on a tensor's gradient.
+
+    Attributes:
+        taps: what the gradient is of; more may join until it arrives.
+    """
+
+    taps: list[Tap]
 
 
 class TensorStatistics:
@@ -44,7 +52,7 @@ class TensorStatistics:
         self.taps: list[Tap] = []
         self.tensor: weakref.ref[Tensor] | None = None
         self.version = _FORGOTTEN
-        self.gradient: GradientHook | None = None
+        self.gradient: WatchedGradient | None = None
 
     def close(self) -> None:
         """Let no further tap join: the statistics have been fetched."""
