@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.capture import select
-from sigprop.capture.model.channels import channel_axis
 from sigprop.capture.model.blocks import owner
+from sigprop.capture.model.channels import channel_axis
 from sigprop.capture.model.naming import clean, modules
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.tensor_cache import TensorCache

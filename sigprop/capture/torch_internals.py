@@ -113,6 +113,12 @@ INTERNALS = {
         "whether a tensor was written to since it was read is said nowhere else",
         "a tensor that several modules hand on is read once for each of them",
     ),
+    "structure": Internal(
+        ("torch.nn.Module._parameters", "torch.nn.Module._modules"),
+        _ALL,
+        "named_parameters() walks over the whole model at every step",
+        "the parameters of the model are looked for anew at every step",
+    ),
     "foreach": Internal(
         ("torch._foreach_zero_",),
         _ALL,
@@ -373,6 +379,32 @@ def scale_of(scaler: torch.amp.GradScaler) -> Tensor | None:
     """Return the tensor in which a scaler keeps its scale; None before it has scaled a loss."""
     scale = getattr(scaler, "_scale", None)
     return scale if isinstance(scale, Tensor) else None
+
+
+class Structure:
+    """Which modules and parameters a model is made of, and whether it still is.
+
+    To walk over `nn.Module.named_parameters` at every step takes longer than to read the norms of
+    small parameters.
+
+    Args:
+        model: the model; its modules are held weakly.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts = [
+            (weakref.ref(module), list(map(id, parts.values())), name)
+            for module in model.modules()
+            for name in ("_parameters", "_modules")
+            if (parts := getattr(module, name))
+        ]
+
+    def same(self) -> bool:
+        """Return whether no module and no parameter was replaced, or added to others."""
+        for known, ids, name in self._parts:
+            if list(map(id, getattr(known(), name, {}).values())) != ids:
+                return False
+        return True
 
 
 # --- compiled modules -------------------------------------------------------------------------

@@ -347,7 +347,7 @@ class Probe:
 
     def _remove(self) -> None:
         self._attached = False
-        self._reader.clear()
+        self._reader.close()
         self._recorder.on = False
         self._recorder.end_step()
         self._steps.stop()

@@ -59,7 +59,7 @@ class StepReader:
 
     def remember(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Copy the weights that an optimizer is about to update."""
-        self._parameters.remember(self._info.updated(model, optimizer))
+        self._parameters.remember(self._info.plan(model, optimizer).known)
 
     def gradients_ready(self, model: nn.Module, optimizer: Optimizer, remember: bool) -> None:
         """Read weights and gradients.
@@ -69,18 +69,19 @@ class StepReader:
             optimizer: gives the learning rates.
             remember: copy the weights too, for `update_ended`.
         """
-        self._parameters.read(self._info.updated(model, optimizer), remember)
+        plan = self._info.plan(model, optimizer)
+        self._parameters.read_all(plan, optimizer, remember)
         self._gradient_scale = gradient_scale(optimizer)
         self._skipped = leaves_step_out(optimizer)
 
     def update_left_out(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Read the weights of a step that a gradient scaler left out."""
-        self._parameters.read(self._info.updated(model, optimizer))
+        self._parameters.read_all(self._info.plan(model, optimizer), optimizer)
         self._skipped = True
 
     def gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
         """Read one parameter whose gradient is complete for a backward pass."""
-        self._parameters.read([self._info.known(name, parameter)])
+        self._parameters.read(self._info.known(name, parameter))
 
     def update_ended(self) -> None:
         """Read how far the weights have moved since they were copied."""
@@ -114,3 +115,9 @@ class StepReader:
         """Forget the parameters of the step."""
         self._parameters.clear()
         self._skipped = False
+
+    def close(self) -> None:
+        """Let go of the model's parameters."""
+        self.clear()
+        self._parameters = ParameterStatistics()
+        self._info.forget()

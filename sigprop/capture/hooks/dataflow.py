@@ -101,19 +101,29 @@ class Dataflow:
             known[id(x)] = weakref.ref(x), found
 
     def bridge(self, given: list[Tensor], made: list[Tensor], weighs: bool) -> None:
-        """Connect a module's output with its input, where its functions did not tell enough.
+        """Connect a module's output with its input, where its functions did not show enough.
 
         Not seen at all (a script, a foreign kernel): as far as one weight. Parameters, but only
         functions that cost nothing (a normalizer written out): a little farther.
+
+        Args:
+            given: the tensors that went in.
+            made: those that came out.
+            weighs: whether the module has parameters.
         """
-        if not any(self._get(x) for x in made):
-            self.pass_on(given, {}, made, WEIGHT if weighs else 0)
-        elif weighs:
-            for x in made:
-                here, near = self._get(x) or {}, [self._get(y) or {} for y in given]
-                stays = {f for f, d in here.items() if any(n.get(f) == d for n in near)}
+        near = [self._get(x) or {} for x in given]
+        seen = False
+        for x in made:
+            here = self._get(x)
+            if not here:
+                continue
+            seen = True
+            if weighs:
+                stays = _unmoved(here, near)
                 if stays:
                     self._put(x, {f: d + (f in stays) * LIGHT for f, d in here.items()})
+        if not seen:
+            self.pass_on(given, {}, made, WEIGHT if weighs else 0)
 
     def _still_open(self, distances: Distances, cost: int = 0) -> Distances:
         """Return a copy without closed frames: a residual stream would carry one per block."""
@@ -146,6 +156,16 @@ def _tensors_in(args: Sequence[object], kwargs: Mapping[str, object]) -> Iterabl
         elif isinstance(value, tuple | list):
             return flat(values)
     return found
+
+
+def _unmoved(here: Distances, near: list[Distances]) -> set[int]:
+    """Return the frames in which a tensor lies as far as one that it was made from."""
+    stays = set()
+    for frame, distance in here.items():
+        for other in near:
+            if other.get(frame) == distance:
+                stays.add(frame)
+    return stays
 
 
 def _nearest(a: Distances, b: Distances) -> Distances:

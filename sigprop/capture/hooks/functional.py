@@ -106,7 +106,7 @@ class FunctionalMode(TorchFunctionMode):
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
         """Connect a module's output with its input where functions did not show enough."""
-        given, made = ([x for _, x in tensors(value)] for value in (args, output))
+        given, made = _flat(args), _flat(output)
         if made:
             self.dataflow.bridge(given, made, weighs)
 
@@ -171,6 +171,15 @@ class FunctionalMode(TorchFunctionMode):
         scope = self._scope
         if scope.attention if kind == "sdpa" else scope.rectifiers or inside:
             module.function(recorder, kind, out)
+
+
+def _flat(value: object) -> list[Tensor]:
+    """Return the tensors in a module's arguments or output."""
+    if type(value) is Tensor:
+        return [value]
+    if isinstance(value, tuple) and len(value) == 1 and type(value[0]) is Tensor:
+        return [value[0]]
+    return [x for _, x in tensors(value)]
 
 
 def _rectifies(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

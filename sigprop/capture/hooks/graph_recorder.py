@@ -49,5 +49,5 @@ class GraphRecorder:
                 continue
             statistics = TensorStatistics(sums.T if kind == "sums" else sums)
             statistics.taps += taps
-            accumulator.add(statistics, statistics.sums.shape[0])
+            accumulator.waiting.append(statistics)
         accumulator.rectified |= self.rectified

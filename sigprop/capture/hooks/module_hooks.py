@@ -19,7 +19,7 @@ from sigprop.capture.hooks.port import Port
 from sigprop.capture.model.channels import Maker, made_by
 from sigprop.capture.model.module_info import ModuleInfo
 from sigprop.capture.model.nested import first_readable, tensors
-from sigprop.capture.recording.forward_state import ForwardState
+from sigprop.capture.recording.forward_state import ForwardState, Mode
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.torch_internals import (
     RECOMPUTED,
@@ -71,8 +71,7 @@ class ForwardPreHook(Hook):
         self._input = Port(info, info.source, "in", gradient=True) if info.is_target else None
         self._additions = Additions(info)
         self._adds_inputs = bool(info.ports and info.target)
-        # A simple layer of PyTorch's own, or several of them.
-        self._only_pauses = info.cost is not None and not (info.is_target or self._adds_inputs)
+        self._only_pauses = only_pauses(info)
         self._functions: dict[str, Port] = {}
 
     def __call__(
@@ -124,7 +123,11 @@ class ForwardPreHook(Hook):
         if self._input is not None or info.frames:
             given = first_readable(args, kwargs)
             if self._input is not None:
-                self._input.take(recorder, now, given, now.calls[self.name])
+                port, call = self._input, now.calls[self.name]
+                if type(given) is Tensor and not given.is_nested:
+                    port.take_tensor(recorder, now, given, call)
+                else:
+                    port.take(recorder, now, given, call)
             if info.frames:
                 sources = [given] if type(given) is Tensor else [x for _, x in tensors(given)]
         if self._adds_inputs:
@@ -163,7 +166,7 @@ class ForwardHook(Hook):
         recorder: where statistics go.
         info: the module.
         graph: does the same in compiled code.
-        entered: whether the module has a `ForwardPreHook` too.
+        entered: whether the module has a `ForwardPreHook`, which puts it on the stack.
     """
 
     def __init__(
@@ -171,11 +174,12 @@ class ForwardHook(Hook):
     ) -> None:
         super().__init__(recorder)
         self._info, self._graph, self._name = info, graph, info.name
-        self._entered = entered
+        self._entered = entered and not only_pauses(info)
         self._output: Port | None = None
         if info.is_target or info.inner_rectifier:
             # A rectifier inside a block is there for its dead units; the block has the gradients.
             self._output = Port(info, info.source, "out", info.is_target, info.rectifier)
+        self._idle = self._output is None and not self._entered and info.transparent
         self._maker: Maker | None = None
         self._maker_known = False
 
@@ -200,16 +204,22 @@ class ForwardHook(Hook):
             self._maker, self._maker_known = made_by(module), True
         if self._maker is not None:
             now.maker = self._maker
-        if self._output is None and not self._entered and self._info.transparent:
+        mode = now.mode
+        paused = mode is not None and mode.paused_by == name
+        if self._idle and not paused:
             return
         watch = recorder.stopwatch
         began = watch.clock()
         try:
             with OwnArithmetic():
                 if self._output is not None:
-                    self._output.take(recorder, now, output, call)
-                if now.mode is not None:
-                    self._connect(now, args, output)
+                    take = self._output
+                    if type(output) is Tensor and not output.is_nested:
+                        take.take_tensor(recorder, now, output, call)
+                    else:
+                        take.take(recorder, now, output, call)
+                if mode is not None and (paused or not self._info.transparent):
+                    self._connect(mode, args, output, paused)
                 if self._entered:
                     stack = now.stack
                     if stack and stack[-1][0].name == name and stack[-1][1] < 0:
@@ -220,11 +230,9 @@ class ForwardHook(Hook):
             recorder.failed(error)
         watch.own_time += watch.clock() - began
 
-    def _connect(self, now: ForwardState, args: object, output: object) -> None:
+    def _connect(self, mode: Mode, args: object, output: object, paused: bool) -> None:
         """Have the mode see functions again, and connect what it did not see."""
-        mode, info = now.mode, self._info
-        assert mode is not None
-        paused = mode.paused_by == self._name
+        info = self._info
         if paused:
             mode.resume(self._name)
         if paused and info.cost is not None:
@@ -242,6 +250,14 @@ class ForwardHook(Hook):
             recorder.log.passed_by.add(f"{self._name}: {reason}")
         elif self._output is not None and self._info.is_target:
             recorder.guarded(self._output.take_again, recorder, output)
+
+
+def only_pauses(info: ModuleInfo) -> bool:
+    """Return whether all there is to do before a module is to look away from its inside.
+
+    That is so for a simple layer of PyTorch's own, and several of them.
+    """
+    return info.cost is not None and not (info.is_target or (info.ports and info.target))
 
 
 def _may_fuse(module: nn.Module) -> bool:

@@ -93,8 +93,8 @@ class Port:
     def take(self, recorder: Recorder, now: ForwardState, value: object, call: int) -> Tap | None:
         """Take every tensor in a value; return the first tap."""
         if type(value) is Tensor and not value.is_nested:
-            return self._take(recorder, now, value, call, "")
-        taps = [self._take(recorder, now, x, call, path) for path, x in tensors(value)]
+            return self.take_tensor(recorder, now, value, call)
+        taps = [self.take_tensor(recorder, now, x, call, path) for path, x in tensors(value)]
         return next((tap for tap in taps if tap is not None), None)
 
     def take_again(self, recorder: Recorder, value: object) -> None:
@@ -103,10 +103,20 @@ class Port:
             if readable(x) and ordinary(x):
                 recorder.gradients.recomputed(x, self._tap(recorder, recorder.now, x, 0, path))
 
-    def _take(
-        self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str
+    def take_tensor(
+        self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str = ""
     ) -> Tap | None:
-        """Read a tensor, or let this tap join those at which the very same tensor was seen."""
+        """Read a tensor, or let this tap join those at which the very same tensor was seen.
+
+        Called at every tap: what can be decided once is in its plan.
+
+        Args:
+            recorder: where statistics go.
+            now: the forward pass in progress.
+            x: the tensor; not a nested one.
+            call: which call of the module it is.
+            path: where in a nest the tensor lies.
+        """
         key = recorder.mode, call, path
         plan = self._plans.get(key)
         if plan is None or plan.maker != now.maker or plan.shape != x.shape:
@@ -127,9 +137,8 @@ class Port:
             if not inference:
                 known.version = version
                 now.seen[identity << 6 | plan.key] = known
-            fresh = True
-        else:
-            fresh = False
+            if recorder.metrics is not None:
+                recorder.accumulator.add_own(recorder.metrics.of(x, known.taps))
         known.taps.append(plan.tap)
         if self._out:
             if self._rectifier:
@@ -146,8 +155,6 @@ class Port:
                     watch = recorder.gradients.watch
                     hook = known.gradient = watch(x, plan.tap.channel_dim, plan.unused)
                 hook.taps.append(plan.backward)
-        if fresh and (recorder.accumulator.full or recorder.metrics is not None):
-            recorder.finish(x, known)
         return plan.tap
 
     def _no_gradient(self, recorder: Recorder, tap: Tap) -> None:

@@ -13,7 +13,7 @@ from sigprop.capture.recording.own_metrics import Averages, OwnAverages
 from sigprop.capture.recording.pair_products import PairProducts
 from sigprop.capture.recording.step_statistics import StepStatistics
 from sigprop.capture.recording.tap import Tap
-from sigprop.capture.recording.tensor_statistics import Array, TensorStatistics
+from sigprop.capture.recording.tensor_statistics import FORGOTTEN, Array, TensorStatistics
 from sigprop.signals.correlation import decode_products
 from sigprop.signals.signal import merge
 
@@ -30,31 +30,30 @@ class Accumulator:
     Attributes:
         arena: the memory that statistics on the CPU are written into.
         rectified: the taps at which a rectifier's output was seen.
-        full: whether so much waits that it is time to `flush`.
+        waiting: channel statistics that wait to be fetched; taps may join until they are.
     """
 
     def __init__(self) -> None:
         self.arena = Arena()
-        self.full = False
         self.rectified: set[Tap] = set()
-        self._statistics: list[TensorStatistics] = []
+        self.waiting: list[TensorStatistics] = []
         self._products: list[PairProducts] = []
         self._own: list[OwnAverages] = []
-        self._waiting = 0  # channels since the last fetch
         self._fetched = _Fetched()
         self._used: tuple[list[TensorStatistics], list[PairProducts]] = ([], [])
 
     @property
     def empty(self) -> bool:
         """Whether nothing has been seen in this step."""
-        return not (self._statistics or self._fetched.index)
+        return not (self.waiting or self._fetched.index)
 
-    def add(self, statistics: TensorStatistics, channels: int) -> None:
-        """Let the channel statistics of a tensor wait; taps may join until they are fetched."""
-        self._statistics.append(statistics)
-        self._waiting += channels
-        if self._waiting > MOST_WAITING:
-            self.full = True
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that it is time to `flush`."""
+        channels = 0
+        for statistics in self.waiting:
+            channels += len(statistics.sums)
+        return channels > MOST_WAITING
 
     def add_products(self, products: PairProducts) -> None:
         """Let the products of two operands wait."""
@@ -95,14 +94,14 @@ class Accumulator:
     def clear(self) -> None:
         """Forget the step."""
         self._give_back()
-        self._statistics, self._products, self._own = [], [], []
-        self._waiting, self.full = 0, False
+        self.waiting.clear()
+        self._products, self._own = [], []
         self._fetched.clear()
         self.rectified.clear()
 
     def _fetch(self, others: Sequence[Tensor]) -> list[Array]:
-        statistics, self._statistics = self._statistics, []
-        self._waiting, self.full = 0, False
+        statistics = list(self.waiting)
+        self.waiting.clear()  # the very list that readers hold
         products, self._products = self._products, []
         own, self._own = self._own, []
         waiting = (
@@ -123,7 +122,7 @@ class Accumulator:
     def _give_back(self) -> None:
         statistics, products = self._used
         self._used = [], []
-        self.arena.give_back([*statistics, *self._statistics])
+        self.arena.give_back([*statistics, *self.waiting])
         for pair in reversed([*products, *self._products]):
             if pair.home is not None:
                 pair.home.append(pair)
@@ -151,7 +150,7 @@ class _Fetched:
         kept = [pair for pair in tables if pair[0].home is not None or pair[1][0, 0]]
         flat: list[Tap] = []
         for statistics, _ in kept:
-            statistics.close()
+            statistics.version = FORGOTTEN  # it has been fetched: no further tap may join
             flat += statistics.taps
         counts = [len(statistics.taps) for statistics, _ in kept]
         if not self.index:

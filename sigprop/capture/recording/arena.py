@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sigprop.capture.recording.tensor_statistics import TensorStatistics
+from sigprop.capture.recording.tensor_statistics import FORGOTTEN, TensorStatistics
 from sigprop.signals.columns import COLUMNS
 
 #: Rows of a block: 360 kB.
@@ -50,5 +50,6 @@ class Arena:
         """Take tables back, so that the next step is given them in the same order."""
         for statistics in reversed(tables):
             if statistics.home is not None:
-                statistics.forget()
+                statistics.taps.clear()
+                statistics.tensor, statistics.version, statistics.gradient = None, FORGOTTEN, None
                 statistics.home.append(statistics)

@@ -16,7 +16,6 @@ from sigprop.capture.recording.own_metrics import OwnMetrics
 from sigprop.capture.recording.reader import TensorReader
 from sigprop.capture.recording.stopwatch import Stopwatch
 from sigprop.capture.recording.tap import Tap
-from sigprop.capture.recording.tensor_statistics import TensorStatistics
 from sigprop.capture.torch_internals import transforming, version_of
 
 
@@ -28,9 +27,6 @@ class Recorder(Protocol):
     accumulator: Accumulator
     metrics: OwnMetrics | None
     stopwatch: Stopwatch
-
-    def finish(self, x: Tensor, statistics: TensorStatistics) -> None:
-        """Do what is left to do for a tensor after its statistics."""
 
     def failed(self, error: Exception) -> None:
         """Switch off after an error of our own."""
@@ -66,8 +62,8 @@ class GradientHook:
             statistics = self._reader.read(grad)
             if statistics is not None:
                 statistics.taps += self.taps
-                if recorder.accumulator.full or recorder.metrics is not None:
-                    recorder.finish(grad, statistics)
+                if recorder.metrics is not None:
+                    recorder.accumulator.add_own(recorder.metrics.of(grad, statistics.taps))
         except Exception as error:
             recorder.failed(error)
         watch.own_time += watch.clock() - began

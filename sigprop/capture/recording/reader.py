@@ -46,10 +46,19 @@ class TensorReader:
         channel_dim: the axis of the channels.
     """
 
-    __slots__ = ("_accumulator", "_channel_dim", "_channels", "_compute", "_form", "_unused")
+    __slots__ = (
+        "_accumulator",
+        "_channel_dim",
+        "_channels",
+        "_compute",
+        "_form",
+        "_unused",
+        "_waiting",
+    )
 
     def __init__(self, accumulator: Accumulator, channel_dim: int) -> None:
         self._accumulator, self._channel_dim = accumulator, channel_dim
+        self._waiting = accumulator.waiting
         self._form: _Form | None = None
         self._compute: Callable[..., None] | None = None
         self._unused: list[TensorStatistics] = []
@@ -76,7 +85,7 @@ class TensorReader:
             form = self._prepare(x)
             if form is None:
                 statistics = TensorStatistics(compute(x, self._channel_dim))
-                self._accumulator.add(statistics, statistics.sums.shape[0])
+                self._waiting.append(statistics)
                 return statistics
         try:
             statistics = self._unused.pop()
@@ -84,7 +93,7 @@ class TensorReader:
             statistics = self._accumulator.arena.new(self._channels)
         assert self._compute is not None
         self._compute(form.layout, x.data_ptr(), _threads(), statistics.address)
-        self._accumulator.add(statistics, self._channels)
+        self._waiting.append(statistics)
         return statistics
 
     def _prepare(self, x: Tensor) -> _Form | None:

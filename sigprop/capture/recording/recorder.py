@@ -15,7 +15,7 @@ from sigprop.capture.recording.module_log import ModuleLog
 from sigprop.capture.recording.own_metrics import Metric, OwnMetrics
 from sigprop.capture.recording.step_statistics import StepStatistics
 from sigprop.capture.recording.stopwatch import Stopwatch
-from sigprop.capture.recording.tensor_statistics import Array, TensorStatistics
+from sigprop.capture.recording.tensor_statistics import Array
 
 
 class Recorder:
@@ -51,15 +51,10 @@ class Recorder:
 
     def begin_forward(self, training: bool) -> None:
         """Start a forward pass of the whole model: calls count from 0 again."""
-        self.mode = "train" if training else "eval"
-        self.now.begin()
-
-    def finish(self, x: Tensor, statistics: TensorStatistics) -> None:
-        """Do what is left to do for a tensor after its statistics: rarely anything."""
-        if self.metrics is not None:
-            self.accumulator.add_own(self.metrics.of(x, statistics.taps))
         if self.accumulator.full:
             self.accumulator.flush()
+        self.mode = "train" if training else "eval"
+        self.now.begin()
 
     def statistics(self, others: Sequence[Tensor] = ()) -> tuple[StepStatistics, list[Array]]:
         """Return the statistics of the step up to now, and other device numbers fetched with them.

@@ -58,6 +58,7 @@ class RowBuilder:
         self.seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
         self._owners: dict[str, str | None] = {}
         self._located = _Located(())
+        self._blocks: tuple[Sequence[str], int, list[int]] = ((), 0, [])
 
     def signals(
         self, statistics: StepStatistics, loss_scale: float = 1.0, provisional: bool = False
@@ -99,8 +100,10 @@ class RowBuilder:
             numbers: columns of theirs.
             log: the order of the blocks that they belong to.
         """
-        order = log.order
-        blocks = [order.get(self._owner(name), -1) for name in names]
+        known, blocks_met, blocks = self._blocks
+        if known is not names or blocks_met != len(log.order):
+            blocks = [log.order.get(self._owner(name), -1) for name in names]
+            self._blocks = names, len(log.order), blocks
         return {"name": names, "block": blocks, **numbers}, len(names)
 
     def _locate(self, taps: Sequence[Tap]) -> _Located:

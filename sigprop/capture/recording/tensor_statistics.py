@@ -14,7 +14,7 @@ from sigprop.capture.recording.tap import Tap
 Array = npt.NDArray[np.float64]
 
 #: The version of no tensor: nothing is found under it.
-_FORGOTTEN = -1
+FORGOTTEN = -1
 
 
 class WatchedGradient(Protocol):
@@ -51,14 +51,5 @@ class TensorStatistics:
         self.sums, self.address, self.home = sums, address, home
         self.taps: list[Tap] = []
         self.tensor: weakref.ref[Tensor] | None = None
-        self.version = _FORGOTTEN
+        self.version = FORGOTTEN
         self.gradient: WatchedGradient | None = None
-
-    def close(self) -> None:
-        """Let no further tap join: the statistics have been fetched."""
-        self.version = _FORGOTTEN
-
-    def forget(self) -> None:
-        """Be ready for another tensor."""
-        self.taps.clear()
-        self.tensor, self.version, self.gradient = None, _FORGOTTEN, None
