@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -84,8 +85,7 @@ def test_a_claim_that_fails_to_run_is_undecided_and_the_rest_goes_on(monkeypatch
     def broken(trial):
         raise ZeroDivisionError("at once")
 
-    facts = {"source": "s", "conditions": "c", "statement": "s", "tags": ("broken",)}
-    broken_claim = Claim("broken", "a title", function=broken, **facts)
+    broken_claim = Claim("broken", "a title", "source", "c", "s", ("broken",), function=broken)
     monkeypatch.setitem(CLAIMS._entries, "broken", broken_claim)
     found = run(["broken", "rescale-algebra"], quick=True)
     by_name = {outcome.name: outcome for outcome in found.outcomes}
@@ -220,7 +220,7 @@ def test_the_sheet_shows_every_number_at_its_strain(ledger):
     axes, words = FIGURES["claims"](ledger.outcomes).axes
     main = [line for line in axes.lines if line.get_gid() == "decisive"]
     strains = [o.decisive.comparison.tolerance_used for o in ledger.outcomes if o.decisive]
-    assert [line.get_xdata()[0] for line in main] == pytest.approx(strains)
+    assert [np.asarray(line.get_xdata())[0] for line in main] == pytest.approx(strains)
     assert [text.get_text() for text in axes.texts].count(NOT_RUN) == 4
     numbers = [text.get_text() for text in words.texts]
     assert all(o.decisive.comparison.what in numbers for o in ledger.outcomes if o.decisive)
@@ -234,7 +234,7 @@ def test_a_violation_is_drawn_at_the_border_in_its_own_color():
     axes, _ = FIGURES["claims"]([outcome]).axes
     (mark,) = (line for line in axes.lines if line.get_gid() == "decisive")
     low, high = axes.get_xlim()
-    assert 1 < mark.get_xdata()[0] < high
+    assert 1 < np.asarray(mark.get_xdata())[0] < high
     assert mark.get_marker() == "X"
     assert math.isclose(low, -high)
 
@@ -243,7 +243,7 @@ def test_a_curve_shows_predictions_and_measurements(ledger):
     (axes,) = FIGURES["curves"](ledger.outcomes).axes
     comparisons = next(o for o in ledger.outcomes if o.name == "lyapunov-exponents").findings
     predicted = axes.lines[0]
-    assert list(predicted.get_ydata()) == [f.comparison.predicted for f in comparisons]
+    assert list(np.asarray(predicted.get_ydata())) == [f.comparison.predicted for f in comparisons]
     with pytest.raises(NothingToDraw):
         FIGURES["curves"](ledger.outcomes[:1])
 

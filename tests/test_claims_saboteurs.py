@@ -3,10 +3,20 @@
 The table of claims, saboteurs and verdicts stands at the end of pytest's output.
 """
 
+from functools import cache
+
 import pytest
 
-from sigprop.claims import CLAIMS, SABOTEURS, sabotage
+from sigprop.claims import CLAIMS, SABOTEURS, Outcome, Trial, measure_claim, sabotage
 from sigprop.errors import BadInput, UnknownName
+
+#: These break what a claim predicts instead of what it measures.
+OF_THE_PREDICTION = {"sgd-noise: C of the estimate, not of one sample"}
+
+
+@cache
+def honest(claim: str) -> Outcome:
+    return measure_claim(claim, Trial(quick=True))
 
 
 @pytest.mark.parametrize("name", SABOTEURS)
@@ -19,6 +29,13 @@ def test_a_saboteur_turns_its_check_red(name, record_property):
     record_property("sabotage", (saboteur.claim, saboteur.what, finding.verdict, found))
     assert finding.verdict == "violated", comparison
     assert finding.saboteur == saboteur.what
+    # with the same seed and size the honest subject is not violated, and its number is another one
+    outcome = honest(saboteur.claim)
+    assert outcome.verdict != "violated"
+    same = [f.comparison for f in outcome.findings if f.comparison.what == comparison.what]
+    for unbroken in same:
+        assert unbroken.measured != comparison.measured or name in OF_THE_PREDICTION
+        assert (unbroken.predicted != comparison.predicted) == (name in OF_THE_PREDICTION)
 
 
 def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():

@@ -16,10 +16,14 @@ NAMES = networks.names()
 #: Families on an architecture of their own, whatever is asked for.
 FIXED = {"transformer": "transformer", "t-fixup": "transformer", "lstm": "lstm"}
 FIXED |= {"nfnet": "resnet", "vgg": "resnet"}
-TOKENS = ("plain", "layernorm", "rescale", "fixup", "skipinit", "rezero", "layerscale", "deepnorm")
-TOKENS += ("mup", "unit-scaled")
-NO_TOKENS = ("batchnorm", "batchnorm-last", "groupnorm", "weightnorm", "scaled-weightnorm")
-NO_TOKENS += ("normprop", "nf-resnet")
+TOKENS = [
+    *("plain", "layernorm", "rescale", "fixup", "skipinit", "rezero", "layerscale", "deepnorm"),
+    *("mup", "unit-scaled"),
+]
+NO_TOKENS = [
+    *("batchnorm", "batchnorm-last", "groupnorm", "weightnorm", "scaled-weightnorm"),
+    *("normprop", "nf-resnet"),
+]
 #: Without skip connections.
 CHAINS = ("feedforward", "normprop", "vgg", "lstm")
 #: Their branches contribute exactly 0 at the start, so x_L = x_0.
@@ -56,11 +60,13 @@ def test_every_network_is_in_a_case():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_says_what_it_is(name):
-    first = networks.NETWORKS[name].__doc__.splitlines()[0]
+    page = networks.NETWORKS[name].__doc__
+    assert page is not None
+    first = page.splitlines()[0]
     assert first.startswith("Return ")
     assert first.endswith(".")
     assert len(first) <= 98
-    assert "Source:" in networks.NETWORKS[name].__doc__
+    assert "Source:" in page
 
 
 @EVERY

@@ -12,6 +12,7 @@ once a compiler was imported (see `HookGuards`). Nothing else is changed for oth
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import sys
 import warnings
@@ -26,6 +27,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from sigprop.errors import ProbeWarning
 from sigprop.torch_version import VERSION
@@ -136,6 +138,12 @@ INTERNALS = {
         _ALL,
         "a compiled forward runs no hook at its start; only its backward pass says that it ended",
         "without an optimizer, a compiled model's step ends at probe.step() only",
+    ),
+    "calls": Internal(
+        ("torch.nn.Module._call_impl",),
+        _ALL,
+        "a KeyboardInterrupt ends a forward without calling its hooks, also those always called",
+        "after a KeyboardInterrupt inside a forward, functions outside of the model are recorded",
     ),
     "loss scale": Internal(
         ("torch.amp.GradScaler._scale",),
@@ -287,6 +295,30 @@ def ordinary(x: Tensor) -> bool:
 OwnArithmetic: Callable[[], AbstractContextManager[None]] = _found(
     "own arithmetic", "torch._C.DisableTorchFunction", nullcontext
 )
+
+
+_CALL = getattr(_found("calls", "torch.nn.Module._call_impl", None), "__code__", None)
+_CHECKPOINT = CheckpointFunction.forward.__code__
+
+
+def calling(modules: frozenset[int]) -> bool:
+    """Return whether a call of one of these modules, by id, is on this thread's stack."""
+    frame = inspect.currentframe() if _CALL is not None else None
+    while frame is not None:
+        if frame.f_code is _CALL and id(frame.f_locals.get("self")) in modules:
+            return True
+        frame = frame.f_back
+    return _CALL is None
+
+
+def checkpointing() -> bool:
+    """Return whether reentrant checkpointing runs a forward for the first time: no gradients."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is _CHECKPOINT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_replica(module: nn.Module) -> bool:

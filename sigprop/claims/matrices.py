@@ -23,7 +23,7 @@ from sigprop.claims.subjects import Array, gaussian
     source="Newman 1986; Bjorck et al. 2018, appendix",
     conditions="N = 10, M = 2000 factors, float64, one run",
     statement="mu_i = (log(2/N) + psi((N-i+1)/2))/2, each within 4 deviations √(psi_1/(4M))",
-    note="the deviation of the first exponent is .0053 at M = 2000, not .004 as FACTS has it",
+    note="the deviation of the first exponent is .0053 at M = 2000",
     saboteurs={
         "entries of variance 2/N": {"scale": 2.0},
         "direct product instead of QR": {"orthogonalize": False},

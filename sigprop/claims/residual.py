@@ -205,7 +205,7 @@ def plain_linear(trial: Trial, **subject: Any) -> list[Comparison]:
     source="Shao et al. 2020, section 2; He et al. 2015, 2016",
     conditions="n = 256, L = 20, N = 512, 32 seeds, one weight a branch",
     statement="log2 E[x_L²]/E[x_0²] = L",
-    note="the mean of log ratios lies half their variance lower (.978 in FACTS); the law is of "
+    note="the mean of log ratios lies half their variance lower (.978); the law is of "
     "the mean ratio, which is what is measured here",
     saboteurs={
         "gain forgotten (1 instead of 2)": {"gain2": 1.0},

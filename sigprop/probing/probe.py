@@ -25,7 +25,7 @@ from sigprop.probing.overhead import Budget
 from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
-from sigprop.records import Records, provenance, tidy
+from sigprop.records import Records, new_manifest, tidy
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -169,12 +169,13 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
+        self._installation.end_interrupted()
         tables = self._tables.copy()
         self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
         records.coverage = tidy("coverage", self._coverage())
         networks, seeds = [self.options.network], [self.options.seed]
-        records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
+        records.manifest = new_manifest(networks=networks, seeds=seeds, steps=self.step_index)
         return records
 
     def drain(self) -> Records:
@@ -261,6 +262,7 @@ class Probe:
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
+        self._installation.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)

@@ -1,6 +1,6 @@
 """Formulas that the source documents print wrongly, each beside the right one, at one example.
 
-FACTS section 13 (S1-S6) and the traps that have a formula: negative tests, and rows of a ledger.
+Six misprints (S1-S6) and a trap that has a formula (T1): negative tests, and rows of the ledger.
 """
 
 from __future__ import annotations

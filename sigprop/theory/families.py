@@ -6,7 +6,7 @@ kernel of x_0, the stem's output (second moment 1, uncorrelated samples, infinit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sigprop.registry import Registry
@@ -25,12 +25,12 @@ _INITS: dict[str, tuple[str, str]] = {
 }
 
 
-def predict(family: str, depth: int, **options: Any) -> Prediction:
+def predict(family: str, depth: int | Sequence[int], **options: Any) -> Prediction:
     """Return the prediction of the family called ``family`` at ``depth`` blocks.
 
     Args:
         family: a name of ``FAMILIES``.
-        depth: L.
+        depth: L; of ``"nf"`` also the blocks of each stage.
         options: what the family's function takes.
 
     Raises:

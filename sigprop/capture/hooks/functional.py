@@ -19,7 +19,7 @@ from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.torch_internals import push_mode, remove_mode, transforming
+from sigprop.capture.torch_internals import calling, push_mode, remove_mode, transforming
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 _compiling = torch.compiler.is_dynamo_compiling
@@ -40,15 +40,18 @@ class FunctionalMode(TorchFunctionMode):
     Args:
         recorder: where they go; it is held weakly.
         scope: what is recorded outside of blocks.
+        modules: the ids of the model's modules.
 
     Attributes:
         dataflow: how far each tensor lies from the inputs of the modules on the stack.
         paused_by: the module for which the mode stepped aside, or "".
+        over: whether the forward pass has ended, by an exception that no hook was called for.
     """
 
-    def __init__(self, recorder: Recorder, scope: Scope) -> None:
+    def __init__(self, recorder: Recorder, scope: Scope, modules: frozenset[int]) -> None:
         super().__init__()
-        self.dataflow, self.paused_by = Dataflow(), ""
+        self.dataflow, self.paused_by, self.over = Dataflow(), "", False
+        self._modules = modules
         self._recorder, self._scope = weakref.ref(recorder), scope
         self._now = recorder.now
 
@@ -61,7 +64,7 @@ class FunctionalMode(TorchFunctionMode):
     ) -> Any:
         """Call the function; look at its operands before, since it may write into them."""
         kwargs = kwargs or {}
-        if _compiling():  # a compiled part of an eager model
+        if self.over or _compiling():  # a compiled part of an eager model
             return func(*args, **kwargs)
         recorder = self._recorder()
         if recorder is None or not recorder.on:
@@ -124,10 +127,19 @@ class FunctionalMode(TorchFunctionMode):
             return
         if (scale := kwargs.get("alpha", 1)) != 1:
             b = b.detach() * scale  # what is added; no tensor of the model has its gradient
-        if is_skip(near, far):
+        if is_skip(far, near):
+            a, b = b, a
+        elif not is_skip(near, far):
+            return
+        if self._goes_on():
             module.addition(recorder, a, b)
-        elif is_skip(far, near):
-            module.addition(recorder, b, a)
+
+    def _goes_on(self) -> bool:
+        """Return whether the forward pass goes on; a KeyboardInterrupt ends it without any hook."""
+        if calling(self._modules):
+            return True
+        self.over = True  # it cannot be taken off the stack while it is at work
+        return False
 
     def _innermost_frame(self) -> tuple[ModuleFrame | None, int]:
         """Return the innermost module with a frame; none inside those that record themselves."""
@@ -169,7 +181,8 @@ class FunctionalMode(TorchFunctionMode):
         module = stack[-1][0]
         inside = module.target is not None
         scope = self._scope
-        if scope.attention if kind == "sdpa" else scope.rectifiers or inside:
+        wanted = scope.attention if kind == "sdpa" else scope.rectifiers or inside
+        if wanted and self._goes_on():
             module.function(recorder, kind, out)
 
 

@@ -10,11 +10,16 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from sigprop.capture.hooks.compiled import GraphHook
-from sigprop.capture.hooks.forward_context import ForwardContext
+from sigprop.capture.hooks.forwards import (
+    ForwardContext,
+    Forwards,
+    ModelEnd,
+    ModelStart,
+    WrapperStart,
+)
 from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.hooks.handles import Handles
 from sigprop.capture.hooks.module_hooks import ForwardHook, ForwardPreHook
-from sigprop.capture.hooks.root_hooks import Announce, Finish, Start
 from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.blocks import owner
 from sigprop.capture.model.channels import ChannelDim
@@ -75,7 +80,7 @@ class Installation:
         self._forward_begins = forward_begins
         self._permanent: list[RemovableHandle] = []
         self._hooks, self._global = ModuleHooks(), GlobalHooks()
-        self._context: ForwardContext | None = None
+        self._forwards: Forwards | None = None
         self._gradients: GradientHooks | None = None
         if gradient_arrived is not None:
             self._gradients = GradientHooks(model, gradient_arrived)
@@ -96,12 +101,13 @@ class Installation:
         assert model is not None
         root, recorder = bare(model), self._recorder
         recorder.graph.root = weakref.ref(root)
-        context = self._context = ForwardContext(recorder, scope, self._global)
-        start = Start(recorder, self._forward_begins, context)
-        self._permanent.append(root.register_forward_pre_hook(start))
+        everything = frozenset(id(module) for module in root.modules())
+        context = ForwardContext(recorder, scope, everything, self._global)
+        forwards = self._forwards = Forwards(root, recorder, self._forward_begins, context)
+        recorder.part_called = forwards.part_called
+        self._permanent.append(root.register_forward_pre_hook(ModelStart(forwards)))
         if isinstance(model, nn.DataParallel):
-            announce = Announce(recorder, self._forward_begins, context)
-            self._permanent.append(model.register_forward_pre_hook(announce))
+            self._permanent.append(model.register_forward_pre_hook(WrapperStart(forwards)))
         fused, inside_closed = _inside_encoder_layers(model), _inside_closed(model)
         for name, module in modules(model):
             if isinstance(module, torch.jit.ScriptModule):
@@ -119,8 +125,7 @@ class Installation:
                 self._permanent.extend(_registered(root, before, after))
             else:
                 self._hooks.add(module, before, after)
-        finish = Finish(recorder, context)
-        self._permanent.append(root.register_forward_hook(finish, always_call=True))
+        self._permanent.append(root.register_forward_hook(ModelEnd(forwards), always_call=True))
 
     def record(self, on: bool) -> None:
         """Have everything on for a step that is recorded, else off.
@@ -136,6 +141,11 @@ class Installation:
             elif hooks.on and not self._compiled():
                 hooks.remove()
 
+    def end_interrupted(self) -> None:
+        """End what a KeyboardInterrupt has left active."""
+        if self._forwards is not None:
+            self._forwards.end_interrupted()
+
     def late_gradients(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters with gradients that must be read at the end of a step."""
         return [] if self._gradients is None else self._gradients.late()
@@ -149,8 +159,8 @@ class Installation:
         if self._gradients is not None:
             self._gradients.remove()
             self._gradients.clear()
-        if self._context is not None:
-            self._context.stop()
+        if self._forwards is not None:
+            self._forwards.remove()
 
     def _compiled(self) -> bool:
         """Return whether graphs were made with the hooks, or will be."""

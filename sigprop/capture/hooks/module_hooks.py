@@ -8,13 +8,15 @@ checkpointing runs a forward again, gradients are watched that had none before.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sigprop.capture.hooks.additions import Additions
+from sigprop.capture.hooks.compiled import GraphHook
 from sigprop.capture.hooks.port import Port
 from sigprop.capture.model.channels import Maker, made_by
 from sigprop.capture.model.module_info import ModuleInfo
@@ -28,30 +30,21 @@ from sigprop.capture.torch_internals import (
     interruption,
 )
 
-if TYPE_CHECKING:
-    from sigprop.capture.hooks.compiled import GraphHook
-
 _compiling = torch.compiler.is_dynamo_compiling
 
 
-class InertHook:
-    """What a copy of the model carries instead of a hook."""
-
-    def __call__(self, *arguments: object) -> None:
-        """Do nothing."""
-
-
 class Hook:
-    """A hook that holds its recorder weakly, and is inert on a copy of the model."""
+    """A hook that holds weakly what it works for; a copy of the model has an inert one instead.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = weakref.ref(recorder)
+    So a model that was saved with a probe on it is loaded where there is no sigprop.
+    """
 
-    def __deepcopy__(self, memo: object) -> InertHook:
-        return InertHook()
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return nullcontext().__exit__
 
-    def __reduce__(self) -> tuple[type[InertHook], tuple[()]]:
-        return InertHook, ()
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A function of Python's own that takes anything, does nothing and returns None.
+        return getattr, (nullcontext(), "__exit__")
 
 
 class ForwardPreHook(Hook):
@@ -64,7 +57,7 @@ class ForwardPreHook(Hook):
     """
 
     def __init__(self, recorder: Recorder, info: ModuleInfo, graph: GraphHook) -> None:
-        super().__init__(recorder)
+        self._recorder = weakref.ref(recorder)
         self.info, self._graph = info, graph
         self.name, self.target = info.name, info.target
         self.records_own_output = info.records_own_output
@@ -91,8 +84,8 @@ class ForwardPreHook(Hook):
         if recorder is None or not recorder.on:
             return
         now = recorder.now
-        if self._only_pauses:
-            if now.mode is not None:
+        if self._only_pauses and now.mode is not None:
+            if not now.mode.paused_by:
                 now.mode.pause(self.name)
             return
         reason = interruption()
@@ -119,6 +112,10 @@ class ForwardPreHook(Hook):
         args: tuple[object, ...],
         kwargs: Mapping[str, object] | None,
     ) -> None:
+        if now.mode is None:  # not inside a call of the whole model
+            recorder.part_called(module, self)
+            if not recorder.on:
+                return
         info, sources = self.info, None
         if self._input is not None or info.frames:
             given = first_readable(args, kwargs)
@@ -132,10 +129,10 @@ class ForwardPreHook(Hook):
                 sources = [given] if type(given) is Tensor else [x for _, x in tensors(given)]
         if self._adds_inputs:
             self._additions.take(recorder, now, args)
-        if sources is None:
-            now.stack.append((self, -1))
-        else:
+        if sources is not None:
             now.enter(self, sources)
+        elif not self._only_pauses:
+            now.stack.append((self, -1))
         if now.mode is not None and (info.cost is not None or (info.fused and _may_fuse(module))):
             now.mode.pause(self.name)
 
@@ -172,7 +169,7 @@ class ForwardHook(Hook):
     def __init__(
         self, recorder: Recorder, info: ModuleInfo, graph: GraphHook, entered: bool
     ) -> None:
-        super().__init__(recorder)
+        self._recorder = weakref.ref(recorder)
         self._info, self._graph, self._name = info, graph, info.name
         self._entered = entered and not only_pauses(info)
         self._output: Port | None = None

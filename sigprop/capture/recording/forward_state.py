@@ -41,10 +41,12 @@ class Mode(Protocol):
     Attributes:
         dataflow: how far each tensor lies from the inputs of the modules on the stack.
         paused_by: the module for which it does not see any, or "".
+        over: whether the forward pass has ended, by an exception that no hook was called for.
     """
 
     dataflow: Dataflow
     paused_by: str
+    over: bool
 
     def leave(self) -> None:
         """Stop being active."""

@@ -49,9 +49,11 @@ class GradientHook:
         self.taps: list[Tap] = []
         self.handle: RemovableHandle | None = None
 
-    def __call__(self, grad: Tensor) -> None:
-        """Read the gradient, if its step is still the current one."""
+    def __call__(self, grad: Tensor | None) -> None:
+        """Read the gradient, if there is one and its step is still the current one."""
         recorder = self._recorder()
+        if grad is None:  # of a torch.autograd.Function that returns none
+            return
         if recorder is None or not recorder.on or recorder.step != self.step:
             return
         if transforming() is not None:

@@ -18,6 +18,10 @@ from sigprop.capture.recording.stopwatch import Stopwatch
 from sigprop.capture.recording.tensor_statistics import Array
 
 
+def _ignore(*_: object) -> None:
+    """Do nothing."""
+
+
 class Recorder:
     """Joins what records one model.
 
@@ -36,6 +40,8 @@ class Recorder:
         log: which modules were met.
         graph: what code that is compiled records.
         stopwatch: times the steps, and the probe's own code in them.
+        part_called: called with a module and its pre-hook when it is called outside of any call of
+            the model.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None, strict: bool = False) -> None:
@@ -48,6 +54,7 @@ class Recorder:
         self.log = ModuleLog()
         self.graph = GraphRecorder()
         self.stopwatch = Stopwatch()
+        self.part_called: Callable[..., None] = _ignore
 
     def begin_forward(self, training: bool) -> None:
         """Start a forward pass of the whole model: calls count from 0 again."""
