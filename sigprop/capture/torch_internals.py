@@ -424,19 +424,23 @@ class Structure:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parts = [
-            (weakref.ref(module), list(map(id, parts.values())), name)
-            for module in model.modules()
-            for name in ("_parameters", "_modules")
-            if (parts := getattr(module, name))
-        ]
+        self._parts = [(weakref.ref(module), *_parts(module)) for module in model.modules()]
 
     def same(self) -> bool:
-        """Return whether no module and no parameter was replaced, or added to others."""
-        for known, ids, name in self._parts:
-            if list(map(id, getattr(known(), name, {}).values())) != ids:
+        """Return whether no module and no parameter was added, replaced or taken away."""
+        for known, parameters, modules in self._parts:  # written out: asked at every step
+            module = known()
+            if module is None or list(map(id, module._modules.values())) != modules:
+                return False
+            if list(map(id, module._parameters.values())) != parameters:
                 return False
         return True
+
+
+def _parts(module: nn.Module) -> tuple[list[int], list[int]]:
+    """Return the ids of a module's own parameters and of its children."""
+    parameters, modules = module._parameters.values(), module._modules.values()
+    return list(map(id, parameters)), list(map(id, modules))
 
 
 # --- compiled modules -------------------------------------------------------------------------

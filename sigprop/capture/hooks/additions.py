@@ -37,9 +37,17 @@ class Additions:
         """
         call = now.calls[self._counter]
         now.calls[self._counter] = call + 1
-        given = dict(zip(self._ports, operands, strict=False))
-        taps = {name: self._ports[name].take(recorder, now, given[name], call) for name in given}
-        skip, branch, tap = given.get("skip"), given.get("branch"), taps.get("branch")
+        given: dict[str, object] = {}
+        tap = None
+        for name, operand in zip(self._ports, operands, strict=False):
+            given[name], port = operand, self._ports[name]
+            if type(operand) is Tensor and not operand.is_nested:
+                taken = port.take_tensor(recorder, now, operand, call)
+            else:
+                taken = port.take(recorder, now, operand, call)
+            if name == "branch":
+                tap = taken
+        skip, branch = given.get("skip"), given.get("branch")
         if tap is not None and isinstance(skip, Tensor) and isinstance(branch, Tensor):
             reader = self._products.get(call)
             if reader is None:

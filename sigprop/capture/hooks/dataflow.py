@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -69,7 +69,8 @@ class Dataflow:
         """Start a frame: its sources lie at distance 0."""
         self._open.add(frame)
         for x in sources:
-            self._put(x, {**self._still_open(self._get(x) or {}), frame: 0})
+            known = self._get(x) or {}
+            self._put(x, {f: d for f, d in known.items() if f in self._open} | {frame: 0})
 
     def close(self, frame: int) -> None:
         """End a frame; nobody will ask for distances in it any more."""
@@ -81,24 +82,48 @@ class Dataflow:
         return known.get(frame) if known else None
 
     def pass_on(
-        self, args: Sequence[object], kwargs: Mapping[str, object], out: object, cost: int
+        self, args: Iterable[object], kwargs: Mapping[str, object], out: object, cost: int
     ) -> None:
-        """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``."""
+        """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``.
+
+        Called at every operation: what can be is written out.
+
+        Args:
+            args: an operation's arguments.
+            kwargs: those by name.
+            out: what it returned.
+            cost: what it adds to the distance.
+        """
         known, found = self._known, None
-        for x in _tensors_in(args, kwargs):
-            entry = known.get(id(x))
-            if entry is None or entry[0]() is not x:
-                continue
-            if found is None or found is entry[1]:
-                found = entry[1]
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, Tensor):
+                values: Iterable[Tensor] = (value,)
+            elif isinstance(value, tuple | list):
+                values = flat(value)
             else:
-                found = self._still_open(_nearest(found, entry[1]))
+                continue
+            for x in values:
+                entry = known.get(id(x))
+                if entry is None or entry[0]() is not x:
+                    continue
+                if found is None or found is entry[1]:
+                    found = entry[1]
+                else:
+                    found = _nearest(found, entry[1], self._open)
         if not found:
             return
         if cost:
-            found = self._still_open(found, cost)
-        for x in (out,) if type(out) is Tensor else flat((out,)):
-            known[id(x)] = weakref.ref(x), found
+            still_open = self._open
+            farther: Distances = {}
+            for frame, distance in found.items():
+                if frame in still_open:
+                    farther[frame] = distance + cost
+            found = farther
+        if isinstance(out, Tensor):
+            known[id(out)] = weakref.ref(out), found
+        else:
+            for x in flat((out,)):
+                known[id(x)] = weakref.ref(x), found
 
     def bridge(self, given: list[Tensor], made: list[Tensor], weighs: bool) -> None:
         """Connect a module's output with its input, where its functions did not show enough.
@@ -125,10 +150,6 @@ class Dataflow:
         if not seen:
             self.pass_on(given, {}, made, WEIGHT if weighs else 0)
 
-    def _still_open(self, distances: Distances, cost: int = 0) -> Distances:
-        """Return a copy without closed frames: a residual stream would carry one per block."""
-        return {frame: d + cost for frame, d in distances.items() if frame in self._open}
-
     def _get(self, x: Tensor) -> Distances | None:
         known = self._known.get(id(x))
         return known[1] if known is not None and known[0]() is x else None
@@ -146,18 +167,6 @@ def flat(values: Iterable[object]) -> Iterator[Tensor]:
             yield from flat(value)
 
 
-def _tensors_in(args: Sequence[object], kwargs: Mapping[str, object]) -> Iterable[Tensor]:
-    """Return the tensors in an operation's arguments; asked at every operation."""
-    values = (*args, *kwargs.values()) if kwargs else args
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, tuple | list):
-            return flat(values)
-    return found
-
-
 def _unmoved(here: Distances, near: list[Distances]) -> set[int]:
     """Return the frames in which a tensor lies as far as one that it was made from."""
     stays = set()
@@ -168,7 +177,14 @@ def _unmoved(here: Distances, near: list[Distances]) -> set[int]:
     return stays
 
 
-def _nearest(a: Distances, b: Distances) -> Distances:
-    return {frame: min(a.get(frame, d), d) for frame, d in b.items()} | {
-        frame: d for frame, d in a.items() if frame not in b
-    }
+def _nearest(a: Distances, b: Distances, still_open: Container[int]) -> Distances:
+    """Return the shorter distance in each open frame.
+
+    Closed ones are left out: a residual stream would carry one per block.
+    """
+    nearest: Distances = {}
+    for distances in (a, b):
+        for frame, distance in distances.items():
+            if frame in still_open:
+                nearest[frame] = min(distance, nearest.get(frame, distance))
+    return nearest

@@ -82,7 +82,7 @@ class ParameterStatistics:
         self._plan: ParameterPlan | None = None
         self._dense = np.empty((0, 5))
         self._rates: Array = np.empty(0)
-        self._copied = False
+        self._copying: ParameterPlan | None = None
 
     def read_all(
         self, plan: ParameterPlan, optimizer: torch.optim.Optimizer, remember: bool = False
@@ -96,7 +96,6 @@ class ParameterStatistics:
                 `compare`: the price of an update.
         """
         self._plan, self._rates = plan, plan.rates(optimizer)
-        self._copied |= remember
         if remember:
             self._before.clear()  # there are some if an optimizer's step raised
         norms, odd = plan.dense.read(remember)
@@ -217,9 +216,9 @@ class ParameterStatistics:
 
     def clear(self) -> None:
         """Forget everything read: the step is over."""
-        if self._plan is not None and not self._copied:
-            self._plan.dense.forget_copies()  # a step in which nothing was compared
-        self._copied = False
+        if self._copying is not None and self._plan is None:
+            self._copying.dense.forget_copies()  # nothing was read in this step, nor may be soon
+        self._copying, self._plan = self._plan, None
         self._known.clear()
         self._before.clear()
         self._norms.clear()

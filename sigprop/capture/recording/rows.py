@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,7 @@ class RowBuilder:
     ) -> None:
         self._targets = frozenset(targets)
         self._quantities, self._own, self._strict = dict(quantities), list(own), strict
-        self._window = window
-        self._dead: dict[Tap, DeadUnits] = {}
+        self._dead = DeadUnits(window)
         self.seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
         self._owners: dict[str, str | None] = {}
         self._located = _Located(())
@@ -130,17 +129,20 @@ class RowBuilder:
             return _nan(pooled)
 
     def _dead_fractions(
-        self, located: _Located, statistics: StepStatistics, dead: dict[Tap, DeadUnits]
+        self, located: _Located, statistics: StepStatistics, dead: DeadUnits
     ) -> Array:
         column = np.full(len(located.taps), np.nan)
-        for tap in statistics.rectified:
-            row = located.rows.get(tap)
-            if row is None:
-                continue
-            units = dead.get(tap)
-            if units is None:
-                units = dead[tap] = DeadUnits(self._window)
-            column[row] = units.update(alive(statistics.tables[statistics.index[row]]))
+        if statistics.rectified != located.rectified:
+            rows = [row for tap, row in located.rows.items() if tap in statistics.rectified]
+            located.rectified, located.rectified_rows = statistics.rectified, rows
+        if located.rectified_rows:
+            index = statistics.index
+            tables = [statistics.tables[index[row]] for row in located.rectified_rows]
+            units = {
+                located.taps[row]: len(table)
+                for row, table in zip(located.rectified_rows, tables, strict=True)
+            }
+            column[located.rectified_rows] = dead.update(units, alive(tables))
         return column
 
     def _averages(self, located: _Located, averages: Mapping[Tap, Array]) -> Columns:
@@ -164,6 +166,8 @@ class _Located:
         rows: the row of each.
         backward: which of them are gradients.
         columns: the columns of the frame that say where.
+        rectified: the taps of rectifiers' outputs when that was last worked out.
+        rectified_rows: their rows.
     """
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -172,6 +176,8 @@ class _Located:
         fields = dict(zip(Tap._fields, map(list, zip(*taps, strict=True)), strict=False))
         fields.pop("target", None)
         self.columns: Columns = fields
+        self.rectified: Set[Tap] = frozenset()
+        self.rectified_rows: list[int] = []
         self.backward = np.array([tap.direction == "backward" for tap in taps], dtype=bool)
 
 
