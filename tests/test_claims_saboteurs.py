@@ -6,6 +6,7 @@ The table of claims, saboteurs and verdicts stands at the end of pytest's output
 from functools import cache
 
 import pytest
+from messages import refusal
 
 from sigprop.claims import CLAIMS, SABOTEURS, Outcome, Trial, measure_claim, sabotage
 from sigprop.errors import BadInput, UnknownName
@@ -43,12 +44,20 @@ def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():
 
 
 def test_what_cannot_be_run_cannot_be_sabotaged():
-    with pytest.raises(BadInput, match="has no saboteur: it is not run"):
+    with refusal(
+        BadInput, "'bjorck-110-layers' has no saboteur: it is not run: needs a GPU-size run"
+    ):
         sabotage("bjorck-110-layers")
 
 
 def test_an_unknown_saboteur():
-    with pytest.raises(UnknownName, match="no saboteur is called"):
+    with refusal(
+        UnknownName,
+        (
+            "no saboteur is called 'rezero-jacobian: nothing'; did you mean"
+            " 'rezero-jacobian: gain of .1'?"
+        ),
+    ):
         sabotage("rezero-jacobian: nothing")
 
 

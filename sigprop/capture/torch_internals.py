@@ -398,7 +398,11 @@ def zero(tensors: list[Tensor]) -> None:
 
 
 def after_backward(act: Callable[[], None]) -> bool:
-    """Have ``act`` called when the backward pass that runs now ends; return whether it will be."""
+    """Have ``act`` called when the backward pass that runs now ends; return whether it will be.
+
+    Returns:
+        False where torch has no such callback.
+    """
     try:
         torch.autograd.Variable._execution_engine.queue_callback(act)
     except Exception as error:
@@ -522,7 +526,11 @@ def graph_being_made() -> bool:
 
 
 def at_trace_time(function: F) -> F:
-    """Mark a function as called once, when traced; its result is a constant of the graph."""
+    """Mark a function as called once, when traced; its result is a constant of the graph.
+
+    Returns:
+        The function itself.
+    """
     # What torch.compiler.assume_constant_result does, without importing the compiler for it.
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def folder(root: str | Path, label: str) -> Path:
-    """Return the folder of a network's runs; a slash in a label becomes an underscore."""
+    """Return the folder of a network's runs; a slash in a label becomes an underscore.
+
+    Args:
+        root: the folder of all runs; None where nothing is written.
+        label: name of the run.
+    """
     return Path(root) / label.replace("/", "_")
 
 
@@ -84,6 +90,7 @@ class SingleRun:
         """
         writer = self._writer(Path(directory), resume) if directory is not None else None
         if writer is not None and writer.manifest["status"] == "complete":
+            (writer.directory / CHECKPOINT).unlink(missing_ok=True)  # of a kill just before its end
             return Records()
         model = initialize(self._build, self.seed)
         self._check_batch(model)
@@ -157,11 +164,17 @@ def _save(training: Training, probe: Probe, writer: RunWriter) -> None:
     writer.extend(probe.drain())
     writer.flush()
     state = {"training": training.state_dict(), "parts": writer.parts}
-    atomic_write(writer.directory / CHECKPOINT, lambda path: torch.save(state, path))
+    whole = io.BytesIO()  # in memory: torch's own file writer reports a full disk as its own fault
+    torch.save(state, whole)
+    atomic_write(writer.directory / CHECKPOINT, lambda path: path.write_bytes(whole.getbuffer()))
 
 
 def _restore(training: Training, writer: RunWriter) -> None:
-    """Go back to the last checkpoint; rows written after it are recorded again."""
+    """Go back to the last checkpoint; rows written after it are recorded again.
+
+    Raises:
+        RunError: the checkpoint cannot be read or is of another plan.
+    """
     path = writer.directory / CHECKPOINT
     if not path.exists():
         writer.rewind(0)

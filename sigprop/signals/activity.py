@@ -69,11 +69,14 @@ class DeadUnits:
     def update(
         self, units: Mapping[Any, int], alive: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float64]:
-        """Take one recorded step and return the dead share over the window of each tensor.
+        """Take one recorded step.
 
         Args:
             units: number of units of each tensor that was seen in this step, by any key.
-            alive: whether each unit was alive in it, tensor after tensor.
+            alive: whether each unit was positive in it, tensor after tensor.
+
+        Returns:
+            The dead share of each tensor over the window that ends with this step.
         """
         if units != self._units or list(units) != list(self._units):
             self._turn_to(units)

@@ -14,9 +14,17 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that a real type is computed in: float32, or itself where that is wider.
+
+    PyTorch promotes no type of eight bits.
+    """
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
 def widened(x: Tensor) -> Tensor:
     """Return ``x`` detached, in float32 or wider."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    return x.detach().to(wide_type(x.dtype))
 
 
 def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:
@@ -24,6 +32,10 @@ def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:
 
     To know costs nothing on the CPU; an accelerator would have to be waited for, and a compiled
     graph would break, so there the answer is no and the careful path is taken.
+
+    Args:
+        lowest: smallest magnitude other than 0.
+        highest: largest magnitude.
     """
     if lowest.device.type != "cpu" or torch.compiler.is_compiling():
         return False

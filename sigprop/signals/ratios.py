@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.signals.precision import wide_type
+
 #: The smallest unit norm that AGC divides by (Brock et al. 2021, section 4.1).
 UNIT_FLOOR = 1e-3
 
@@ -29,6 +31,10 @@ def unit_norms(x: Tensor, unit_dim: int = 0) -> Tensor:
 
     A tensor is squeezed first, so that a gain of shape (C, 1, 1, 1) counts as a vector, as in
     DeepMind's AGC (nfnets/agc_optax.py).
+
+    Args:
+        x: a weight or its gradient.
+        unit_dim: axis of the output units.
     """
     x = x.detach()
     if x.squeeze().ndim <= 1:
@@ -39,12 +45,17 @@ def unit_norms(x: Tensor, unit_dim: int = 0) -> Tensor:
 def unit_ratio_max(weight: Tensor, grad: Tensor, unit_dim: int = 0) -> Tensor:
     """Return max over units of ‖G_i‖/max(‖W_i‖, 1e-3) as (ratio of grad/size, size), shape (2,).
 
+    Args:
+        weight: a parameter.
+        grad: its gradient.
+        unit_dim: axis of the output units.
+
     Example:
         >>> w, g = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 0.001]])
         >>> float(unit_ratio_max(w, g).prod())
         1.0
     """
-    grad = grad.detach().to(torch.promote_types(grad.dtype, torch.float32))
+    grad = grad.detach().to(wide_type(grad.dtype))
     size = grad.abs().amax().clamp_min(torch.finfo(grad.dtype).tiny)
     units = unit_norms(weight.to(grad.dtype), unit_dim).clamp_min(UNIT_FLOOR)
     return torch.stack([(unit_norms(grad / size, unit_dim) / units).amax(), size])
@@ -56,20 +67,26 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
     Uses 2·atan2(‖u-v‖, ‖u+v‖) of the unit vectors: arccos of a float32 cosine cannot see angles
     below 3e-4.
 
+    Args:
+        before: a parameter before the step.
+        after: the same parameter after it.
+
     Example:
         >>> right = angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
         >>> round(float(right), 6)
         1.570796
     """
-    u, v = (
-        _unit(x.detach().to(torch.promote_types(x.dtype, torch.float32))) for x in (before, after)
-    )
+    u, v = (_unit(x.detach().to(wide_type(x.dtype))) for x in (before, after))
     norm_of = torch.linalg.vector_norm
     return 2 * torch.atan2(norm_of(u - v), norm_of(u + v))
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return part/whole, NaN where a ratio is undefined: nothing to divide by.
+
+    Args:
+        part: the numerator.
+        whole: the denominator.
 
     Example:
         >>> ratio([1.0, 1.0], [4.0, 0.0])

@@ -122,7 +122,7 @@ class Result:
         return f"{self.headline()}\nfirst broken by {block}: {self.cause()}\n{_text(near)}"
 
     def __str__(self) -> str:
-        """The headline, the cause if there is one, and the whole table."""
+        """Return the headline, the cause if there is one, and the whole table."""
         cause = self.cause()
         lines = [self.headline(), *([f"likely cause: {cause}"] if cause else []), _text(self.table)]
         return "\n".join(lines)

@@ -27,6 +27,7 @@ from sigprop.capture.recording.tap import Tap
 from sigprop.capture.torch_internals import HOOK_GUARDS, at_trace_time, show, show_graph
 from sigprop.errors import ProbeWarning
 from sigprop.signals.channel_statistics import readable
+from sigprop.signals.precision import wide_type
 from sigprop.signals.traced import PRODUCTS, ROWS, runs_native
 
 #: What to do where a compiled graph does not show something.
@@ -278,7 +279,7 @@ class GraphHook:
 
 def sums_type(x: Tensor) -> torch.dtype:
     """Return the type that sums of ``x`` are kept in."""
-    return torch.float64 if runs_native(x) else torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if runs_native(x) else wide_type(x.dtype)
 
 
 def trace_gradient(

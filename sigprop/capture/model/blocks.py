@@ -144,6 +144,9 @@ def _blocks_of_stages(chosen: set[str], everything: dict[str, nn.Module]) -> set
     A stage keeps more than half of its weights in a container of modules of one own class that
     have additions in their code. (The experts of a mixture add nothing; sublayers that add hold
     few of a layer's weights.)
+
+    Returns:
+        Names of modules, blocks in the place of stages.
     """
     inner = {name: _stacked(name, everything) for name in chosen}
     if not any(inner.values()):
