@@ -109,6 +109,8 @@ class DenseParameters:
 
     def _norms(self, table: npt.NDArray[np.int64]) -> Array:
         out = np.empty((len(table), 3))
+        if not len(table):
+            return out
         assert native.LIBRARY is not None
         where = len(table), table.ctypes.data, UNIT_FLOOR, torch.get_num_threads()
         native.LIBRARY.sigprop_norms(*where, out.ctypes.data)
