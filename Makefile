@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := .venv-benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report claims ablation any-model benchmarks quick test lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,10 +23,21 @@ $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard sigprop/signa
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt Resemblyzer
 	touch $@
 
-report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: reports/first-light/
+COMPARE := $(BIN)/sigprop compare plain batchnorm rescale --depth 32 --width 64 --seeds 3 --steps 200
+
+report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: reports/latest/
+	rm -rf reports/latest
+	$(COMPARE) --output reports/latest
+
+# What is committed under reports/; `make report` writes beside it, so that a clone stays clean.
+reports: first-light overview claims ablation any-model  ## Make every committed report again (benchmarks apart)
+
+first-light: $(READY)  ## The committed report of `make report`: reports/first-light/
 	rm -rf reports/first-light
-	$(BIN)/sigprop compare plain batchnorm rescale --depth 32 --width 64 --seeds 3 --steps 200 \
-		--output reports/first-light
+	$(COMPARE) --output reports/first-light
+
+overview: $(READY)  ## The picture at the top of the README: reports/overview/
+	$(BIN)/python examples/06_draw_overview.py reports/overview
 
 claims: $(READY)  ## Measure every claim of the literature that fits a CPU: reports/claims/
 	OMP_NUM_THREADS=1 $(BIN)/sigprop claims --jobs 2 --output reports/claims
@@ -47,6 +58,12 @@ $(BENCHMARKS)/.ready: pyproject.toml constraints.txt
 	# These ask for torchvision or spacy as well, which their hooks do not import.
 	$(BENCHMARKS)/bin/python -m pip install --quiet --no-deps -c constraints.txt delve fastai mup
 	touch $@
+
+wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylinux wheel: dist/
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --outdir dist
+	$(BIN)/python -m build --wheel --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,7 +88,7 @@ def test_wrappers_leave_no_trace_in_names(raw: str, name: str) -> None:
 
 def test_a_compiled_model_has_the_names_of_the_bare_one() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    compiled = torch.compile(model, backend="eager")
+    compiled = cast(nn.Module, torch.compile(model, backend="eager"))
     assert [name for name, _ in modules(compiled)] == [name for name, _ in modules(model)]
 
 

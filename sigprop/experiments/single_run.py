@@ -88,12 +88,12 @@ class SingleRun:
             BadInput: the network cannot be trained on a batch of one.
             RunError: the directory cannot be written, or holds something else.
         """
+        self._check_batch()
         writer = self._writer(Path(directory), resume) if directory is not None else None
         if writer is not None and writer.manifest["status"] == "complete":
             (writer.directory / CHECKPOINT).unlink(missing_ok=True)  # of a kill just before its end
             return Records()
         model = initialize(self._build, self.seed)
-        self._check_batch(model)
         training = Training(model, self._task, self.plan, self.seed, self._device)
         # Dropout draws from the global generators: give each run its own, and give it back.
         with seeded(self.seed, self._device):
@@ -109,8 +109,11 @@ class SingleRun:
             ) as probe:
                 return self._watched(training, probe, writer, on_progress)
 
-    def _check_batch(self, model: nn.Module) -> None:
-        if self.plan.batch_size == 1 and any(isinstance(m, _BATCH_NORMS) for m in model.modules()):
+    def _check_batch(self) -> None:
+        if self.plan.batch_size > 1:
+            return
+        modules = initialize(self._build, self.seed).modules()
+        if any(isinstance(module, _BATCH_NORMS) for module in modules):
             raise BadInput(
                 f"{self.label!r} normalizes over the batch, and a batch of one sample has no "
                 "variance; choose batch_size=2 or more"

@@ -90,7 +90,11 @@ class Result:
             f"{self.level:.0%} confidence over {self.seeds} {draws}"
         )
         if self.undecided and self.more_seeds:
-            line += f"; about {self.more_seeds} more would decide"
+            return f"{line}; about {self.more_seeds} more would decide"
+        unread = self.table[~self.table["verdict"].isin([*_SATISFIED, UNDECIDED])]
+        if self.undecided and len(unread):
+            row = unread.iloc[0]
+            return f"{line}; {row['name']}: {row['reason']}"
         return line
 
     def cause(self) -> str:

@@ -34,7 +34,7 @@ UNCALLED = "never called in a recorded step (or its forward was called directly)
 COMPILED = "compiled, and no graph was traced; use torch.compiler.set_stance('force_eager')"
 RECORDED: State = "recorded", ""
 UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
-NO_GRADIENT = "none by design: nothing before it requires a gradient"
+NO_GRADIENT = "none: all before it is frozen, or cut off by detach or no_grad"
 UNSEEN = "none seen"
 
 
