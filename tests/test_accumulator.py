@@ -111,12 +111,13 @@ def test_what_was_returned_is_not_changed_by_what_follows_in_the_step() -> None:
     accumulator = Accumulator()
     add(accumulator, torch.zeros(4, 1), "a")
     first = returned(accumulator)
-    before = [list(first.taps), list(first.index), [table.copy() for table in first.tables]]
+    taps, index = list(first.taps), list(first.index)
+    tables = [table.copy() for table in first.tables]
     add(accumulator, torch.ones(4, 1), "a")
     add(accumulator, torch.ones(4, 3), "b")
     second = returned(accumulator)
-    assert [list(first.taps), list(first.index)] == before[:2]
-    assert all(map(np.array_equal, first.tables, before[2]))
+    assert (list(first.taps), list(first.index)) == (taps, index)
+    assert all(np.array_equal(a, b) for a, b in zip(first.tables, tables, strict=True))
     assert list(second.taps) == [tap("a"), tap("b")]
 
 
