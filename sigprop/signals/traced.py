@@ -151,13 +151,14 @@ def reads_now(x: Tensor) -> bool:
 
 
 def _add_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+    # Written through `data`: from 2.15 a gradient hook that is traced may not write to an input.
     with torch.no_grad():
-        sums.copy_(add_sums(sums, read_traced(x, channel_dim)))
+        sums.data.copy_(add_sums(sums, read_traced(x, channel_dim)))
 
 
 def _add_pair(sums: Tensor, a: Tensor, b: Tensor) -> None:
     with torch.no_grad():
-        sums.copy_(add_products(sums, read_products_traced(a, b)))
+        sums.data.copy_(add_products(sums, read_products_traced(a, b)))
 
 
 def _add_reading_now(table: Tensor, x: Tensor, channel_dim: int) -> None:
