@@ -1,7 +1,8 @@
-"""Compiles the readings in C when sigprop is installed; without a compiler the wheel is pure."""
+"""Compiles the C library when sigprop is installed; without a compiler the wheel is pure."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]
         made = (folder if editable else Path(tempfile.mkdtemp())) / LIBRARY
         failure = compile_kernels(folder, made)
         if failure:
-            self.app.display_warning(f"sigprop is built without its C readings: {failure}")
+            self.app.display_warning(f"sigprop is built without its C library: {failure}")
             return
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().translate({45: "_", 46: "_"})
@@ -36,12 +37,13 @@ class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_kernels(folder: Path, made: Path) -> str:
-    """Compile the sources in ``folder`` to the file ``made``; return why that failed, or ""."""
+    """Return why the sources in ``folder`` could not be compiled to ``made``, or ""."""
     made.unlink(missing_ok=True)
     fresh = made.with_name(f"{LIBRARY}.{os.getpid()}")  # never written in place: it may be in use
     compiler = shlex.split(os.environ.get("CC", "cc"))
     # No -ffast-math: NaN and infinity have to be seen.
     flags = ["-O3", "-std=gnu11", "-shared", "-fPIC", "-Wno-psabi"]
+    flags.append(f'-DSIGPROP_SOURCES="{_checksum(folder)}"')
     command = [*compiler, *flags, "-o", str(fresh), str(folder / SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
@@ -51,3 +53,13 @@ def compile_kernels(folder: Path, made: Path) -> str:
         return f"{shlex.join(command)} failed: {error.stderr.strip()}"
     fresh.replace(made)
     return ""
+
+
+def _checksum(folder: Path) -> str:
+    """Return the checksum of the sources, by the code that compares it when sigprop is imported."""
+    spec = importlib.util.spec_from_file_location("checksum", folder / "checksum.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.sources_checksum(folder))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-import benchmarks.handwritten
+import benchmarks.handwritten  # noqa: F401
 import benchmarks.peers  # noqa: F401  (both file their tools)
 from benchmarks.measure import affordable, best_device, clock_of, interleave, ratios
 from benchmarks.subjects import SUBJECTS

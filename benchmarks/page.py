@@ -121,7 +121,7 @@ def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     memory = tables["memory"].assign(row=lambda t: t["subject"] + ", " + t["measure"])
     memory = memory.pivot_table("ratio", "row", "tool", sort=False)
     alone = tables["alone"][["subject", "tool", "ms", "ratio", "low", "high", "rounds"]]
-    taps = tables["taps"].query("call == 'read(x)'")[["tensor", "MB", "ms", "ratio"]]
+    taps = tables["taps"].query("call == 'compute(x)'")[["tensor", "MB", "ms", "ratio"]]
     equal = overhead["tool"].str.endswith("equal numbers")
     rows, spectra = tables["rows"], tables["spectra"]
     (reported,) = rows.loc[rows["stage"] == "report", "seconds"]

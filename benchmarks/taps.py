@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import affordable, clock_of, interleave, ratios
-from sigprop.signals.channel_statistics import read
+from sigprop.signals.channel_statistics import compute
 
 #: Name -> (shape, channel axis, memory format); all of 4 MB or more in float32.
 TENSORS = {
@@ -29,7 +29,7 @@ def main(device: torch.device, budget: float) -> pd.DataFrame:
     rows, clock = [], clock_of(device)
     for name, (shape, axis, layout) in TENSORS.items():
         x = normal(shape, layout, device)
-        steps = {"x.sum()": x.sum, "read(x)": lambda x=x, axis=axis: read(x, axis)}
+        steps = {"x.sum()": x.sum, "compute(x)": lambda x=x, axis=axis: compute(x, axis)}
         for step in steps.values():
             step()
         once = sum(clock(step) for step in steps.values())

@@ -27,7 +27,7 @@ class Registry(Mapping[str, T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._things: dict[str, T] = {}
+        self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that files a thing under ``name``.
@@ -37,26 +37,26 @@ class Registry(Mapping[str, T]):
         """
 
         def file(thing: T) -> T:
-            if name in self._things:
+            if name in self._entries:
                 raise BadInput(f"a {self.kind} called {name!r} exists already; choose another name")
-            self._things[name] = thing
+            self._entries[name] = thing
             return thing
 
         return file
 
     def __getitem__(self, name: str) -> T:
         try:
-            return self._things[name]
+            return self._entries[name]
         except KeyError:
             raise UnknownName(
-                f"no {self.kind} is called {name!r}; {suggestion(name, self._things)}"
+                f"no {self.kind} is called {name!r}; {suggestion(name, self._entries)}"
             ) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._things
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._things)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._entries)

@@ -263,7 +263,7 @@ def test_an_error_in_one_number_switches_only_that_number_off(monkeypatch) -> No
     def explode(_: object) -> float:
         raise ZeroDivisionError("no")
 
-    monkeypatch.setitem(QUANTITIES._things, "kurtosis", explode)
+    monkeypatch.setitem(QUANTITIES._entries, "kurtosis", explode)
     model = nn.Linear(3, 3)
     with warnings.catch_warnings(record=True) as caught, sigprop.attach(model) as probe:
         warnings.simplefilter("always", ProbeWarning)

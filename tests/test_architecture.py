@@ -31,7 +31,7 @@ LAYERS = (
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 
-#: Folder -> what it never imports (DESIGN: layers).
+#: Folder -> what it never imports (imports point down).
 PROHIBITED = {
     "signals": ("torch.nn", "sigprop.networks", "sigprop.theory"),
     "theory": ("torch", "sigprop.networks", "sigprop.signals"),

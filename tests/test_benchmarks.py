@@ -22,7 +22,7 @@ from benchmarks.measure import affordable, cpu_seconds, interleave, median_inter
 from benchmarks.subjects import Training, mlp
 from benchmarks.tools import PARAMETER_NUMBERS, SIGNAL_NUMBERS, TOOLS, Tool
 from sigprop.signals import QUANTITIES
-from sigprop.signals.channel_statistics import read
+from sigprop.signals.channel_statistics import compute
 from sigprop.signals.signal import pool
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def test_rounds_fit_the_budget_within_bounds() -> None:
 def test_equal_numbers_are_sigprops_numbers(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64).relu() + 0.5
-    pooled = pool([read(x, 1 if x.ndim == 4 else -1).numpy()])
+    pooled = pool([compute(x, 1 if x.ndim == 4 else -1).numpy()])
     for name, quantity in QUANTITIES.items():
         assert float(NUMBERS[name](x)) == pytest.approx(quantity(pooled).item(), rel=1e-9), name
     assert [float(n) for n in all_numbers(x)] == pytest.approx(
@@ -322,7 +322,7 @@ def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> Non
             {"subject": "net", "tool": ["bare", "x"], "measure": "tensors", "ratio": [1, 1.25]}
         ),
         "taps": pd.DataFrame(
-            [{"tensor": "t", "MB": 4.0, "call": "read(x)", "ms": 1, "ratio": 3.0}]
+            [{"tensor": "t", "MB": 4.0, "call": "compute(x)", "ms": 1, "ratio": 3.0}]
         ),
     }
     stages = pd.DataFrame({"stage": ["report", "report.html"], "seconds": [12.34, math.nan]})

@@ -1,4 +1,4 @@
-"""Every check can fail: on a subject that was broken on purpose it must turn red.
+"""Every comparison can fail: on a subject that was broken on purpose it must turn red.
 
 The table of claims, saboteurs and verdicts stands at the end of pytest's output.
 """
@@ -13,10 +13,11 @@ from sigprop.errors import BadInput, UnknownName
 def test_a_saboteur_turns_its_check_red(name, record_property):
     finding = sabotage(name)
     saboteur = SABOTEURS[name]
-    check = finding.check
-    found = f"{check.what}: {check.relation} {check.predicted:.4g} predicted, {check.measured:.4g}"
+    comparison = finding.comparison
+    predicted = f"{comparison.relation} {comparison.predicted:.4g} predicted"
+    found = f"{comparison.what}: {predicted}, {comparison.measured:.4g}"
     record_property("sabotage", (saboteur.claim, saboteur.what, finding.verdict, found))
-    assert finding.verdict == "violated", check
+    assert finding.verdict == "violated", comparison
     assert finding.saboteur == saboteur.what
 
 

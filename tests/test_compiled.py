@@ -16,10 +16,10 @@ import sigprop
 from sigprop.capture.torch_internals import TRACEABLE
 from sigprop.errors import ProbeWarning
 from sigprop.signals import native
-from sigprop.signals.channel_statistics import read
+from sigprop.signals.channel_statistics import compute
 from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.signal import alive, interpret
-from sigprop.signals.traced import add_sums, read_traced
+from sigprop.signals.traced import add_sums, compute_traced
 
 pytestmark = [
     pytest.mark.skipif(not TRACEABLE, reason="this torch cannot trace hooks on gradients"),
@@ -245,7 +245,7 @@ def test_a_tensor_that_several_modules_hold_is_read_once_unless_written_to(backe
 
     def count(graph: torch.fx.GraphModule, _: object) -> object:
         nonlocal reads
-        reads += sum("add_reading" in str(node.target) for node in graph.graph.nodes)
+        reads += sum("add_statistics" in str(node.target) for node in graph.graph.nodes)
         return graph.forward
 
     assert_same(run(True).records.signals, run(False).records.signals)
@@ -273,10 +273,10 @@ def test_the_graph_of_other_steps_has_no_tap() -> None:
         for _ in range(4):
             compiled(batch()).sum().backward()
             optimizer.step()
-    recorded, other = (sum("add_reading" in str(t) for t in targets) for targets in graphs)
+    recorded, other = (sum("add_statistics" in str(t) for t in targets) for targets in graphs)
     assert recorded
     assert not other
-    assert not any("register_hook" in str(t) for t in graphs[1])
+    assert not any("watch" in str(t) for t in graphs[1])
 
 
 @pytest.mark.parametrize("form", ["wrapper", "in place"])
@@ -456,7 +456,7 @@ def test_what_only_an_eager_step_shows_is_told_once() -> None:
 
 
 def compare_with_read(x: Tensor, channel_dim: int, sums: Tensor) -> None:
-    mine, truth = interpret(sums.T.numpy()), interpret(read(x.double(), channel_dim).numpy())
+    mine, truth = interpret(sums.T.numpy()), interpret(compute(x.double(), channel_dim).numpy())
     for name in QUANTITIES:
         expected = pytest.approx(truth.number(name), rel=1e-5, nan_ok=True)
         assert mine.number(name) == expected, name
@@ -473,10 +473,10 @@ def test_traced_sums_give_the_numbers_of_a_reading(
     scale: float, offset: float, shape: tuple[int, ...], axis: int
 ) -> None:
     x = batch(*shape) * scale + scale * offset
-    compare_with_read(x, axis, read_traced(x, axis))
+    compare_with_read(x, axis, compute_traced(x, axis))
     halves = [torch.zeros(11, 5)]
     for part in x.split(2):
-        halves.append(add_sums(halves[-1], read_traced(part, axis)))
+        halves.append(add_sums(halves[-1], compute_traced(part, axis)))
     compare_with_read(x, axis, halves[-1])
 
 
@@ -484,9 +484,9 @@ def test_non_finite_values_and_dead_channels_are_counted_and_left_out() -> None:
     x = batch(16, 5).relu()
     x[:, 1] = 0
     x[2, 2], x[9, 3], x[:, 4] = torch.nan, -torch.inf, torch.nan
-    compare_with_read(x, -1, read_traced(x, -1))
+    compare_with_read(x, -1, compute_traced(x, -1))
     zeros_first = torch.cat([torch.zeros(8, 5), batch(8, 5)])
-    compare_with_read(zeros_first, -1, read_traced(zeros_first, -1))
+    compare_with_read(zeros_first, -1, compute_traced(zeros_first, -1))
 
 
 def test_deep_copies_of_a_model_that_was_traced_carry_no_slots() -> None:

@@ -2,6 +2,7 @@ import copy
 import io
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -172,7 +173,9 @@ def test_stages_halve_the_image_and_double_the_width(name, order):
 
 def test_the_shortcut_pools_then_projects_with_gain_one():
     torch.manual_seed(0)
-    net = build("rescale", architecture="resnet", depth=2, stages=2, width=64, inputs=(2, 6, 6))
+    net: Any = build(
+        "rescale", architecture="resnet", depth=2, stages=2, width=64, inputs=(2, 6, 6)
+    )
     assert layer_names(net.blocks[1].skip) == ["pool", "bias", "weight", "scale"]
     weight = net.blocks[1].skip.weight.weight
     # the variance of M normal numbers is off by sqrt(2/M) in relative terms; 4 standard errors
@@ -241,7 +244,7 @@ def test_an_unknown_gain_says_what_is_known():
 
 def branch_gains(name, **options):
     torch.manual_seed(0)
-    net = build(name, depth=1, width=256, inputs=256, **options)
+    net: Any = build(name, depth=1, width=256, inputs=256, **options)
     weights = [m.weight for m in net.blocks[0].branch if isinstance(m, nn.Linear)]
     return [w.detach().double().square().mean().item() * 256 for w in weights]
 
@@ -279,6 +282,7 @@ def test_add_scale_and_multiplier():
     assert multiplier.m.shape == (1,)
     assert torch.equal(multiplier(x), x)
     multiplier(x).sum().backward()
+    assert multiplier.m.grad is not None
     assert multiplier.m.grad.item() == x.sum().item()
 
 
@@ -325,6 +329,8 @@ class TestBiasBefore:
         layer = BiasBefore(2)
         x = torch.randn(3, 2, requires_grad=True)
         layer(x).sum().backward()
+        assert layer.bias.grad is not None
+        assert x.grad is not None
         assert torch.equal(layer.bias.grad, torch.full((2,), 3.0))
         assert torch.equal(x.grad, torch.ones(3, 2))
 
@@ -461,7 +467,7 @@ def test_both_forms_are_one_function_at_initialization(branch_layers, architectu
         for reparametrize in (True, False)
     ]
     # weights are drawn in float32 and scaled by std, so that each carries a rounding of 2^-24
-    assert torch.allclose(*forms, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(forms[0], forms[1], rtol=1e-5, atol=1e-5)
 
 
 def test_but_their_gradients_differ_by_the_factor_on_the_weights():
@@ -485,10 +491,10 @@ def test_the_wrong_exponent_is_another_function():
     alphas, _ = coefficients(6, 6)
     wrong = Recipe(
         gain=networks.centered_gain,
-        before=BiasBefore,
+        before_weight=BiasBefore,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: 6**-0.5,
-        spread=lambda k: ((k + 6) / 6) ** (-1 / 6),
+        weight_scale=lambda k: ((k + 6) / 6) ** (-1 / 6),
         multiplier=lambda channels, dims: Multiplier(),
     )
     torch.manual_seed(0)
@@ -533,7 +539,7 @@ def test_names_and_options():
 
 
 def test_a_network_of_ones_own(monkeypatch):
-    monkeypatch.setattr(NETWORKS, "_things", dict(NETWORKS._things))
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
 
     @networks.register("mine")
     def mine(design: Design, slope: float = 1.0) -> nn.Module:
@@ -602,7 +608,7 @@ def test_unknown_networks_and_options_without_choice():
 
 def test_defaults_build_the_documented_network():
     torch.manual_seed(0)
-    net = build("rescale")
+    net: Any = build("rescale")
     assert len(net.blocks) == 20
     assert net.stem.weight.weight.shape == (64, 64)
     assert build("plain", inputs=12, depth=1)(torch.randn(3, 12)).shape == (3, 10)

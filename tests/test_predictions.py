@@ -69,7 +69,7 @@ def test_a_measured_start_is_where_the_curves_begin() -> None:
 def test_curves_lie_on_the_measurements() -> None:
     records = sigprop.measure("batchnorm", X, seeds=8, network="b", options=SIZE)
     curves = predictions(records)
-    # Forward within the 5 % of FACTS row 15; backward the recursion is that of a large batch,
+    # Forward within the 5 % of claim 15; backward the recursion is that of a large batch,
     # and 64 samples raise the gradient by some percent a block.
     for direction, quantity, within in (
         ("forward", "second_moment", 0.05),

@@ -243,13 +243,13 @@ def test_an_in_place_rectifier_under_inference_mode_is_read_anew() -> None:
 
 
 def test_an_early_fetch_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sigprop.capture import gathering
+    from sigprop.capture.recording import accumulator
 
     torch.manual_seed(0)
     net, x = Net(), torch.randn(6, 2, 5, 5)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
     whole = sigprop.measure(net, x, targets).signals
-    monkeypatch.setattr(gathering, "_MOST_WAITING", 1)  # fetch after every reading
+    monkeypatch.setattr(accumulator, "_MOST_WAITING", 1)  # fetch after every reading
     piecemeal = sigprop.measure(net, x, targets).signals
     keys = ["name", "port", "direction"]
     pd.testing.assert_frame_equal(

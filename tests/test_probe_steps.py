@@ -392,7 +392,7 @@ def test_an_internal_error_switches_the_probe_off_and_training_goes_on(monkeypat
     def explode(*_: object) -> None:
         raise AssertionError("inside")
 
-    monkeypatch.setattr(recorder, "read_into", explode)
+    monkeypatch.setattr(recorder, "compute_into", explode)
     model = mlp()
     with (
         pytest.warns(ProbeWarning, match="the probe failed and is now off"),

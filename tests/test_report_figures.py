@@ -793,7 +793,7 @@ class TestRegistry:
         try:
             assert isinstance(draw("mine", make(["plain"], blocks=1)), Figure)
         finally:
-            del FIGURES._things["mine"]
+            del FIGURES._entries["mine"]
 
     def test_a_figure_that_returns_none_has_nothing_to_draw(self):
         spec = FigureSpec("none", "None", "One. Two.", lambda study: None)

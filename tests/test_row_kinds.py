@@ -123,9 +123,10 @@ def recorded_outputs(model: nn.Module) -> set[tuple[str, str, str]]:
 def test_shapes_of_parameters() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, (3, 5)), nn.BatchNorm2d(8))
     model.register_parameter("gain", nn.Parameter(torch.tensor(2.0)))
-    with sigprop.attach(model, torch.optim.SGD(model.parameters(), 0.1), blocks="0") as probe:
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with sigprop.attach(model, optimizer, blocks="0") as probe:
         model(torch.randn(2, 3, 8, 8)).sum().backward()
-        probe._optimizer.step()  # type: ignore[union-attr]
+        optimizer.step()
     rows = probe.records.parameters.set_index("name")
     assert rows["shape"].to_dict() == {
         "gain": "", "0.weight": "8x3x3x5", "0.bias": "8", "1.weight": "8", "1.bias": "8",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sigprop.errors import ProbeWarning
 from sigprop.signals import native
-from sigprop.signals.channel_statistics import COLUMNS, read, read_plain
-from sigprop.signals.correlation import read_products
-from sigprop.signals.norms import read_moves, read_norms
+from sigprop.signals.channel_statistics import compute, compute_plain
+from sigprop.signals.columns import COLUMNS, POOLED_COLUMNS
+from sigprop.signals.correlation import compute_products
+from sigprop.signals.norms import compute_norms, compute_updates
+from sigprop.signals.pooled import Pooled
 from sigprop.signals.signal import Signal, interpret, measure_signal, pool, pool_plain
 
 TYPES = list(native.TYPES)
@@ -63,7 +69,7 @@ def misread(signal: Signal, x: Tensor, axis: int) -> list[str]:
 
 def right(x: Tensor, axis: int = 1) -> bool:
     assert native.supports(x)
-    wrong = misread(interpret(read(x, axis).numpy()), x, axis)
+    wrong = misread(interpret(compute(x, axis).numpy()), x, axis)
     assert not wrong, "\n".join(wrong[:5])
     return True
 
@@ -111,7 +117,7 @@ def test_every_half_is_widened_as_torch_widens_it(dtype: torch.dtype) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     wide = every.double()
     zero = torch.zeros((), dtype=torch.float64)
-    for table in (read(every[None], 1), read(every[None, :, None].repeat(1, 1, 17), 1)):
+    for table in (compute(every[None], 1), compute(every[None, :, None].repeat(1, 1, 17), 1)):
         assert torch.equal(table[:, 3], wide.where(wide.isfinite(), zero))
         assert torch.equal(table[:, 1] > 0, wide.isfinite())
 
@@ -192,7 +198,7 @@ def test_what_is_not_finite_is_left_out(shape: tuple[int, ...], odd: float) -> N
 
 def test_denormals_are_no_zeros() -> None:
     x = torch.tensor([[1e-45, 0.0], [-0.0, 0.0], [0.0, 1e-40]])
-    assert read(x)[:, 2].tolist() == [2, 2]
+    assert compute(x)[:, 2].tolist() == [2, 2]
 
 
 @settings(max_examples=200, deadline=None)
@@ -210,7 +216,9 @@ def test_both_ways_agree(
     axis %= len(shape)
     x = normal(*shape, mean=mean, seed=seed) * scale
     x = x.relu() if rectified else x
-    a, b = (interpret(table.double().numpy()) for table in (read(x, axis), read_plain(x, axis)))
+    a, b = (
+        interpret(table.double().numpy()) for table in (compute(x, axis), compute_plain(x, axis))
+    )
     size, n = float(x.abs().max()) or 1.0, b.moments.count
     std = np.sqrt(b.moments.m2 / n) / size
     for name, power in (("mean", 1), ("m2", 2), ("m3", 3), ("m4", 4)):
@@ -230,13 +238,13 @@ def test_a_wrong_center_without_a_second_reading_is_noticed() -> None:
     n, zero = torch.full((3,), 400.0), torch.zeros(3)
     table = torch.stack([n, n, zero, x.amin(0), x.amax(0), zero + 1, zero, *sums], dim=1)
     assert any("m2" in line for line in misread(interpret(table.numpy()), x, 1))
-    assert misread(interpret(read(x).numpy()), x, 1) == []
+    assert misread(interpret(compute(x).numpy()), x, 1) == []
 
 
 @pytest.mark.parametrize("column", [c for c in COLUMNS if c not in ("elements", "scale", "center")])
 def test_a_damaged_column_is_noticed(column: str) -> None:
     x = normal(40, 3, mean=1.0)
-    table = read(x)
+    table = compute(x)
     table[1, COLUMNS.index(column)] += 1
     assert misread(interpret(table.numpy()), x, 1)
 
@@ -245,7 +253,7 @@ def test_a_reading_alters_nothing_and_repeats_to_the_bit() -> None:
     x = normal(30, 4, 9)
     x[0, 0, 0] = math.nan
     before, rng = x.clone(), torch.get_rng_state()
-    assert torch.equal(read(x), read(x))
+    assert torch.equal(compute(x), compute(x))
     assert torch.equal(x.view(torch.int32), before.view(torch.int32))
     assert torch.equal(torch.get_rng_state(), rng)
 
@@ -289,7 +297,7 @@ def test_pooling_in_c_is_pooling_in_numpy(shapes, scale: float, mean: float, see
     for channels, samples in shapes:
         x = (torch.randn(samples, channels, generator=generator) + mean) * scale
         x[torch.rand(x.shape, generator=generator) < 0.1] = math.nan
-        tables.append(read(x, 1).numpy())
+        tables.append(compute(x, 1).numpy())
     fast, slow = pool(tables), pool_plain(tables)
     for name, number in vars(slow).items():
         size = np.maximum(np.abs(number), 1e-300)
@@ -301,13 +309,13 @@ def test_pooling_in_c_is_pooling_in_numpy(shapes, scale: float, mean: float, see
 def test_a_channel_without_finite_samples_costs_no_digits() -> None:
     x = normal(40, 3) * 1e-3 + 1.0  # about 0 instead of about 1 the fourth powers cancel
     x[:, 0] = math.nan
-    fast, slow = pool([read(x, 1).numpy()]), pool_plain([read(x, 1).numpy()])
+    fast, slow = pool([compute(x, 1).numpy()]), pool_plain([compute(x, 1).numpy()])
     np.testing.assert_allclose(fast.m4, slow.m4, rtol=1e-12)
 
 
 def test_pooling_that_forgets_the_channel_means_is_noticed() -> None:
     """The saboteur: within channels there is no spread here, over the layer there is."""
-    pooled = pool([read(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), 1).numpy()])
+    pooled = pool([compute(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), 1).numpy()])
     assert pooled.within[0] == 0
     assert pooled.m2[0] == 4
     assert pooled.between[0] == 8
@@ -350,10 +358,14 @@ def readings() -> list[Tensor]:
     """Return what the library says of tensors long enough to be shared, and of short ones."""
     shapes = [(64, 16, 32, 32), (64, 5, 7, 7), (2000, 130), (500, 300), (9, 40_000), (8, 4), (3,)]
     tensors = [normal(*shape, mean=0.5) for shape in shapes]
-    tables = [read(x, min(1, x.ndim - 1)) for x in tensors]
-    products = [read_products(x, x + 1) for x in tensors]
+    tables = [compute(x, min(1, x.ndim - 1)) for x in tensors]
+    products = [compute_products(x, x + 1) for x in tensors]
     pairs = [(x, x + 1) for x in tensors]
-    return [*tables, *products, *map(torch.from_numpy, (read_norms(pairs), read_moves(pairs)))]
+    return [
+        *tables,
+        *products,
+        *map(torch.from_numpy, (compute_norms(pairs), compute_updates(pairs))),
+    ]
 
 
 def test_numbers_do_not_depend_on_how_many_threads_read(threads: int) -> None:
@@ -364,14 +376,14 @@ def test_numbers_do_not_depend_on_how_many_threads_read(threads: int) -> None:
 
 def test_long_tensors_are_shared_and_short_ones_are_not(threads: int, asked: list[int]) -> None:
     x = normal(64, 6, 40, 40)
-    once = read(x, 1)
+    once = compute(x, 1)
     assert asked == ([] if threads == 1 else [min(threads, 6)])
     assert right(x)
     asked.clear()
-    read(x[:2], 1)
+    compute(x[:2], 1)
     assert asked == []
     native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
-    assert torch.equal(read(x, 1), once)
+    assert torch.equal(compute(x, 1), once)
 
 
 @pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="no OpenMP")
@@ -380,14 +392,93 @@ def test_the_threads_of_pytorch_are_found() -> None:
     assert native._thread_pool() is not None
 
 
-def test_a_team_that_does_not_work_is_noticed(threads: int) -> None:
+def test_a_thread_pool_that_does_not_work_is_noticed(threads: int) -> None:
     """The saboteur: nobody reads, and the table is what its memory held."""
     assert native.LIBRARY is not None
     idle = TEAM(lambda work, data, count, flags: None)
     native.LIBRARY.sigprop_set_thread_pool(idle)
     try:
         x = normal(64, 6, 40, 40, mean=7.0)
-        wrong = misread(interpret(read(x, 1).numpy()), x, 1)
+        wrong = misread(interpret(compute(x, 1).numpy()), x, 1)
         assert bool(wrong) == (threads > 1)
     finally:
         native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
+
+
+# --- the library beside its sources ---------------------------------------------------------------
+
+NATIVE = Path(native.__file__).parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the sources with the library that was compiled from them."""
+    for path in NATIVE.iterdir():
+        if path.suffix in (".c", ".h", ".so", ".py"):
+            shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def refused(folder: Path) -> str:
+    """Return the reason in the warning with which a library is refused."""
+    with pytest.warns(ProbeWarning) as caught:
+        assert native.open_library(folder) is None
+    (message,) = {str(warning.message) for warning in caught}
+    start, end = (
+        f"the compiled library {folder / 'kernels.so'} is not used: ",
+        "; install sigprop again to compile it (plain torch computes the same numbers, slower)",
+    )
+    assert message.startswith(start)
+    assert message.endswith(end)
+    return message[len(start) : -len(end)]
+
+
+def test_a_library_beside_its_own_sources_is_opened(folder: Path) -> None:
+    assert native.open_library(folder) is not None
+
+
+@pytest.mark.parametrize("name", ["lanes.h", "pooling.c", "columns.h"])
+def test_an_old_library_beside_new_sources_is_refused(folder: Path, name: str) -> None:
+    with (folder / name).open("a") as source:
+        source.write("/* changed since */\n")
+    assert refused(folder) == "it was compiled from other sources than those beside it"
+
+
+def test_a_source_that_was_added_or_renamed_counts(folder: Path) -> None:
+    (folder / "pooling.c").rename(folder / "pool.c")
+    assert refused(folder) == "it was compiled from other sources than those beside it"
+
+
+def test_a_library_from_before_checksums_is_refused(folder: Path) -> None:
+    old = folder / "old.c"
+    old.write_text("void sigprop_read(void) {}\n")
+    command = ["cc", "-shared", "-fPIC", "-o", str(folder / "kernels.so"), str(old)]
+    subprocess.run(command, check=True)
+    old.unlink()
+    assert refused(folder) == "it was compiled from other sources than those beside it"
+
+
+def test_line_ends_of_a_checkout_do_not_count(folder: Path) -> None:
+    path = folder / "columns.h"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert native.open_library(folder) is not None
+
+
+def test_a_wheel_without_sources_is_opened(folder: Path) -> None:
+    for path in (*folder.glob("*.c"), *folder.glob("*.h")):
+        path.unlink()
+    assert native.open_library(folder) is not None
+
+
+@pytest.mark.parametrize("columns", ["COLUMNS", "POOLED_COLUMNS"])
+def test_other_columns_than_pythons_are_refused(
+    folder: Path, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = getattr(native, columns)
+    monkeypatch.setattr(native, columns, (here[1], here[0], *here[2:]))
+    name = columns.lower().replace("_", " ")
+    assert refused(folder) == f"its {name} are {here}, not {(here[1], here[0], *here[2:])}"
+
+
+def test_the_columns_are_the_fields_of_pooled() -> None:
+    assert tuple(field.name for field in fields(Pooled)) == POOLED_COLUMNS

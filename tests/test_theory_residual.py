@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sigprop.errors import BadInput, UnknownName
 from sigprop.theory import FAMILIES, Block, Branch, Gradient, Kernel
 
 # every family, with the options that make it interesting
-CASES = {
+CASES: dict[str, list[dict[str, Any]]] = {
     "plain": [{}, {"layers": 1, "first": "weight"}, {"activation": "tanh", "centering": "weights"}],
     "rescale": [
         {},
@@ -112,7 +113,7 @@ def test_an_unknown_family_suggests():
     assert str(caught.value) == "no family is called 'rescal'; did you mean 'rescale'?"
 
 
-# ---- FACTS row 1: the coefficients
+# ---- claim 1: the coefficients
 
 
 @settings(max_examples=60, deadline=None)
@@ -194,7 +195,7 @@ def test_depth_must_be_a_whole_number(depth):
 
 
 def test_numpy_integers_are_whole_numbers():
-    assert theory.coefficients(np.int64(3)).alpha.shape == (3,)
+    assert theory.coefficients(cast(int, np.int64(3))).alpha.shape == (3,)
 
 
 def test_shares_of_different_lengths():
@@ -202,7 +203,7 @@ def test_shares_of_different_lengths():
         theory.shares([1, 1], [1])
 
 
-# ---- FACTS 0.1 and section 11: the numbers of one-layer ReLU branches
+# ---- the numbers of one-layer ReLU branches
 
 
 def test_channel_variance_of_rescale_at_c_equal_depth_equal_20():
@@ -397,7 +398,7 @@ def test_scaled_weight_norm_numbers():
 def test_centered_mlp():
     made = theory.predict("mlp", 9, centering="batch")
     assert made.second_moment[-1] == pytest.approx((1 - 1 / math.pi) ** 9)
-    assert made.second_moment[-1] == pytest.approx(0.0318, abs=5e-5)  # FACTS T3 at l = 10
+    assert made.second_moment[-1] == pytest.approx(0.0318, abs=5e-5)  # (1 - 1/pi)^9
     kept = theory.predict("mlp", 9, centering="batch", gain="preserving")
     assert kept.second_moment == pytest.approx(1)
 

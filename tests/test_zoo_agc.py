@@ -100,9 +100,11 @@ def test_the_head_is_left_out_and_said_to_be():
 
 def test_clipping_comes_before_momentum_and_weight_decay():
     by_hand, wrapped = with_gradients(model()), with_gradients(model())
-    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
-    plain = torch.optim.SGD(by_hand.parameters(), **options)
-    agc = AGC(torch.optim.SGD(wrapped.parameters(), **options), clipping=0.05)
+    plain, clipped = (
+        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+        for net in (by_hand, wrapped)
+    )
+    agc = AGC(clipped, clipping=0.05)
     for _ in range(3):
         clip_adaptively(by_hand.parameters(), clipping=0.05)
         plain.step()
@@ -144,7 +146,7 @@ def test_schedules_closures_and_new_groups_work():
         loss.backward()
         return loss
 
-    assert agc.step(closure).item() > 0
+    assert float(agc.step(closure)) > 0
     schedule.step()
     assert agc.optimizer.param_groups[0]["lr"] == 0.5
     agc.add_param_group({"params": list(net[3].parameters())})
@@ -169,6 +171,7 @@ def test_it_keeps_an_nfnet_from_diverging():
     def last_loss(clip):
         torch.manual_seed(0)
         net = build("nfnet", depth=4, width=16, skip_gain=1.0, stochastic_depth=0.0)
+        optimizer: torch.optim.Optimizer
         optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9)
         if clip:
             optimizer = AGC(optimizer, exclude=net.head)

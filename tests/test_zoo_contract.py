@@ -10,16 +10,20 @@ from torch import nn
 
 import sigprop
 from sigprop import networks
-from sigprop.networks import FromFirstBatches, ResidualBlock
+from sigprop.networks import DataDependentLayer, ResidualBlock
 
 NAMES = networks.names()
 #: Families on an architecture of their own, whatever is asked for.
 FIXED = {"transformer": "transformer", "t-fixup": "transformer", "lstm": "lstm"}
 FIXED |= {"nfnet": "resnet", "vgg": "resnet"}
-TOKENS = ("plain", "layernorm", "rescale", "fixup", "skipinit", "rezero", "layerscale", "deepnorm")
-TOKENS += ("mup", "unit-scaled")
-NO_TOKENS = ("batchnorm", "batchnorm-last", "groupnorm", "weightnorm", "scaled-weightnorm")
-NO_TOKENS += ("normprop", "nf-resnet")
+TOKENS = [
+    *("plain", "layernorm", "rescale", "fixup", "skipinit", "rezero", "layerscale", "deepnorm"),
+    *("mup", "unit-scaled"),
+]
+NO_TOKENS = [
+    *("batchnorm", "batchnorm-last", "groupnorm", "weightnorm", "scaled-weightnorm"),
+    *("normprop", "nf-resnet"),
+]
 #: Without skip connections.
 CHAINS = ("feedforward", "normprop", "vgg", "lstm")
 #: Their branches contribute exactly 0 at the start, so x_L = x_0.
@@ -56,11 +60,13 @@ def test_every_network_is_in_a_case():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_says_what_it_is(name):
-    first = networks.NETWORKS[name].__doc__.splitlines()[0]
+    page = networks.NETWORKS[name].__doc__
+    assert page is not None
+    first = page.splitlines()[0]
     assert first.startswith("Return ")
     assert first.endswith(".")
     assert len(first) <= 98
-    assert "Source:" in networks.NETWORKS[name].__doc__
+    assert "Source:" in page
 
 
 @EVERY
@@ -132,7 +138,7 @@ def test_survives_deepcopy(name, architecture):
         torch.manual_seed(0)
         outs.append(model(inputs))
     assert torch.equal(outs[0], outs[1])
-    assert all(m.initialized for m in net.modules() if isinstance(m, FromFirstBatches))
+    assert all(m.initialized for m in net.modules() if isinstance(m, DataDependentLayer))
 
 
 @EVERY

@@ -1,6 +1,7 @@
 """The laws of the source papers, measured on the zoo's own networks and layers in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def gradients(net, inputs):
 def test_batch_norm_does_not_see_the_scale_of_its_weight(c):
     torch.manual_seed(0)
     layer, norm = nn.Conv2d(3, 5, 3, bias=False).double(), batch_norm(5, 2).double()
-    norm.eps = 1e-30  # torch refuses 0
+    norm.eps = 1e-30  # type: ignore[assignment]  # torch refuses 0
     x, target = gaussian(0, 8, 3, 6, 6), gaussian(1, 8, 5, 4, 4)
 
     def out_and_gradient(scale):
@@ -66,7 +67,8 @@ def test_batch_norm_does_not_see_the_scale_of_its_weight(c):
 def test_the_zoo_leaves_out_the_biases_that_a_norm_cancels():
     def biased(name, **options):
         options = {"architecture": "resnet", "depth": 2, "width": 8, **options}
-        blocks = build(name, **options).blocks
+        net: Any = build(name, **options)
+        blocks = net.blocks
         return {m.bias is not None for m in blocks.modules() if isinstance(m, nn.Conv2d)}
 
     assert biased("batchnorm") == {False}
@@ -165,9 +167,9 @@ def test_scaled_weight_norm_keeps_the_squared_norm_and_unscaled_halves_it():
 
 def test_rows_have_the_norm_of_the_paper_for_any_shape():
     torch.manual_seed(0)
-    options = {"architecture": "resnet", "depth": 2, "stages": 2, "width": 8}
-    block = build("scaled-weightnorm", **options).blocks[1].branch
-    for weight, affine in ((block.weight1, block.behind1), (block.weight2, block.behind2)):
+    net: Any = build("scaled-weightnorm", architecture="resnet", depth=2, stages=2, width=8)
+    block = net.blocks[1].branch
+    for weight, affine in ((block.weight1, block.after1), (block.weight2, block.after2)):
         norms = affine.gain.flatten() * weight.weight.flatten(1).norm(dim=1)
         expected = math.sqrt(2 * weight.in_channels / weight.out_channels)
         assert torch.allclose(norms, torch.full_like(norms, expected), rtol=1e-5)
@@ -195,7 +197,7 @@ def test_a_scaled_weight_norm_resnet_grows_as_derived(blocks, power, growth):
 
 
 def test_batch_norm_multiplies_squared_gradients_by_pi_over_pi_minus_one_per_layer():
-    # FACTS: 1.462 ± 0.004 at B = n = 512; the ends are transient, so layers 5 to 15 of 20
+    # 1.462 ± 0.004 at B = n = 512; the ends are transient, so layers 5 to 15 of 20
     rates = []
     for seed in range(2):
         torch.manual_seed(seed)
@@ -238,7 +240,7 @@ def test_the_variance_grows_by_alpha_squared_and_starts_again_at_a_transition(al
         net = made("nf-resnet", seed, width=64, alpha=alpha, inputs=(16, 8, 8), **options)
         seen.append(trunk(net, gaussian(seed, 12, 16, 8, 8), of=channel_variance)[1:])
     stage = [1 + k * alpha**2 for k in range(1, 5)]
-    # FACTS: 4 % for one network of C = 64
+    # 4 % for one network of C = 64
     assert torch.tensor(seen).mean(0).tolist() == pytest.approx([*stage, *stage[:3]], rel=0.04)
 
 
@@ -279,7 +281,7 @@ def test_standardized_weights_have_no_mean_shift_and_he_weights_do():
         net = made(name, depth=16, width=32, **options)
         return max(trunk(net, gaussian(0, 8, 1, 8, 8), of=mean_shift)[4:])
 
-    assert shift("nf-resnet") < 0.02  # FACTS: 0.01 at 16 blocks of more channels
+    assert shift("nf-resnet") < 0.02  # 0.01 at 16 blocks of more channels
     assert shift("plain") > 0.3
 
 
@@ -328,11 +330,11 @@ def test_squeeze_excite_is_open_at_zero():
 
 
 def test_normprop_has_the_constants_of_the_paper():
-    net = build("normprop", depth=2, width=8)
+    net: Any = build("normprop", depth=2, width=8)
     constants = net.blocks[0].after[1]
     assert constants.mean == pytest.approx(0.398942, abs=1e-6)
     assert constants.std == pytest.approx(0.583819, abs=1e-6)
-    gain = net.blocks[0].branch.behind1.gain
+    gain = net.blocks[0].branch.after1.gain
     assert 1 / gain[0].item() == pytest.approx(1.211174, abs=1e-6)
     assert jacobian_gain("relu") == pytest.approx(math.sqrt(LOST), rel=1e-12)
 
@@ -422,7 +424,7 @@ def test_the_jacobian_of_rezero_is_the_identity():
 
 
 def test_a_transformer_layer_of_rezero_shares_its_gain():
-    net = build("rezero", architecture="transformer", depth=3, width=8)
+    net: Any = build("rezero", architecture="transformer", depth=3, width=8)
     gains = [block.branch.multiplier for block in net.blocks]
     assert gains[0] is gains[1]
     assert gains[1] is not gains[2]
@@ -431,7 +433,7 @@ def test_a_transformer_layer_of_rezero_shares_its_gain():
 
 @pytest.mark.parametrize(("depth", "start"), [(18, 0.1), (19, 1e-5), (24, 1e-5), (25, 1e-6)])
 def test_layerscale_starts_by_depth(depth, start):
-    net = build("layerscale", depth=depth, width=4)
+    net: Any = build("layerscale", depth=depth, width=4)
     assert torch.allclose(net.blocks[-1].branch.multiplier.m, torch.full((4,), start))
 
 
@@ -496,7 +498,7 @@ def test_the_table_of_invariances(kind, change, invariant):
 def output_change(name, depth, digits, seed=0):
     """Return the RMS change of the logits by one SGD step of 1e-3 on the branches' weights."""
     torch.manual_seed(seed)
-    net = build(name, depth=depth, width=64)
+    net: Any = build(name, depth=depth, width=64)
     inputs, targets = digits.train[0][:256], digits.train[1][:256]
     torch.manual_seed(seed)  # the same stem and head at every depth
     initialize(net.stem.weight, 1.0)
@@ -506,6 +508,7 @@ def output_change(name, depth, digits, seed=0):
     with torch.no_grad():
         for parameter_name, parameter in net.blocks.named_parameters():
             if ".weight" in parameter_name:
+                assert parameter.grad is not None
                 parameter.sub_(1e-3 * parameter.grad)
         return (net(inputs) - before).square().mean().sqrt().item()
 
@@ -548,7 +551,7 @@ def weight_of(net, block, path):
 
 def test_deepnorm_scales_values_output_and_feed_forward_but_not_queries():
     torch.manual_seed(0)
-    net = build("deepnorm", architecture="transformer", depth=8, width=64)
+    net: Any = build("deepnorm", architecture="transformer", depth=8, width=64)
     beta = deepnorm_constants(8).beta
     tolerance = 4 * math.sqrt(2 / 64**2)
     for path, block, gain in (
@@ -611,8 +614,9 @@ def test_unit_scaling_weighs_attention_against_feed_forward():
 
 def coordinate(name, width, groups):
     """Return the mean absolute logit after three Adam steps: μP's coordinate check."""
-    digits = resolve("digits")
-    inputs, targets = digits.train[0][:128], digits.train[1][:128]
+    digits = resolve("digits").train
+    assert isinstance(digits, tuple)
+    inputs, targets = digits[0][:128], digits[1][:128]
     found = []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -684,7 +688,7 @@ def test_xavier_weights_have_the_mean_of_the_fans():
 
 
 def test_a_mean_field_network_has_the_fixed_point_of_its_variances():
-    # tanh at (σ_w², σ_b²) = (2.5, 0.05): q* = 1.063958 (FACTS, section 11)
+    # tanh at (σ_w², σ_b²) = (2.5, 0.05): q* = 1.063958
     net = made(
         "feedforward",
         activation="tanh",
@@ -707,7 +711,7 @@ def test_a_relu_chain_keeps_the_second_moment(init):
         )
         for seed in range(6)
     ]
-    # Var log ≈ 5 L/n (FACTS, section 11): sd 0.63 for one He network, 0.26 for the mean of 6
+    # Var log ≈ 5 L/n: sd 0.63 for one He network, 0.26 for the mean of 6
     assert sum(s[-1] / s[0] for s in seen) / 6 == pytest.approx(1, abs=0.5)
 
 
@@ -720,7 +724,7 @@ def test_final_batch_norm_normalizes_the_head_and_nothing_else():
 
 
 def test_initialize_leaves_a_layer_without_bias_alone():
-    layer = nn.Linear(3, 4, bias=False)
+    layer: Any = nn.Linear(3, 4, bias=False)
     for begin in (initialize, xavier, orthogonal):
         begin(layer, 1.0)
     assert layer.bias is None

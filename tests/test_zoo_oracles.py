@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "05_ablate_rescalenet.py"
 
 def test_an_lstm_layer_is_torchs():
     torch.manual_seed(0)
-    ours, theirs = LSTMLayer(5, 7).double(), nn.LSTM(5, 7, batch_first=True).double()
+    ours = LSTMLayer(5, 7).double()
+    theirs: Any = nn.LSTM(5, 7, batch_first=True).double()
 
     def in_torchs_order(x):  # theirs: input, forget, cell, output; ours has the cell last
         i, f, o, g = x.chunk(4)
@@ -84,17 +86,17 @@ def test_two_blocks_are_torchs_encoder_layer(post):
     assert torch.allclose(net.blocks(x), copied(net)(x), rtol=1e-10, atol=1e-10)
 
 
-def test_attention_at_temper_one_divides_by_the_heads_width():
+def test_attention_at_exponent_one_divides_by_the_heads_width():
     torch.manual_seed(0)
-    projections = [nn.Linear(8, 8).double() for _ in range(3)]
+    query_map, key_map, value_map = (nn.Linear(8, 8).double() for _ in range(3))
     x = gaussian(0, 2, 5, 8)
-    query, key, value = (p(x) for p in projections)
+    query, key, value = query_map(x), key_map(x), value_map(x)
     expected = []
     for head in range(2):  # heads are consecutive channels
         channels = slice(4 * head, 4 * head + 4)
         logits = query[..., channels] @ key[..., channels].mT / 4
         expected.append(torch.softmax(logits, dim=-1) @ value[..., channels])
-    out = Attention(*projections, heads=2, temper=1.0)(x)
+    out = Attention(query_map, key_map, value_map, heads=2, scale_exponent=1.0)(x)
     assert torch.allclose(out, torch.cat(expected, dim=-1), rtol=1e-10)
 
 
@@ -151,7 +153,7 @@ def test_an_nf_block_written_out(act_first):
 
 
 def test_an_nfnet_branch_has_the_layers_of_the_paper():
-    net = build("nfnet", variant="F0", inputs=(3, 64, 64), classes=7)
+    net: Any = build("nfnet", variant="F0", inputs=(3, 64, 64), classes=7)
     stages = [block.branch.weight4.out_channels for block in net.blocks]
     assert stages == [256, *[512] * 2, *[1536] * 6, *[1536] * 3]
     branch = net.blocks[3].branch
@@ -166,7 +168,7 @@ def test_an_nfnet_branch_has_the_layers_of_the_paper():
 
 
 def test_a_scalar_gain_of_zero_in_every_block_is_the_papers_start():
-    net = build("nfnet", depth=2, width=8)
+    net: Any = build("nfnet", depth=2, width=8)
     assert [block.branch.multiplier.m.item() for block in net.blocks] == [0.0, 0.0]
 
 

@@ -1,6 +1,7 @@
 """RescaleNet complete: every option of the paper and of the authors' code, and what is refused."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_the_official_c_is_one_less_than_the_depth(depth):
 def test_the_official_exponent_is_a_sixth_for_three_weights():
     # multiplier = (block_idx + 1)^(-1/6) L^(1/6), residual = L^(-1/2)
     torch.manual_seed(0)
-    net = build("rescale", depth=8, width=256, c="official", gain="he", branch_layers=3)
+    net: Any = build("rescale", depth=8, width=256, c="official", gain="he", branch_layers=3)
     for k in (1, 8):
         branch = net.blocks[k - 1].branch
         code = (k + 7) ** (-1 / 6) * 8 ** (1 / 6)
@@ -45,8 +46,13 @@ def test_the_official_exponent_is_a_sixth_for_three_weights():
 
 
 def test_a_post_activation_block_loses_a_little_of_the_second_moment():
-    # FACTS section 0.3: 0.91 to 0.96 of the variance per block inside a stage
-    options = {"c": "official", "gain": "he", "order": "weight-norm-act", "block": "bottleneck"}
+    # 0.91 to 0.96 of the variance per block inside a stage
+    options: dict[str, Any] = {
+        "c": "official",
+        "gain": "he",
+        "order": "weight-norm-act",
+        "block": "bottleneck",
+    }
     options |= {"architecture": "resnet", "depth": 12, "width": 64, "padding": "circular"}
 
     seen = trunk(made(**options), gaussian(0, 16, 1, 8, 8), of=channel_variance)
@@ -227,7 +233,7 @@ def test_both_forms_are_one_function_in_a_transformer_and_a_bottleneck():
         {"architecture": "resnet", "depth": 3, "width": 8, "block": "bottleneck"},
     ):
         outs = [made(**options, reparametrize=form)(x) for form in (True, False)]
-        assert torch.allclose(*outs, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(outs[0], outs[1], rtol=1e-5, atol=1e-5)
 
 
 # --- VGG ----------------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ def test_the_authors_vgg_loses_variance_as_derived():
     kept, net = vgg_variances(
         init="fan_out", plan="vgg19", inputs=(3, 32, 32), width=32, padding="circular"
     )
-    ratios = {}
+    ratios: dict[bool, list[float]] = {}
     for k, block in enumerate(net.blocks):
         convolution = block.branch.weight
         if "pool" not in dict(block.branch.named_children()):

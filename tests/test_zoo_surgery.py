@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_rescaled_additions_keep_their_ports_and_train():
 
 def test_rescaling_makes_a_plain_network_preserve():
     torch.manual_seed(0)
-    net = build("plain", depth=20, width=256, inputs=256)
+    net: Any = build("plain", depth=20, width=256, inputs=256)
     x = torch.randn(256, 256)
 
     def growth():
@@ -273,7 +274,7 @@ def test_the_projection_inside_attention_is_passed_over():
 
 
 def output_variances(net, x):
-    seen = {}
+    seen: dict[str, float] = {}
     handles = [
         m.register_forward_hook(
             lambda m, args, out, name=name: seen.__setitem__(name, out.var(correction=0).item())
@@ -299,7 +300,7 @@ def test_lsuv_gives_every_output_the_variance(target):
 
 
 def test_lsuv_reports_a_constant_output_and_says_what_it_multiplied():
-    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2))
+    net: Any = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2))
     nn.init.zeros_(net[0].weight)
     before = net[1].weight.detach().clone()
     changes = lsuv_(net, torch.randn(8, 2))

@@ -1,5 +1,7 @@
 """The zoo's networks against the recursions of their families, which know nothing of them."""
 
+from typing import Any
+
 import pytest
 import torch
 from zoo import channel_variance, gaussian, made, second, trunk
@@ -10,7 +12,7 @@ from sigprop.errors import BadInput
 WIDTH, SAMPLES, SEEDS = 256, 256, 6
 
 #: Network, its options -> family, its options. Trunks of 8 blocks of dense layers.
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "plain": ({}, "plain", {}),
     "batchnorm": ({}, "batchnorm", {"layers": 2}),
     "layernorm": ({}, "layernorm", {"layers": 2}),

@@ -131,6 +131,12 @@ INTERNALS = {
         "a compiled forward runs no hook at its start; only its backward pass says that it ended",
         "without an optimizer, a compiled model's step ends at probe.step() only",
     ),
+    "loss scale": Internal(
+        ("torch.amp.GradScaler._scale",),
+        _ALL,
+        "the public get_scale() waits for the device at every step",
+        "a step that a gradient scaler left out is merged with the next one",
+    ),
     "compiled modules": Internal(
         (
             "torch._dynamo.OptimizedModule",
@@ -342,6 +348,12 @@ def after_backward(act: Callable[[], None]) -> bool:
         switch_off("end of backward", error)
         return False
     return True
+
+
+def scale_of(scaler: torch.amp.GradScaler) -> Tensor | None:
+    """Return the tensor in which a scaler keeps its scale; None before it has scaled a loss."""
+    scale = getattr(scaler, "_scale", None)
+    return scale if isinstance(scale, Tensor) else None
 
 
 # --- compiled modules -------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The ledger: what the papers claim, as functions that measure it, and saboteurs that break it.
 
-``run()`` measures, ``sabotage(name)`` shows that a check can fail. Nothing here prints.
+``run()`` measures, ``sabotage(name)`` shows that a comparison can fail. Nothing here prints.
 """
 
 from sigprop.claims import (
@@ -22,7 +22,6 @@ from sigprop.claims import (
     width,
     zero_start,
 )
-from sigprop.claims.checks import Check
 from sigprop.claims.claim import (
     CLAIMS,
     NOT_RUN,
@@ -33,15 +32,16 @@ from sigprop.claims.claim import (
     claim,
     saboteurs_of,
 )
-from sigprop.claims.ledger import Ledger, chosen, measured, run, sabotage
+from sigprop.claims.comparison import Comparison
+from sigprop.claims.ledger import Ledger, measure_claim, run, sabotage, select_claims
 from sigprop.claims.outcome import Finding, Outcome
 
 __all__ = [
     "CLAIMS",
     "NOT_RUN",
     "SABOTEURS",
-    "Check",
     "Claim",
+    "Comparison",
     "Finding",
     "Ledger",
     "Outcome",
@@ -49,14 +49,13 @@ __all__ = [
     "Trial",
     "capture",
     "centering",
-    "chosen",
     "claim",
     "errata",
     "invariances",
     "laws",
     "matrices",
     "meanfield",
-    "measured",
+    "measure_claim",
     "nf",
     "nf_parts",
     "normalization",
@@ -66,6 +65,7 @@ __all__ = [
     "sabotage",
     "saboteurs_of",
     "scale",
+    "select_claims",
     "training",
     "weightnorm",
     "width",

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sigprop.claims.checks import Check, at_most
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most
 from sigprop.claims.subjects import gaussian
 from sigprop.experiments.measure import measure
 from sigprop.inputs.factories import initialize
@@ -21,7 +21,15 @@ Reader = Callable[[Tensor, int], tuple[float, float, float]]
 
 
 def ours(x: Tensor, channel_dim: int) -> tuple[float, float, float]:
-    """Return second moment, channel variance and mean shift as the probe reads them."""
+    """Return second moment, channel variance and mean shift as the probe reads them.
+
+    Args:
+        x: a tensor.
+        channel_dim: its channel axis.
+
+    Returns:
+        Three numbers.
+    """
     found = measure_signal(x, channel_dim).number
     return found("second_moment"), found("channel_variance"), found("mean_shift")
 
@@ -61,24 +69,32 @@ def _square_of_values(x: Tensor, channel_dim: int) -> tuple[float, float, float]
         "channel axis mistaken": {"reader": lambda x, axis: ours(x, 0)},
     },
 )
-def spp_definitions(trial: Trial, reader: Reader = ours) -> list[Check]:
-    """Compare with loops, and add up."""
+def spp_definitions(trial: Trial, reader: Reader = ours) -> list[Comparison]:
+    """Compare with loops, and add up.
+
+    Args:
+        trial: seeds and sizes.
+        reader: computes the three numbers of a tensor, given its channel axis.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     shapes = {"NCHW": ((8, 6, 5, 4), 1), "channels last": ((8, 7, 6), 2), "matrix": ((16, 6), 1)}
-    checks = []
+    comparisons = []
     for name, (shape, axis) in shapes.items():
         scale = torch.linspace(0.5, 3, 6).view([6 if i == axis else 1 for i in range(len(shape))])
         x = gaussian(generator, *shape) * scale + 3 * scale.flip(axis)
         second, spread, shift = reader(x, axis)
         off = np.abs(np.subtract((second, spread, shift), _loops(x, axis))) / second
         reason = "float32 rounding"
-        checks += [
+        comparisons += [
             at_most(f"{name}: largest deviation from loops", 1e-6, float(off.max()), reason),
             at_most(
                 f"{name}: identity, relative", 1e-6, abs(spread + shift - second) / second, reason
             ),
         ]
-    return checks
+    return comparisons
 
 
 class _InPlace(nn.Module):
@@ -99,7 +115,15 @@ class _InPlace(nn.Module):
 
 
 def recorded(model: nn.Module, x: Tensor) -> dict[str, float]:
-    """Return what the probe records: second moments by module, port and pass."""
+    """Return what the probe records: second moments by module, port and pass.
+
+    Args:
+        model: what is probed.
+        x: its input.
+
+    Returns:
+        ``"name port direction"`` to second moment.
+    """
     rows = measure(model, x, blocks="leaves", spectra=False).signals
     keys = zip(rows["name"], rows["port"], rows["direction"], strict=True)
     return {" ".join(key): value for key, value in zip(keys, rows["second_moment"], strict=True)}
@@ -133,8 +157,16 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, float]:
 )
 def in_place(
     trial: Trial, recorder: Callable[[nn.Module, Tensor], dict[str, float]] = recorded
-) -> list[Check]:
-    """Record the same net twice."""
+) -> list[Comparison]:
+    """Record the same net twice.
+
+    Args:
+        trial: seeds and sizes.
+        recorder: returns second moments of a model by tap.
+
+    Returns:
+        One comparison per number.
+    """
     x = gaussian(torch.Generator().manual_seed(trial.base), 64, 16)
     nets = [initialize(partial(_InPlace, in_place), trial.base) for in_place in (True, False)]
     seen = [recorder(net, x) for net in nets]

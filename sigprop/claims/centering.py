@@ -6,21 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.residual import alpha, beta, stack
 from sigprop.claims.subjects import (
-    CENTRED,
+    CENTERED,
     HE,
     Center,
-    CentreForgotten,
+    CenterForgotten,
     Net,
     Residual,
     conv,
-    courses,
-    fresh,
     gaussian,
+    initialized,
     relu_branch,
+    trajectories,
 )
 from sigprop.theory import Kernel
 
@@ -33,12 +33,21 @@ from sigprop.theory import Kernel
     conditions="MLP, n = 512, N = 1024, 10 layers, 6 seeds",
     statement="E[h_l²] = (1 - 1/pi)^(l-1) E[h_1²]",
     saboteurs={
-        "bias not initialized": {"center": CentreForgotten},
-        "variance-preserving gain": {"gain2": CENTRED},
+        "bias not initialized": {"center": CenterForgotten},
+        "variance-preserving gain": {"gain2": CENTERED},
     },
 )
-def centered_he(trial: Trial, center: type[Center] = Center, gain2: float = HE) -> list[Check]:
-    """Measure the decay of a centered He MLP."""
+def centered_he(trial: Trial, center: type[Center] = Center, gain2: float = HE) -> list[Comparison]:
+    """Measure the decay of a centered He MLP.
+
+    Args:
+        trial: seeds and sizes.
+        center: the bias in front of a weight.
+        gain2: gain² of the weights.
+
+    Returns:
+        One comparison per number.
+    """
     width, samples, layers = trial.pick(512, 192), trial.pick(1024, 256), 10
 
     def make() -> Net:
@@ -47,7 +56,7 @@ def centered_he(trial: Trial, center: type[Center] = Center, gain2: float = HE) 
             Center(width),
         )
 
-    found = courses(trial, make, (samples, width), (6, 4))
+    found = trajectories(trial, make, (samples, width), (6, 4))
     start = Kernel(samples=samples).centered()
     predicted = theory.predict("mlp", layers, centering="batch", start=start).second_moment
     reason = "width bias, measured to fall as 1/n (2/n per layer), and 4 standard errors of 1 %"
@@ -75,28 +84,36 @@ def centered_he(trial: Trial, center: type[Center] = Center, gain2: float = HE) 
     note="for convolutions the mean is 0 with circular padding only: at a zero-padded border a tap "
     "reads fewer positions, and with them another mean",
     tags=["exact"],
-    saboteurs={"bias left at zero": {"center": CentreForgotten}},
+    saboteurs={"bias left at zero": {"center": CenterForgotten}},
 )
-def bias_kills_no_unit(trial: Trial, center: type[Center] = Center) -> list[Check]:
-    """Count units that no sample of the first batch activates."""
-    checks = []
+def bias_kills_no_unit(trial: Trial, center: type[Center] = Center) -> list[Comparison]:
+    """Count units that no sample of the first batch activates.
+
+    Args:
+        trial: seeds and sizes.
+        center: the bias in front of a weight.
+
+    Returns:
+        One comparison per number.
+    """
+    comparisons = []
     for samples in (64, 4):
         for kind, make in (("MLP", _mlp), ("convolutions", _convolutions)):
             net, x = make(trial, samples, center)
-            dead, mean = _silent_units(net, x)
+            dead, mean = _dead_units(net, x)
             what = f"{kind}, first batch of {samples}"
             reason = "float32 sums of up to 256 terms"
-            checks += [
+            comparisons += [
                 close(f"{what}: dead units", 0.0, dead, "a count"),
                 at_most(f"{what}: largest mean pre-activation", 5e-6, mean, reason),
             ]
-    return checks
+    return comparisons
 
 
 def _mlp(trial: Trial, samples: int, center: type[Center]) -> tuple[Net, Tensor]:
     width = trial.pick(256, 64)
-    net = fresh(
-        lambda: stack(width, gain2=CENTRED, alphas=alpha, betas=beta, layers=2, center=center),
+    net = initialized(
+        lambda: stack(width, gain2=CENTERED, alphas=alpha, betas=beta, layers=2, center=center),
         trial.base,
     )
     return net, gaussian(torch.Generator().manual_seed(trial.base), samples, width)
@@ -106,7 +123,7 @@ def _convolutions(trial: Trial, samples: int, center: type[Center]) -> tuple[Net
     def make() -> Net:
         blocks = [
             Residual(
-                nn.Sequential(nn.ReLU(), center(16, 2), conv(16, 16, CENTRED)),
+                nn.Sequential(nn.ReLU(), center(16, 2), conv(16, 16, CENTERED)),
                 alpha(k, 10),
                 beta(k, 10),
             )
@@ -115,10 +132,10 @@ def _convolutions(trial: Trial, samples: int, center: type[Center]) -> tuple[Net
         return Net(blocks, nn.Sequential(center(3, 2), conv(3, 16, 1.0)))
 
     generator = torch.Generator().manual_seed(trial.base)
-    return fresh(make, trial.base), gaussian(generator, samples, 3, 8, 8) + 0.5
+    return initialized(make, trial.base), gaussian(generator, samples, 3, 8, 8) + 0.5
 
 
-def _silent_units(net: Net, x: Tensor) -> tuple[float, float]:
+def _dead_units(net: Net, x: Tensor) -> tuple[float, float]:
     """Return the number of dead units and the largest batch mean in front of a ReLU."""
     seen: list[Tensor] = []
     for module in net.modules():

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sigprop.claims.checks import Check
+from sigprop.claims.comparison import Comparison
 from sigprop.registry import Registry
 
 T = TypeVar("T")
@@ -30,11 +30,20 @@ class Trial:
     quick: bool = False
 
     def pick(self, full: T, quick: T) -> T:
-        """Return the value for this size."""
+        """Return the value for this size.
+
+        Args:
+            full: the ledger's value.
+            quick: the test suite's value.
+        """
         return quick if self.quick else full
 
     def seeds(self, full: int, quick: int | None = None) -> list[int]:
         """Return so many seeds, counted from the base.
+
+        Args:
+            full: how many in the ledger.
+            quick: how many in the test suite; as many when left out.
 
         Example:
             >>> Trial(1000, quick=True).seeds(16, 3)
@@ -44,11 +53,16 @@ class Trial:
         return list(range(self.base, self.base + count))
 
     def generators(self, full: int, quick: int | None = None) -> list[torch.Generator]:
-        """Return one generator per seed."""
+        """Return one generator per seed.
+
+        Args:
+            full: how many in the ledger.
+            quick: how many in the test suite; as many when left out.
+        """
         return [torch.Generator().manual_seed(seed) for seed in self.seeds(full, quick)]
 
 
-Function = Callable[..., Sequence[Check]]
+Function = Callable[..., Sequence[Comparison]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Claim:
         statement: the claim as a formula.
         tags: ways to ask for a group; the theme is one of them.
         number: row of the founding table of claims, or 0 for one that came later.
-        function: ``(trial, **subject) -> checks``; the subject's defaults are the honest ones.
+        function: ``(trial, **subject) -> comparisons``; the subject's defaults are the honest ones.
             None when the run is too large for a CPU.
         note: what the measurement adds to the source, or where the two disagree.
         erratum: key of the misprint in `sigprop.theory.ERRATA` that it decides, or empty.
@@ -93,10 +107,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Saboteur:
-    """The check of a claim on a subject that was broken on purpose.
+    """The comparison of a claim on a subject that was broken on purpose.
 
     Attributes:
-        claim: whose check.
+        claim: whose comparison.
         what: what was broken.
         changes: arguments of the claim's function that break the subject.
     """

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_least, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_least, close
 from sigprop.claims.nf_parts import Clip, clipped
 from sigprop.claims.optimization import direction_step, noise_draws
 from sigprop.claims.residual import DEPTH, alpha, ends, stack
-from sigprop.claims.subjects import Norm, batch_norm, courses, gaussian, layer_norm
+from sigprop.claims.subjects import Norm, batch_norm, gaussian, layer_norm, trajectories
 from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
 
 
@@ -46,8 +46,16 @@ def _values(key: str, *arguments: float) -> tuple[float, float]:
     **_said("S1", "torch's default Linear(30, 20), batch of 128; float64"),
     saboteurs={"the printed formula": {"start": as_printed}},
 )
-def s1(trial: Trial, start: Start = data_dependent) -> list[Check]:
-    """Initialize one layer and look at its outputs."""
+def s1(trial: Trial, start: Start = data_dependent) -> list[Comparison]:
+    """Initialize one layer and look at its outputs.
+
+    Args:
+        trial: seeds and sizes.
+        start: computes gain and bias from weights and a batch.
+
+    Returns:
+        One comparison per number.
+    """
     stds, _ = through_layers(start, trial.base, layers=1)
     printed, _ = through_layers(as_printed, trial.base, layers=1)
     return [
@@ -68,8 +76,16 @@ def s1(trial: Trial, start: Start = data_dependent) -> list[Check]:
     **_said("S2", "n = 200, B = 10 blocks, 24 seeds, branches over √B"),
     saboteurs={"branch over B, as printed": {"power": 1.0}},
 )
-def s2(trial: Trial, power: float = 0.5) -> list[Check]:
-    """Measure the growth with the authors' own factor."""
+def s2(trial: Trial, power: float = 0.5) -> list[Comparison]:
+    """Measure the growth with the authors' own factor.
+
+    Args:
+        trial: seeds and sizes.
+        power: of B that divides a branch.
+
+    Returns:
+        One comparison per number.
+    """
     printed, right = _values("S2", 10.0)
     forward, _ = arpit(trial, 10, power)
     reason = "one net scatters by 5 %, 24 by 1 %"
@@ -83,8 +99,16 @@ def s2(trial: Trial, power: float = 0.5) -> list[Check]:
     **_said("S3", "cubic loss of the direction, n = 50, ‖w‖ = 5, eta = 1e-5; float64"),
     saboteurs={"norm of 1 instead of 5": {"norm": 1.0}},
 )
-def s3(trial: Trial, norm: float = 5.0) -> list[Check]:
-    """Measure the step of the direction over eta times the gradient on the sphere."""
+def s3(trial: Trial, norm: float = 5.0) -> list[Comparison]:
+    """Measure the step of the direction over eta times the gradient on the sphere.
+
+    Args:
+        trial: seeds and sizes.
+        norm: ‖w‖.
+
+    Returns:
+        One comparison per number.
+    """
     printed, right = _values("S3", 1.0, 5.0)
     _, size = direction_step(trial.base, norm, 1e-5)
     what = "step over eta ‖grad h‖ at ‖w‖ = 5"
@@ -97,8 +121,16 @@ def s3(trial: Trial, norm: float = 5.0) -> list[Check]:
     **_said("S4", "32 samples, 20 -> 10 units; float64, eps = 0"),
     saboteurs={"batch norm, which ignores a shift of the data": {"norm": batch_norm}},
 )
-def s4(trial: Trial, norm: Norm = layer_norm) -> list[Check]:
-    """Shift the data, and recenter the weights."""
+def s4(trial: Trial, norm: Norm = layer_norm) -> list[Comparison]:
+    """Shift the data, and recenter the weights.
+
+    Args:
+        trial: seeds and sizes.
+        norm: a normalization of (samples, units).
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     w, x = (gaussian(generator, n, 20, double=True) for n in (10, 32))
     row = gaussian(generator, 20, double=True)
@@ -122,20 +154,30 @@ def _agc_as_printed(weight: Tensor, gradient: Tensor) -> Tensor:
     **_said("S5", "a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights; lambda = .01"),
     saboteurs={"the printed formula": {"clip": _agc_as_printed}},
 )
-def s5(trial: Trial, clip: Clip = clipped) -> list[Check]:
-    """Clip two units."""
+def s5(trial: Trial, clip: Clip = clipped) -> list[Comparison]:
+    """Clip two units.
+
+    Args:
+        trial: seeds and sizes.
+        clip: returns the clipped gradient of a weight and a gradient.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     w, g = (gaussian(generator, 2, 12, double=True) for _ in range(2))
     w, g = 2 * w / w.norm(dim=1, keepdim=True), 5 * g / g.norm(dim=1, keepdim=True)
     w[1] = 0
     out = clip(w, g).norm(dim=1)
-    checks = []
+    comparisons = []
     for unit, (name, norm) in enumerate((("‖W_i‖ = 2", 2.0), ("W_i = 0", 0.0))):
         printed, right = _values("S5", norm, 5.0, 0.01, 1e-3)
         what = f"norm of the clipped gradient, {name}"
         found = float(out[unit])
-        checks.append(close(what, right, found, "float64 rounding", share=1e-10, printed=printed))
-    return checks
+        comparisons.append(
+            close(what, right, found, "float64 rounding", share=1e-10, printed=printed)
+        )
+    return comparisons
 
 
 @claim(
@@ -144,8 +186,16 @@ def s5(trial: Trial, clip: Clip = clipped) -> list[Check]:
     **_said("S6", "linear regression, 512 samples, B = 8 with replacement, 20,000 draws"),
     saboteurs={"batch of 1": {"batch": 1}},
 )
-def s6(trial: Trial, batch: int = 8) -> list[Check]:
-    """Compare the scatter of single gradients with that of their mean."""
+def s6(trial: Trial, batch: int = 8) -> list[Comparison]:
+    """Compare the scatter of single gradients with that of their mean.
+
+    Args:
+        trial: seeds and sizes.
+        batch: samples per draw.
+
+    Returns:
+        One comparison per number.
+    """
     spread, errors = noise_draws(trial, batch)
     return [
         close(
@@ -165,10 +215,18 @@ def s6(trial: Trial, batch: int = 8) -> list[Check]:
     **_said("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
     saboteurs={"exponent 1/6, as printed": {"exponent": 1 / 6}},
 )
-def t1(trial: Trial, exponent: float = 1 / 4) -> list[Check]:
-    """Measure the second moment through the reparametrized form with two weights a branch."""
+def t1(trial: Trial, exponent: float = 1 / 4) -> list[Comparison]:
+    """Measure the second moment through the reparametrized form with two weights a branch.
+
+    Args:
+        trial: seeds and sizes.
+        exponent: of (k+c)/c in the scale of a weight.
+
+    Returns:
+        One comparison per number.
+    """
     width, samples = trial.pick(256, 128), trial.pick(512, 128)
-    found = courses(
+    found = trajectories(
         trial,
         lambda: stack(
             width,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sigprop.claims.checks import Check
 from sigprop.claims.claim import NOT_RUN
+from sigprop.claims.comparison import Comparison
 from sigprop.claims.outcome import Outcome
 from sigprop.registry import Registry
 from sigprop.reporting.canvas import Sheet, legend, theme
@@ -65,7 +65,17 @@ FIGURES: Registry[Callable[[Sequence[Outcome]], Figure]] = Registry("figure of t
 
 @FIGURES.register("claims")
 def claims(outcomes: Sequence[Outcome]) -> Figure:
-    """Every claim: how far each number lies from its prediction, in units of its tolerance."""
+    """Every claim: how far each number lies from its prediction, in units of its tolerance.
+
+    Args:
+        outcomes: what was measured.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: there is no outcome.
+    """
     groups = _groups(outcomes)
     if not groups:
         raise NothingToDraw
@@ -127,16 +137,20 @@ def _claim(axes: Axes, place: float, outcome: Outcome) -> None:
         axes.text(0, place, words, ha="center", va="center", size=7, color="0.4", style="italic")
         return
     for finding in outcome.findings:
-        _number(axes, place, finding.check, main=finding is outcome.decisive)
+        _number(axes, place, finding.comparison, main=finding is outcome.decisive)
 
 
 def _in_numbers(words: Axes, place: float, outcome: Outcome) -> None:
     if outcome.decisive is None:
         return
-    check = outcome.decisive.check
-    sign = "" if check.relation == "=" else check.relation + " "
-    error = f" ± {check.error:.1g}" if check.error > 0 else ""
-    texts = (f"{sign}{check.predicted:.5g}", f"{check.measured:.5g}{error}", _short(check.what))
+    comparison = outcome.decisive.comparison
+    sign = "" if comparison.relation == "=" else comparison.relation + " "
+    error = f" ± {comparison.error:.1g}" if comparison.error > 0 else ""
+    texts = (
+        f"{sign}{comparison.predicted:.5g}",
+        f"{comparison.measured:.5g}{error}",
+        _short(comparison.what),
+    )
     _columns(words, place, texts, size=6.8)
 
 
@@ -149,20 +163,22 @@ def _short(words: str, longest: int = 46) -> str:
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
-def _number(axes: Axes, place: float, check: Check, main: bool) -> None:
-    color, marker = LOOKS[check.verdict]
-    at = float(np.clip(check.strain, -0.97 * _REACH, 0.97 * _REACH))
-    bounded = check.relation != "="
-    scale = check.tolerance if not bounded and check.tolerance > 0 else np.nan
-    if main and check.half_width > 0 and np.isfinite(scale):
-        half = check.half_width / scale
-        ends = np.clip([check.strain - half, check.strain + half], -_REACH, _REACH)
+def _number(axes: Axes, place: float, comparison: Comparison, main: bool) -> None:
+    color, marker = LOOKS[comparison.verdict]
+    at = float(np.clip(comparison.tolerance_used, -0.97 * _REACH, 0.97 * _REACH))
+    bounded = comparison.relation != "="
+    scale = comparison.tolerance if not bounded and comparison.tolerance > 0 else np.nan
+    if main and comparison.half_width > 0 and np.isfinite(scale):
+        half = comparison.half_width / scale
+        ends = np.clip(
+            [comparison.tolerance_used - half, comparison.tolerance_used + half], -_REACH, _REACH
+        )
         axes.plot(ends, [place, place], color=color, linewidth=1.3, zorder=3)
     axes.plot(
         [at],
         [place],
         linestyle="none",
-        marker="<" if bounded and check.verdict == HOLDS else marker,
+        marker="<" if bounded and comparison.verdict == HOLDS else marker,
         markersize=5.2 if main else 2.6,
         color=color,
         alpha=1.0 if main else 0.35,
@@ -206,7 +222,17 @@ def _entries(outcomes: Sequence[Outcome]) -> list[Line2D | Patch]:
 
 @FIGURES.register("curves")
 def curves(outcomes: Sequence[Outcome]) -> Figure:
-    """Claims that make a curve: theory as a dashed line, measurements with standard errors."""
+    """Claims that make a curve: theory as a dashed line, measurements with standard errors.
+
+    Args:
+        outcomes: what was measured.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: no outcome makes a curve.
+    """
     shown = [o for o in outcomes if o.name in CURVES and _points(o)]
     if not shown:
         raise NothingToDraw
@@ -236,17 +262,17 @@ def curves(outcomes: Sequence[Outcome]) -> Figure:
     return sheet
 
 
-def _points(outcome: Outcome) -> list[Check]:
-    checks = [f.check for f in outcome.findings if np.isfinite(f.check.at)]
-    return sorted(checks, key=lambda check: check.at)
+def _points(outcome: Outcome) -> list[Comparison]:
+    comparisons = [f.comparison for f in outcome.findings if np.isfinite(f.comparison.at)]
+    return sorted(comparisons, key=lambda comparison: comparison.at)
 
 
 def _curve(axes: Axes, outcome: Outcome) -> None:
     title, across, up, scale = CURVES[outcome.name]
-    checks = _points(outcome)
-    at = np.array([c.at for c in checks])
-    predicted = np.array([c.predicted for c in checks])
-    tolerance = np.array([c.tolerance for c in checks])
+    comparisons = _points(outcome)
+    at = np.array([c.at for c in comparisons])
+    predicted = np.array([c.predicted for c in comparisons])
+    tolerance = np.array([c.tolerance for c in comparisons])
     axes.set_xscale(scale)
     axes.fill_between(
         at, predicted - tolerance, predicted + tolerance, color=_GREY, alpha=0.35, linewidth=0
@@ -254,8 +280,8 @@ def _curve(axes: Axes, outcome: Outcome) -> None:
     axes.plot(at, predicted, color="0.2", linestyle=(0, (4, 2)), linewidth=1.3, zorder=3)
     axes.errorbar(
         at,
-        [c.measured for c in checks],
-        [c.error for c in checks],
+        [c.measured for c in comparisons],
+        [c.error for c in comparisons],
         color=LOOKS[HOLDS][0],
         linestyle="none",
         marker="o",

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sigprop.claims.checks import Check, at_least, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_least, at_most, close
 from sigprop.claims.subjects import Norm, batch_norm, batch_norm_eps, gaussian, layer_norm
 
 
@@ -27,8 +27,18 @@ from sigprop.claims.subjects import Norm, batch_norm, batch_norm_eps, gaussian, 
         "normalized over features": {"norm": layer_norm, "per_unit": True},
     },
 )
-def bn_scale(trial: Trial, norm: Norm = batch_norm, per_unit: bool = False) -> list[Check]:
-    """Compare outputs and gradients of W and cW."""
+def bn_scale(trial: Trial, norm: Norm = batch_norm, per_unit: bool = False) -> list[Comparison]:
+    """Compare outputs and gradients of W and cW.
+
+    Args:
+        trial: seeds and sizes.
+        norm: a normalization of (samples, units).
+        per_unit: scale the first row only, which is what separates norms over samples from norms
+            over units.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     x, w = (gaussian(generator, *shape, double=True) for shape in ((64, 20), (10, 20)))
     r = gaussian(generator, 64, 10, double=True)
@@ -120,11 +130,20 @@ def _transformed(how: str, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 )
 def norm_invariances(
     trial: Trial, batch: Norm = batch_norm, layer: Norm = layer_norm
-) -> list[Check]:
-    """Transform weights and data, and see whether the output moves."""
+) -> list[Comparison]:
+    """Transform weights and data, and see whether the output moves.
+
+    Args:
+        trial: seeds and sizes.
+        batch: stands for batch normalization.
+        layer: stands for layer normalization.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     w, x = (gaussian(generator, n, 20, double=True) for n in (10, 32))
-    checks = []
+    comparisons = []
     for name, function in _table_layers(batch, layer).items():
         before = function(w, x)
         change = {
@@ -133,11 +152,11 @@ def norm_invariances(
         }
         stays = max(change[how] for how, same in TABLE[name].items() if same)
         moves = min(change[how] for how, same in TABLE[name].items() if not same)
-        checks += [
+        comparisons += [
             at_most(f"{name}: largest change where invariant", 1e-10, stays, "float64 rounding"),
             at_least(f"{name}: smallest change elsewhere", 0.1, moves, "outputs are of size 1"),
         ]
-    return checks
+    return comparisons
 
 
 @claim(
@@ -149,8 +168,16 @@ def norm_invariances(
     tags=["exact"],
     saboteurs={"map of 2 x 2": {"side": 2}},
 )
-def instance_norm(trial: Trial, side: int = 1) -> list[Check]:
-    """Normalize maps of one position, with the plain formula that torch refuses to run."""
+def instance_norm(trial: Trial, side: int = 1) -> list[Comparison]:
+    """Normalize maps of one position, with the plain formula that torch refuses to run.
+
+    Args:
+        trial: seeds and sizes.
+        side: of the map.
+
+    Returns:
+        One comparison per number.
+    """
     x = gaussian(torch.Generator().manual_seed(trial.base), 8, 16, side, side, double=True)
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     out = (x - mean) / (variance + 1e-5).sqrt()

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from sigprop import theory
-from sigprop.claims.checks import Check
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison
 from sigprop.claims.residual import ByBlock, alpha, beta, one
 from sigprop.claims.subjects import (
-    CENTRED,
+    CENTERED,
     HE,
     Center,
+    CorrelatedBranch,
     Detached,
-    Leaning,
     Net,
-    Normed,
+    NormLayer,
     Residual,
     batch_norm,
     dense,
@@ -51,7 +51,7 @@ def _net(
 
     def branch() -> nn.Module:
         if normed:
-            return nn.Sequential(Normed(batch_norm), nn.ReLU(), dense(width, width, gain2))
+            return nn.Sequential(NormLayer(batch_norm), nn.ReLU(), dense(width, width, gain2))
         return wrap(relu_branch(width, 1, gain2, center=center))
 
     blocks = [Residual(branch(), alphas(k, DEPTH), betas(k, DEPTH)) for k in range(1, DEPTH + 1)]
@@ -65,8 +65,8 @@ def _verified(
     law: str | Callable[[int], float],
     subject: Mapping[str, Any],
     tolerance: float = 0.05,
-) -> list[Check]:
-    """Run `verify` and return its verdict on the stack as a whole."""
+) -> list[Comparison]:
+    """Return the verdict of `verify` on the stack as a whole."""
     width, samples = trial.pick(256, 128), trial.pick(256, 64)
     x = gaussian(torch.Generator().manual_seed(trial.base), samples, width)
     found = verify(
@@ -80,7 +80,7 @@ def _verified(
     stage = found.table[found.table["block"] == -1].iloc[0]
     error = float(stage["spread"] * stage["measured"]) / np.sqrt(found.seeds)
     return [
-        Check(
+        Comparison(
             f"{DEPTH} blocks together",
             float(stage["predicted"]),
             float(stage["measured"]),
@@ -88,7 +88,7 @@ def _verified(
             found.seeds,
             tolerance * float(stage["predicted"]),
             "the verdict of sigprop.verify over all blocks and the stage",
-            own=found.verdict,
+            verdict_elsewhere=found.verdict,
         )
     ]
 
@@ -106,11 +106,19 @@ _CONDITIONS = "MLP of 5 blocks of one weight, n = 256, N = 256, 24 seeds, tolera
     saboteurs={
         "alpha forgotten": {"alphas": one},
         "beta off by 25 %": {"betas": lambda k, c: 1.25 * beta(k, c)},
-        "branch and skip correlated": {"wrap": Leaning},
+        "branch and skip correlated": {"wrap": CorrelatedBranch},
     },
 )
-def law_preserved(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify an uncentered rescaled stack."""
+def law_preserved(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify an uncentered rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
     return _verified(trial, "preserved", subject)
 
 
@@ -122,13 +130,21 @@ def law_preserved(trial: Trial, **subject: Any) -> list[Check]:
     statement="Var_batch[x_k] = Var_batch[x_{k-1}] for every block",
     tags=["law"],
     saboteurs={
-        "branch and skip correlated": {"wrap": Leaning},
+        "branch and skip correlated": {"wrap": CorrelatedBranch},
         "He's gain behind a centering bias": {"gain2": HE},
     },
 )
-def law_channel_variance(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify a centered rescaled stack."""
-    settings = {"center": Center, "gain2": CENTRED, **subject}
+def law_channel_variance(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify a centered rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
+    settings = {"center": Center, "gain2": CENTERED, **subject}
     # of N samples a batch mean takes 1/N, here less than half a per cent
     return _verified(trial, "preserved:channel_variance", settings)
 
@@ -145,8 +161,16 @@ def law_channel_variance(trial: Trial, **subject: Any) -> list[Check]:
         "alpha forgotten": {"alphas": one},
     },
 )
-def law_gradient(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify gradients of an uncentered rescaled stack."""
+def law_gradient(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify gradients of an uncentered rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
     return _verified(trial, "gradient-preserved", subject)
 
 
@@ -162,8 +186,16 @@ def law_gradient(trial: Trial, **subject: Any) -> list[Check]:
         "rescaled instead of plain": {"alphas": alpha, "betas": beta},
     },
 )
-def law_doubling(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify a plain stack."""
+def law_doubling(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify a plain stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
     return _verified(trial, "doubling", {"alphas": one, "betas": one, **subject}, 0.1)
 
 
@@ -179,8 +211,16 @@ def law_doubling(trial: Trial, **subject: Any) -> list[Check]:
         "branch scaled by 1.25": {"betas": lambda k, c: 1.25},
     },
 )
-def law_predicted(trial: Trial, **subject: Any) -> list[Check]:
-    """Verify a normalized stack against the recursion of its family."""
+def law_predicted(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify a normalized stack against the recursion of its family.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
     predicted = theory.predict("batchnorm", DEPTH)
     ratios = LAWS["predicted"].ratios(np.arange(DEPTH, dtype=np.float64), predicted)
     settings = {"alphas": one, "betas": one, "normed": True, **subject}

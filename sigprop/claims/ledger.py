@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sigprop.claims.checks import together
 from sigprop.claims.claim import CLAIMS, NOT_RUN, SABOTEURS, Claim, Trial, saboteurs_of
+from sigprop.claims.comparison import overall_verdict
 from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
 from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.records import provenance
@@ -58,7 +58,7 @@ class Ledger:
     @property
     def verdict(self) -> str:
         """Of everything that was run; what was not run does not count."""
-        return together([o.verdict for o in self.outcomes])
+        return overall_verdict([o.verdict for o in self.outcomes])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,6 +84,12 @@ class Ledger:
     def save(self, directory: str | Path) -> Path:
         """Write claims.csv, claims.json, the page claims.md and the figures; return the page.
 
+        Args:
+            directory: where to; it is made when it is missing.
+
+        Returns:
+            The path of claims.md.
+
         Raises:
             RunError: the directory cannot be written.
         """
@@ -92,14 +98,20 @@ class Ledger:
         return write(self.outcomes, self.manifest, Path(directory))
 
 
-def chosen(asked: Sequence[str] = ()) -> list[Claim]:
+def select_claims(asked: Sequence[str] = ()) -> list[Claim]:
     """Return the claims that any of the names or tags picks, all of them when there are none.
+
+    Args:
+        asked: names or tags.
+
+    Returns:
+        Claims in the order of the themes.
 
     Raises:
         UnknownName: something asked for is neither a name nor a tag.
 
     Example:
-        >>> [claim.name for claim in chosen(["rezero-jacobian"])]
+        >>> [claim.name for claim in select_claims(["rezero-jacobian"])]
         ['rezero-jacobian']
     """
     tags = {tag for claim in CLAIMS.values() for tag in claim.tags}
@@ -134,30 +146,35 @@ def run(
         quick: small sizes, for a test suite.
         jobs: processes; each uses one thread.
 
+    Returns:
+        Outcomes in the order of the themes, and the manifest.
+
     Raises:
         UnknownName: something asked for is neither a name nor a tag.
         BadInput: fewer than one job.
     """
     if jobs < 1:
         raise BadInput(f"jobs must be at least 1, got {jobs!r}")
-    claims = chosen(asked)
+    claims = select_claims(asked)
     names = [claim.name for claim in claims]
     trial = Trial(seed_base, quick)
-    tell: Progress = on_progress or (lambda name, done, of, outcome: None)
+    report_progress: Progress = on_progress or (lambda name, done, of, outcome: None)
     many = jobs > 1 and len(names) > 1
     found: dict[str, Outcome] = {}
-    for outcome in _parallel(names, trial, jobs) if many else _serial(names, trial, tell):
+    for outcome in (
+        _parallel(names, trial, jobs) if many else _serial(names, trial, report_progress)
+    ):
         found[outcome.name] = outcome
-        tell(outcome.name, len(found), len(names), outcome)
+        report_progress(outcome.name, len(found), len(names), outcome)
     threads = 1 if many else torch.get_num_threads()
     manifest = provenance(seeds=[seed_base], quick=quick, threads=threads)
     return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
 
 
-def _serial(names: Sequence[str], trial: Trial, tell: Progress) -> Iterator[Outcome]:
+def _serial(names: Sequence[str], trial: Trial, report_progress: Progress) -> Iterator[Outcome]:
     for done, name in enumerate(names):
-        tell(name, done, len(names), None)
-        yield measured(name, trial)
+        report_progress(name, done, len(names), None)
+        yield measure_claim(name, trial)
 
 
 def _parallel(names: Sequence[str], trial: Trial, jobs: int) -> Iterator[Outcome]:
@@ -165,30 +182,41 @@ def _parallel(names: Sequence[str], trial: Trial, jobs: int) -> Iterator[Outcome
     with ProcessPoolExecutor(
         jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        for future in as_completed([pool.submit(measured, name, trial) for name in names]):
+        for future in as_completed([pool.submit(measure_claim, name, trial) for name in names]):
             yield future.result()
 
 
-def measured(name: str, trial: Trial) -> Outcome:
-    """Return the outcome of one claim; an error in it is told, not raised: the others go on."""
+def measure_claim(name: str, trial: Trial) -> Outcome:
+    """Return the outcome of one claim; an error in it is told, not raised: the others go on.
+
+    Args:
+        name: of the claim.
+        trial: seeds and sizes.
+
+    Returns:
+        Its findings, or the error that ended it.
+    """
     function = CLAIMS[name].function
     if function is None:
         return Outcome(name)
     begun = time.perf_counter()
     try:
-        findings = tuple(Finding(name, check) for check in function(trial))
+        findings = tuple(Finding(name, comparison) for comparison in function(trial))
     except Exception as error:
         return Outcome(name, (), time.perf_counter() - begun, f"{type(error).__name__}: {error}")
     return Outcome(name, findings, time.perf_counter() - begun)
 
 
 def sabotage(name: str, seed_base: int = 0, *, quick: bool = True) -> Finding:
-    """Run a claim's check on a subject broken on purpose and return the most violated number.
+    """Run a claim's comparison on a subject broken on purpose and return the most violated number.
 
     Args:
         name: of a saboteur (``"claim: what"``), or of a claim, for its first one.
         seed_base: the first seed.
         quick: small sizes.
+
+    Returns:
+        The number that uses most of its tolerance.
 
     Raises:
         UnknownName: no saboteur or claim has that name.
@@ -204,8 +232,8 @@ def sabotage(name: str, seed_base: int = 0, *, quick: bool = True) -> Finding:
     saboteur = known[0]
     function = CLAIMS[saboteur.claim].function
     assert function is not None  # what has saboteurs has a function
-    checks = function(Trial(seed_base, quick), **saboteur.changes)
-    found = [Finding(saboteur.claim, check, saboteur.what) for check in checks]
-    overall = together([finding.verdict for finding in found])
+    comparisons = function(Trial(seed_base, quick), **saboteur.changes)
+    found = [Finding(saboteur.claim, comparison, saboteur.what) for comparison in comparisons]
+    overall = overall_verdict([finding.verdict for finding in found])
     alike = [finding for finding in found if finding.verdict == overall]
-    return max(alike, key=lambda finding: abs(finding.check.strain))
+    return max(alike, key=lambda finding: abs(finding.comparison.tolerance_used))

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.subjects import Array, gaussian
 
 
@@ -23,14 +23,23 @@ from sigprop.claims.subjects import Array, gaussian
     source="Newman 1986; Bjorck et al. 2018, appendix",
     conditions="N = 10, M = 2000 factors, float64, one run",
     statement="mu_i = (log(2/N) + psi((N-i+1)/2))/2, each within 4 deviations √(psi_1/(4M))",
-    note="the deviation of the first exponent is .0053 at M = 2000, not .004 as FACTS has it",
+    note="the deviation of the first exponent is .0053 at M = 2000",
     saboteurs={
         "entries of variance 2/N": {"scale": 2.0},
         "direct product instead of QR": {"orthogonalize": False},
     },
 )
-def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> list[Check]:
-    """Accumulate logs of the diagonal of R, factor by factor."""
+def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> list[Comparison]:
+    """Accumulate logs of the diagonal of R, factor by factor.
+
+    Args:
+        trial: seeds and sizes.
+        scale: variance of an entry times N.
+        orthogonalize: QR after every factor; otherwise the product itself.
+
+    Returns:
+        One comparison per number.
+    """
     size, factors = 10, trial.pick(2000, 400)
     rng = np.random.default_rng(trial.base)
     basis, total = np.eye(size), np.zeros(size)
@@ -70,10 +79,19 @@ def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> li
         "singular values not squared": {"power": 1},
     },
 )
-def fuss_catalan(trial: Trial, extra: int = 0, power: int = 2) -> list[Check]:
-    """Average the spectra of products."""
+def fuss_catalan(trial: Trial, extra: int = 0, power: int = 2) -> list[Comparison]:
+    """Average the spectra of products.
+
+    Args:
+        trial: seeds and sizes.
+        extra: factors more than predicted for.
+        power: of the singular values.
+
+    Returns:
+        One comparison per number.
+    """
     size = trial.pick(400, 120)
-    checks = []
+    comparisons = []
     for factors in range(1, 5):
         spectra = np.stack(
             [_spectrum(g, size, factors + extra) ** power for g in trial.generators(24, 6)]
@@ -83,14 +101,16 @@ def fuss_catalan(trial: Trial, extra: int = 0, power: int = 2) -> list[Check]:
             by = trial.pick(0.008, 0.04) * factors * order
             reason = "5 standard errors, and corrections of the order of M k²/N"
             draws = (spectra**order).mean(axis=1)
-            checks.append(close(f"M = {factors}: moment {order}", value, draws, reason, share=by))
+            comparisons.append(
+                close(f"M = {factors}: moment {order}", value, draws, reason, share=by)
+            )
         edge = theory.fuss_catalan_edge(factors)
         below = "the largest of N values lies N^(-2/3) below the edge, about 2 to 5 %"
         share = trial.pick(0.08, 0.2)
-        checks.append(
+        comparisons.append(
             close(f"M = {factors}: edge", edge, spectra.max(axis=1), below, share=share, at=factors)
         )
-    return checks
+    return comparisons
 
 
 def _spectrum(generator: torch.Generator, size: int, factors: int) -> Array:
@@ -112,10 +132,19 @@ def _spectrum(generator: torch.Generator, size: int, factors: int) -> Array:
         "mask forgotten": {"masked": False},
     },
 )
-def jacobian(trial: Trial, exchange: bool = False, masked: bool = True) -> list[Check]:
-    """Multiply Jacobians out and take two traces."""
+def jacobian(trial: Trial, exchange: bool = False, masked: bool = True) -> list[Comparison]:
+    """Multiply Jacobians out and take two traces.
+
+    Args:
+        trial: seeds and sizes.
+        exchange: measure orthogonal weights where Gaussian ones are predicted, and the reverse.
+        masked: whether the ReLU's mask is applied.
+
+    Returns:
+        One comparison per number.
+    """
     size = trial.pick(400, 160)
-    checks = []
+    comparisons = []
     for depth in (1, 4):
         for weights in ("gaussian", "orthogonal"):
             for active in (1.0, 0.5):
@@ -132,8 +161,8 @@ def jacobian(trial: Trial, exchange: bool = False, masked: bool = True) -> list[
                 name = f"{'ReLU ' if active < 1 else ''}{weights}, L = {depth}"
                 reason = "masks scatter by 2/√n = .1, moments by L/n; 5 standard errors of 48 nets"
                 by = trial.pick(0.03, 0.1)
-                checks.append(close(name, predicted, draws, reason, share=1.7 * by, by=by))
-    return checks
+                comparisons.append(close(name, predicted, draws, reason, share=1.7 * by, by=by))
+    return comparisons
 
 
 def _dispersion(
@@ -155,13 +184,29 @@ def _dispersion(
 
 
 def by_fft(kernel: Tensor, side: int) -> Tensor:
-    """Return the singular values of a circular convolution (Sedghi, Gupta & Long 2019)."""
+    """Return the singular values of a circular convolution (Sedghi, Gupta & Long 2019).
+
+    Args:
+        kernel: of shape (out, in, k, k).
+        side: of the square map.
+
+    Returns:
+        Singular values, largest first.
+    """
     symbol = torch.fft.fft2(kernel, s=(side, side)).permute(2, 3, 0, 1)
     return torch.linalg.svdvals(symbol).flatten().sort(descending=True).values
 
 
 def by_reshape(kernel: Tensor, side: int) -> Tensor:
-    """Return the singular values of the kernel as a matrix: those of no convolution."""
+    """Return the singular values of the kernel as a matrix: those of no convolution.
+
+    Args:
+        kernel: of shape (out, in, k, k).
+        side: of the square map.
+
+    Returns:
+        Singular values, largest first.
+    """
     values = torch.linalg.svdvals(kernel.flatten(1))
     return values.repeat_interleave(side * side).sort(descending=True).values
 
@@ -190,8 +235,17 @@ def _operator(kernel: Tensor, side: int, mode: str) -> Tensor:
 )
 def conv_values(
     trial: Trial, method: Callable[[Tensor, int], Tensor] = by_fft, mode: str = "circular"
-) -> list[Check]:
-    """Compare with the operator written out as a matrix."""
+) -> list[Comparison]:
+    """Compare with the operator written out as a matrix.
+
+    Args:
+        trial: seeds and sizes.
+        method: computes singular values from a kernel and the size of the map.
+        mode: padding of the dense operator.
+
+    Returns:
+        One comparison per number.
+    """
     kernel = gaussian(torch.Generator().manual_seed(trial.base), 4, 3, 3, 3, double=True)
     side = 6
     dense = torch.linalg.svdvals(_operator(kernel, side, mode))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sigprop import theory
-from sigprop.claims.checks import Check, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, close
 from sigprop.claims.subjects import Array, gaussian
 
 POINTS = ((1.0, 0.05), (2.5, 0.05), (4.0, 0.05))
@@ -37,17 +37,26 @@ def _pair(f: np.ufunc, q: float, c: float) -> float:
     conditions="Gauss-Hermite quadrature with 120 nodes (theory: Gauss-Legendre with split panels);"
     " sb² = .05, sw² = 1, 2.5, 4",
     statement="q = sw² E tanh² + sb²; chi_1 = sw² E tanh'² (1 at 1.760955); c* = .446804 at 2.5",
-    note="chi_c* at (2.5, .05) is .918717; FACTS has .918723",
+    note="chi_c* at (2.5, .05) is .918717 by two integrators, not .918723",
     tags=["exact"],
     saboteurs={
         "sw for sw²": {"power": 0.5},
         "sb² forgotten": {"bias": 0.0},
     },
 )
-def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[Check]:
-    """Iterate the maps by another quadrature until they settle."""
+def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[Comparison]:
+    """Iterate the maps by another quadrature until they settle.
+
+    Args:
+        trial: seeds and sizes.
+        power: of sw² in the maps; 1/2 is the mistake of taking sw.
+        bias: sb².
+
+    Returns:
+        One comparison per number.
+    """
     reason = "1e-4 asked for; both quadratures are exact to 1e-8"
-    checks = []
+    comparisons = []
     for weight, sb2 in POINTS:
         q, c = 1.0, 0.5
         used = weight**power
@@ -58,7 +67,7 @@ def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[
         made = theory.mean_field("tanh", weight, sb2)
         chi1 = used * _gauss(np.cosh(math.sqrt(q) * _NODES) ** -4.0)
         name = f"(sw², sb²) = ({weight:g}, {sb2:g})"
-        checks += [
+        comparisons += [
             close(f"q* at {name}", made.q, q, reason, by=1e-4),
             close(f"chi_1 at {name}", made.chi1, chi1, reason, by=1e-4),
             close(f"c* at {name}", made.c, c, reason, by=1e-4),
@@ -68,7 +77,7 @@ def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[
     for _ in range(3000):
         q = critical**power * _gauss(np.tanh(math.sqrt(q) * _NODES) ** 2) + bias
     chi1 = critical**power * _gauss(np.cosh(math.sqrt(q) * _NODES) ** -4.0)
-    return [*checks, close(f"chi_1 at sw² = {critical:.6f}", 1.0, chi1, reason, by=1e-4)]
+    return [*comparisons, close(f"chi_1 at sw² = {critical:.6f}", 1.0, chi1, reason, by=1e-4)]
 
 
 @claim(
@@ -84,9 +93,18 @@ def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[
         "bias forgotten": {"bias": 0.0},
     },
 )
-def tanh_gradient(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[Check]:
-    """Send a random gradient back through a wide tanh net."""
-    checks = []
+def tanh_gradient(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[Comparison]:
+    """Send a random gradient back through a wide tanh net.
+
+    Args:
+        trial: seeds and sizes.
+        power: of sw² in the weights; 1/2 is the mistake of taking sw.
+        bias: sb².
+
+    Returns:
+        One comparison per number.
+    """
+    comparisons = []
     for weight in (1.0, 2.5):
         rates = [
             _tanh_rate(g, trial.pick(1000, 300), weight**power, bias)
@@ -95,8 +113,8 @@ def tanh_gradient(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[
         chi1 = theory.mean_field("tanh", weight, 0.05).chi1
         reason = "5 standard errors; one net's rate over 25 layers scatters by .5 %"
         share = trial.pick(0.015, 0.04)
-        checks.append(close(f"rate at sw² = {weight:g}", chi1, rates, reason, share=share))
-    return checks
+        comparisons.append(close(f"rate at sw² = {weight:g}", chi1, rates, reason, share=share))
+    return comparisons
 
 
 def _tanh_rate(generator: torch.Generator, width: int, weight: float, bias: float) -> float:
@@ -131,21 +149,31 @@ def _tanh_rate(generator: torch.Generator, width: int, weight: float, bias: floa
 )
 def relu_map(
     trial: Trial, slopes: bool = False, leak: float = 0.0, gain2: float = 2.0
-) -> list[Check]:
-    """Integrate the map directly, and simulate it."""
+) -> list[Comparison]:
+    """Integrate the map directly, and simulate it.
+
+    Args:
+        trial: seeds and sizes.
+        slopes: integrate the map of the slopes instead.
+        leak: slope of the simulated ReLU below 0.
+        gain2: gain² of the simulated weights.
+
+    Returns:
+        One comparison per number.
+    """
     made = theory.iterate_correlation(1000)
-    c, course = 0.0, [0.0]
+    c, trajectory = 0.0, [0.0]
     for _ in range(1000):
         c = _kappa(c, slopes)
-        course.append(c)
-    checks = [
-        close(f"kappa iterated {n} times", float(made[n]), course[n], "20,000 points", by=1e-6)
+        trajectory.append(c)
+    comparisons = [
+        close(f"kappa iterated {n} times", float(made[n]), trajectory[n], "20,000 points", by=1e-6)
         for n in (1, 2, 3, 10, 100)
     ]
     gap = close(
         "gap 1 - c at l = 1000 over its limit",
         1.0,
-        (1 - course[1000]) / theory.relu_correlation_gap(1000),
+        (1 - trajectory[1000]) / theory.relu_correlation_gap(1000),
         "the next term is of order log(l)/l",
         by=0.04,
     )
@@ -168,7 +196,7 @@ def relu_map(
         )
         for n in layers
     ]
-    return [*checks, gap, *simulated]
+    return [*comparisons, gap, *simulated]
 
 
 def _kappa(c: float, slopes: bool) -> float:

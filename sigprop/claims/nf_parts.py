@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.subjects import gaussian
 from sigprop.networks.gains import OFFICIAL_GAMMAS
 
@@ -63,21 +63,38 @@ def gammas(
     trial: Trial,
     centered: bool = True,
     functions: Mapping[str, Callable[[Tensor], Tensor]] = TORCH,
-) -> list[Check]:
-    """Integrate torch's activations on a fine grid."""
+) -> list[Comparison]:
+    """Integrate torch's activations on a fine grid.
+
+    Args:
+        trial: seeds and sizes.
+        centered: subtract the mean, as gamma asks for.
+        functions: torch's activations by theory's names.
+
+    Returns:
+        One comparison per number.
+    """
     found = {name: _gamma(f, centered) for name, f in functions.items()}
     reason = "1e-5 asked for; the grid's own error is 1e-9"
-    checks = [
+    comparisons = [
         close(f"gamma of {name}", theory.gamma(name), value, reason, by=1e-5)
         for name, value in found.items()
     ]
     off = max(abs(OFFICIAL_GAMMAS[n] / v - 1) for n, v in found.items() if n in OFFICIAL_GAMMAS)
     official = at_most("largest error of DeepMind's constants", 1e-3, off, "as claimed")
-    return [*checks, official]
+    return [*comparisons, official]
 
 
 def standardized(weight: Tensor, correction: int = 0) -> Tensor:
-    """Return scaled weight standardization: each row (W - mean)/√(fan_in var)."""
+    """Return scaled weight standardization: each row (W - mean)/√(fan_in var).
+
+    Args:
+        weight: of shape (out, ...).
+        correction: of the variance: 0 biased, 1 unbiased.
+
+    Returns:
+        A tensor of the weight's shape.
+    """
     rows = weight.flatten(1)
     variance, mean = torch.var_mean(rows, dim=1, correction=correction, keepdim=True)
     return ((rows - mean) / (rows.shape[1] * variance).sqrt()).view_as(weight)
@@ -93,8 +110,16 @@ def standardized(weight: Tensor, correction: int = 0) -> Tensor:
     tags=["exact"],
     saboteurs={"unbiased for biased variance": {"correction": 1}},
 )
-def ws_rows(trial: Trial, correction: int = 0) -> list[Check]:
-    """Standardize a kernel and look at its rows."""
+def ws_rows(trial: Trial, correction: int = 0) -> list[Comparison]:
+    """Standardize a kernel and look at its rows.
+
+    Args:
+        trial: seeds and sizes.
+        correction: of the variance.
+
+    Returns:
+        One comparison per number.
+    """
     kernel = gaussian(torch.Generator().manual_seed(trial.base), 64, 32, 3, 3, double=True) + 0.3
     rows = standardized(kernel, correction).flatten(1)
     reason = "float64 rounding of 288 terms"
@@ -115,7 +140,18 @@ Clip = Callable[[Tensor, Tensor], Tensor]
 def clipped(
     weight: Tensor, gradient: Tensor, most: float = 0.01, eps: float = 1e-3, units: bool = True
 ) -> Tensor:
-    """Return AGC's gradient: each unit's G_i cut to ``most`` max(‖W_i‖, eps)."""
+    """Return AGC's gradient: each unit's G_i cut to ``most`` max(‖W_i‖, eps).
+
+    Args:
+        weight: of shape (out, ...).
+        gradient: of the same shape.
+        most: lambda.
+        eps: the floor of a norm.
+        units: one norm per output unit; otherwise one of the whole tensor.
+
+    Returns:
+        The clipped gradient.
+    """
     axes = list(range(1, weight.dim())) if units else list(range(weight.dim()))
     w, g = (x.square().sum(dim=axes, keepdim=True).sqrt() for x in (weight, gradient))
     limit = most * w.clamp_min(eps)
@@ -139,8 +175,16 @@ def clipped(
         "everything scaled": {"clip": lambda w, g: 0.5 * clipped(w, g)},
     },
 )
-def agc(trial: Trial, clip: Clip = clipped) -> list[Check]:
-    """Clip gradients on either side of the limit."""
+def agc(trial: Trial, clip: Clip = clipped) -> list[Comparison]:
+    """Clip gradients on either side of the limit.
+
+    Args:
+        trial: seeds and sizes.
+        clip: returns the clipped gradient of a weight and a gradient.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     w = gaussian(generator, 16, 8, 3, 3, double=True)
     w[0] = 0

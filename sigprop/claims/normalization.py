@@ -9,21 +9,21 @@ import torch
 from torch import nn
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_least, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_least, close
 from sigprop.claims.subjects import (
     HE,
     Net,
     Norm,
-    Normed,
+    NormLayer,
     Residual,
-    backward_course,
+    backward_trajectory,
     batch_norm,
-    courses,
     dense,
-    fresh,
     gaussian,
+    initialized,
     layer_norm,
+    trajectories,
 )
 
 
@@ -34,14 +34,14 @@ def _growth(
     gain2 = HE if order == "norm-act-weight" else 1.0
 
     def branch() -> nn.Module:
-        slots: dict[str, nn.Module] = {
-            "norm": Normed(norm),
+        layers: dict[str, nn.Module] = {
+            "norm": NormLayer(norm),
             "act": nn.ReLU(),
             "weight": dense(width, width, gain2),
         }
-        return nn.Sequential(*(slots[slot] for slot in order.split("-")))
+        return nn.Sequential(*(layers[part] for part in order.split("-")))
 
-    found = courses(
+    found = trajectories(
         trial,
         lambda: Net([Residual(branch(), 1.0, beta) for _ in range(depth)]),
         (samples, width),
@@ -66,12 +66,22 @@ def _growth(
 )
 def bn_growth(
     trial: Trial, norm: Norm = batch_norm, beta: float = 1.0, column: int = 1
-) -> list[Check]:
-    """Measure the growth of both orders at three depths."""
-    checks = []
+) -> list[Comparison]:
+    """Measure the growth of both orders at three depths.
+
+    Args:
+        trial: seeds and sizes.
+        norm: a normalization of (samples, units).
+        beta: on the branch.
+        column: of the moments: 1 is the channel variance.
+
+    Returns:
+        One comparison per number.
+    """
+    comparisons = []
     for order in ("act-norm-weight", "norm-act-weight"):
         found, predicted = _growth(trial, order, norm, beta)
-        checks += [
+        comparisons += [
             close(
                 f"{order}: channel variance after {k} blocks",
                 float(predicted.channel_variance[k]),
@@ -82,7 +92,7 @@ def bn_growth(
             )
             for k in (5, 10, 20)
         ]
-        checks.append(
+        comparisons.append(
             close(
                 f"{order}: second moment after 20 blocks",
                 float(predicted.second_moment[20]),
@@ -92,7 +102,7 @@ def bn_growth(
                 at=20,
             )
         )
-    return checks
+    return comparisons
 
 
 @claim(
@@ -110,24 +120,33 @@ def bn_growth(
         "normalized over features": {"norm": layer_norm},
     },
 )
-def bn_explosion(trial: Trial, norm: Norm = batch_norm, power: float = 1.0) -> list[Check]:
-    """Measure the gradient's growth per layer against the batch size."""
+def bn_explosion(trial: Trial, norm: Norm = batch_norm, power: float = 1.0) -> list[Comparison]:
+    """Measure the gradient's growth per layer against the batch size.
+
+    Args:
+        trial: seeds and sizes.
+        norm: a normalization of (samples, units).
+        power: of the measured growth; 1/2 is the mistake of taking the norm.
+
+    Returns:
+        One comparison per number.
+    """
     limit = theory.batchnorm_gradient_factor("relu")
-    checks = []
+    comparisons = []
     for batch in trial.pick((4, 8, 16, 32, 64, 128, 512), (8, 32, 256)):
         rates = _rates(trial, batch, nn.ReLU, norm) ** power
         what = f"growth per ReLU layer, B = {batch}"
         if batch <= 32:
             above = at_least(what, limit, rates, "small batches lie above the limit")
-            checks.append(replace(above, at=batch))
+            comparisons.append(replace(above, at=batch))
         else:
             by = trial.pick(0.02, 0.08) + 3 / batch
             reason = "3/B of the batch, 1/n of the width, 5 standard errors of .003"
-            checks.append(close(what, limit, rates, reason, by=by, at=batch))
+            comparisons.append(close(what, limit, rates, reason, by=by, at=batch))
     largest = trial.pick(512, 256)
     tanh = _rates(trial, largest, nn.Tanh, norm) ** power
     return [
-        *checks,
+        *comparisons,
         close(
             f"growth per tanh layer, B = {largest}",
             theory.batchnorm_gradient_factor("tanh"),
@@ -142,16 +161,16 @@ def _rates(trial: Trial, batch: int, act: type[nn.Module], norm: Norm) -> np.nda
     width, depth = trial.pick(512, 192), 20
     found = []
     for seed in trial.seeds(4, 3):
-        net = fresh(
+        net = initialized(
             lambda: Net(
                 [
-                    Residual(nn.Sequential(Normed(norm), act(), dense(width, width, HE)), 0.0)
+                    Residual(nn.Sequential(NormLayer(norm), act(), dense(width, width, HE)), 0.0)
                     for _ in range(depth)
                 ]
             ),
             seed,
         )
         generator = torch.Generator().manual_seed(seed)
-        moments = backward_course(net, gaussian(generator, batch, width), generator)
+        moments = backward_trajectory(net, gaussian(generator, batch, width), generator)
         found.append((moments[5] / moments[15]) ** (1 / 10))
     return np.array(found)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_least, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_least, at_most, close
 from sigprop.claims.subjects import HE, batch_norm, conv, digits, gaussian
 from sigprop.inputs.factories import initialize
 
@@ -30,9 +30,18 @@ from sigprop.inputs.factories import initialize
         "C of the estimate, not of one sample": {"spread_of": 8},
     },
 )
-def sgd_noise(trial: Trial, exchange: bool = False, spread_of: int = 1) -> list[Check]:
-    """Draw minibatches and compare their gradients with the full one."""
-    checks = []
+def sgd_noise(trial: Trial, exchange: bool = False, spread_of: int = 1) -> list[Comparison]:
+    """Draw minibatches and compare their gradients with the full one.
+
+    Args:
+        trial: seeds and sizes.
+        exchange: draw without replacement where with is predicted, and the reverse.
+        spread_of: divides C; 1 is one sample's.
+
+    Returns:
+        One comparison per number.
+    """
+    comparisons = []
     for batch in (8, 64):
         for replace in (True, False):
             spread, errors = noise_draws(trial, batch, replace != exchange)
@@ -41,12 +50,21 @@ def sgd_noise(trial: Trial, exchange: bool = False, spread_of: int = 1) -> list[
             name = f"B = {batch}, {'with' if replace else 'without'} replacement"
             reason = "6 standard errors: a draw's squared error scatters by .65 of its mean"
             share = trial.pick(0.03, 0.09)
-            checks.append(close(name, predicted, 0.01 * errors, reason, share=share))
-    return checks
+            comparisons.append(close(name, predicted, 0.01 * errors, reason, share=share))
+    return comparisons
 
 
 def noise_draws(trial: Trial, batch: int, replace: bool = True) -> tuple[float, np.ndarray]:
-    """Return C and draws of ‖g - g_SGD‖² of a linear regression on 512 samples."""
+    """Return C and draws of ‖g - g_SGD‖² of a linear regression on 512 samples.
+
+    Args:
+        trial: seeds and sizes.
+        batch: samples per draw.
+        replace: draw with replacement.
+
+    Returns:
+        C, and one squared error per draw.
+    """
     rng = np.random.default_rng([trial.base, batch, replace])
     x, y = rng.standard_normal((512, 20)), rng.standard_normal(512)
     each = 2 * (x @ rng.standard_normal(20) - y)[:, None] * x
@@ -114,23 +132,31 @@ def _cancellation(seed: int, channels: int, normed: bool) -> list[float]:
     " cross entropy; first, middle and last block, 6 seeds (the paper: 110 layers on CIFAR-10)",
     statement="Σ|d I| / |Σ d I| over samples and positions: above 10 with BN (a power of ten),"
     " below 6 (a small factor) without",
-    note="FACTS asks for more than 20 with BN, from a replica that had 44 to 66; here the last"
-    " block has 24 ± 3, so 10 is tested. The paper's own numbers (251.8 ... 1.7) need its"
+    note="another replica had 44 to 66 with BN; here the last block has 24 ± 3, so that 10 is"
+    " tested. The paper's own numbers (251.8 ... 1.7) need its"
     " 110-layer net: bjorck-110-layers",
     saboteurs={"BatchNorm forgotten": {"normed": False}},
 )
-def cancellation(trial: Trial, normed: bool = True) -> list[Check]:
-    """Compare the sum of absolute parts with the absolute sum."""
+def cancellation(trial: Trial, normed: bool = True) -> list[Comparison]:
+    """Compare the sum of absolute parts with the absolute sum.
+
+    Args:
+        trial: seeds and sizes.
+        normed: batch normalization in the network that is predicted to have it.
+
+    Returns:
+        One comparison per number.
+    """
     seeds = trial.seeds(6, 5)
     with_norm = np.array([_cancellation(seed, 16, normed) for seed in seeds])
     without = np.array([_cancellation(seed, 16, False) for seed in seeds])
-    checks = []
+    comparisons = []
     for index, where in ((0, "first"), (8, "middle"), (17, "last")):
-        checks += [
+        comparisons += [
             at_least(f"{where} block, BatchNorm", 10, with_norm[:, index], "an order of magnitude"),
             at_most(f"{where} block, no norm", 6, without[:, index], "a small factor"),
         ]
-    return checks
+    return comparisons
 
 
 @claim(
@@ -146,8 +172,17 @@ def cancellation(trial: Trial, normed: bool = True) -> list[Check]:
         "gradient not divided by the norm": {"invariant": False},
     },
 )
-def equilibrium(trial: Trial, decay: float = 0.1, invariant: bool = True) -> list[Check]:
-    """Walk on the sphere."""
+def equilibrium(trial: Trial, decay: float = 0.1, invariant: bool = True) -> list[Comparison]:
+    """Walk on the sphere.
+
+    Args:
+        trial: seeds and sizes.
+        decay: weight decay of the walk.
+        invariant: divide the gradient by ‖w‖, as a scale-invariant loss does.
+
+    Returns:
+        One comparison per number.
+    """
     rate, stated, size = 0.01, 0.1, trial.pick(1000, 300)
     steps, discard = trial.pick((20_000, 4_000), (8_000, 4_000))
     rng = np.random.default_rng(trial.base)
@@ -189,8 +224,16 @@ def equilibrium(trial: Trial, decay: float = 0.1, invariant: bool = True) -> lis
     tags=["exact"],
     saboteurs={"‖w‖ for ‖w‖², as printed": {"power": 1}},
 )
-def direction(trial: Trial, power: int = 2) -> list[Check]:
-    """Take one step and compare directions."""
+def direction(trial: Trial, power: int = 2) -> list[Comparison]:
+    """Take one step and compare directions.
+
+    Args:
+        trial: seeds and sizes.
+        power: of ‖w‖ in the formula.
+
+    Returns:
+        One comparison per number.
+    """
     errors = [direction_step(trial.base, 5.0, rate, power)[0] for rate in (1e-5, 1e-6)]
     _, step = direction_step(trial.base, 5.0, 1e-5)
     fall = errors[1] / errors[0]
@@ -202,7 +245,17 @@ def direction(trial: Trial, power: int = 2) -> list[Check]:
 
 
 def direction_step(seed: int, norm: float, rate: float, power: int = 2) -> tuple[float, float]:
-    """Return the relative error of the update formula, and the step over eta ‖grad h‖."""
+    """Return the relative error of the update formula, and the step over eta ‖grad h‖.
+
+    Args:
+        seed: of the loss and the weights.
+        norm: ‖w‖.
+        rate: eta.
+        power: of ‖w‖ in the formula.
+
+    Returns:
+        Two numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     w, a, b = (gaussian(generator, 50, double=True) for _ in range(3))
     w = norm * w / w.norm()
@@ -239,8 +292,17 @@ def _sphere_step(w: Tensor, a: Tensor, b: Tensor, rate: float) -> tuple[Tensor, 
         "gradient of the next batch": {"shift": 0.1},
     },
 )
-def smoothness(trial: Trial, by_distance: bool = True, shift: float = 0.0) -> list[Check]:
-    """Measure gradient change over distance moved."""
+def smoothness(trial: Trial, by_distance: bool = True, shift: float = 0.0) -> list[Comparison]:
+    """Measure gradient change over distance moved.
+
+    Args:
+        trial: seeds and sizes.
+        by_distance: divide by the distance moved; otherwise by eta.
+        shift: added to the second gradient.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     root, w = (gaussian(generator, *shape, double=True) for shape in ((40, 40), (40,)))
     hessian = root @ root.T / 40

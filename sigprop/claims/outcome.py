@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from sigprop.claims.checks import Check, together
 from sigprop.claims.claim import CLAIMS, NOT_RUN, Claim
+from sigprop.claims.comparison import Comparison, overall_verdict
 from sigprop.verification.intervals import UNDECIDED
 
 
@@ -19,18 +19,18 @@ class Finding:
 
     Attributes:
         claim: name of the claim.
-        check: prediction and measurement.
+        comparison: prediction and measurement.
         saboteur: what was broken on purpose; empty for an honest run.
     """
 
     claim: str
-    check: Check
+    comparison: Comparison
     saboteur: str = ""
 
     @property
     def verdict(self) -> str:
         """``"holds"``, ``"violated"`` or ``"undecided"``."""
-        return self.check.verdict
+        return self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Outcome:
         name: of the claim.
         findings: its numbers; none when it was not run.
         seconds: how long it took.
-        trouble: the error that ended it, or empty.
+        failure: the error that ended it, or empty.
     """
 
     name: str
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
-    trouble: str = ""
+    failure: str = ""
 
     @property
     def claim(self) -> Claim:
@@ -59,13 +59,13 @@ class Outcome:
         """Of all numbers together; a claim that could not be measured is undecided."""
         if self.claim.function is None:
             return NOT_RUN
-        return UNDECIDED if self.trouble else together([f.verdict for f in self.findings])
+        return UNDECIDED if self.failure else overall_verdict([f.verdict for f in self.findings])
 
     @property
     def decisive(self) -> Finding | None:
         """The number that uses most of what is allowed, of those with the outcome's verdict."""
         alike = [f for f in self.findings if f.verdict == self.verdict]
-        return max(alike, key=lambda f: abs(f.check.strain), default=None)
+        return max(alike, key=lambda f: abs(f.comparison.tolerance_used), default=None)
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -88,9 +88,9 @@ def table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "conditions": made.conditions,
         }
         end = {"seconds": outcome.seconds, "claim_verdict": outcome.verdict}
-        checks = [f.check for f in outcome.findings]
-        rows += [{**about, **_columns(check), **end} for check in checks]
-        if not checks:
+        comparisons = [f.comparison for f in outcome.findings]
+        rows += [{**about, **_columns(comparison), **end} for comparison in comparisons]
+        if not comparisons:
             rows.append({**about, "verdict": outcome.verdict, **end})
     return pd.DataFrame(rows)
 
@@ -101,14 +101,14 @@ def summary(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     for outcome in outcomes:
         row: dict[str, Any] = {"claim": outcome.name, "number": outcome.claim.row}
         if outcome.decisive is not None:
-            kept = _columns(outcome.decisive.check)
+            kept = _columns(outcome.decisive.comparison)
             names = ("what", "relation", "predicted", "measured", "error", "tolerance")
             row |= {name: kept[name] for name in names}
         rows.append({**row, "verdict": outcome.verdict, "seconds": outcome.seconds})
     return pd.DataFrame(rows)
 
 
-def _columns(check: Check) -> dict[str, Any]:
-    columns = asdict(check)
-    del columns["own"]
-    return {**columns, "verdict": check.verdict}
+def _columns(comparison: Comparison) -> dict[str, Any]:
+    columns = asdict(comparison)
+    del columns["verdict_elsewhere"]
+    return {**columns, "verdict": comparison.verdict}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from sigprop.claims.checks import Check
 from sigprop.claims.claim import NOT_RUN
+from sigprop.claims.comparison import Comparison
 from sigprop.claims.figures import FIGURES, NothingToDraw
 from sigprop.claims.outcome import Outcome, counts, table
 from sigprop.errors import RunError
@@ -23,6 +23,14 @@ from sigprop.theory import ERRATA
 
 def write(outcomes: Sequence[Outcome], manifest: Mapping[str, Any], directory: Path) -> Path:
     """Write a ledger's files and return the page.
+
+    Args:
+        outcomes: what was measured.
+        manifest: facts about the run.
+        directory: where to; it is made when it is missing.
+
+    Returns:
+        The path of claims.md.
 
     Raises:
         RunError: the directory cannot be written.
@@ -52,7 +60,12 @@ def write(outcomes: Sequence[Outcome], manifest: Mapping[str, Any], directory: P
 
 
 def plain(outcomes: Sequence[Outcome], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ledger as JSON takes it: no NaN, no infinity."""
+    """Return the ledger as JSON takes it: no NaN, no infinity.
+
+    Args:
+        outcomes: what was measured.
+        manifest: facts about the run.
+    """
     return {
         "manifest": dict(manifest),
         "counts": counts(outcomes),
@@ -68,17 +81,17 @@ def plain(outcomes: Sequence[Outcome], manifest: Mapping[str, Any]) -> dict[str,
                 "note": o.claim.note,
                 "verdict": o.verdict,
                 "seconds": round(o.seconds, 2),
-                "trouble": o.trouble,
-                "findings": [_json_check(f.check) for f in o.findings],
+                "failure": o.failure,
+                "findings": [_json_check(f.comparison) for f in o.findings],
             }
             for o in outcomes
         ],
     }
 
 
-def _json_check(check: Check) -> dict[str, Any]:
-    kept = {**check.__dict__, "verdict": check.verdict}
-    del kept["own"]
+def _json_check(comparison: Comparison) -> dict[str, Any]:
+    kept = {**comparison.__dict__, "verdict": comparison.verdict}
+    del kept["verdict_elsewhere"]
     return {
         key: value if not isinstance(value, float) or math.isfinite(value) else _word(value)
         for key, value in kept.items()
@@ -126,8 +139,8 @@ def _overview(outcomes: Sequence[Outcome]) -> Iterable[str]:
     yield from ("", "## All claims", "", "Of each the number that uses most of its tolerance.", "")
     yield from _rows(["claim", "row", "number", "predicted", "measured", "verdict", "s"])
     for o in outcomes:
-        check = o.decisive.check if o.decisive else None
-        numbers = ["", "", ""] if check is None else [check.what, *_numbers(check)]
+        comparison = o.decisive.comparison if o.decisive else None
+        numbers = ["", "", ""] if comparison is None else [comparison.what, *_numbers(comparison)]
         yield _row([f"{o.name}", o.claim.row[4:], *numbers, o.verdict, f"{o.seconds:.1f}"])
 
 
@@ -140,10 +153,10 @@ def _misprints(outcomes: Sequence[Outcome]) -> Iterable[str]:
     for o in wrong:
         erratum = ERRATA[o.claim.erratum]
         for index, finding in enumerate(o.findings):
-            check = finding.check
+            comparison = finding.comparison
             words = [erratum.key, erratum.wrong, erratum.right] if index == 0 else ["", "", ""]
-            predicted, found = _numbers(check)
-            yield _row([*words, check.what, _number(check.printed), predicted, found])
+            predicted, found = _numbers(comparison)
+            yield _row([*words, comparison.what, _number(comparison.printed), predicted, found])
 
 
 def _section(outcome: Outcome) -> Iterable[str]:
@@ -154,15 +167,23 @@ def _section(outcome: Outcome) -> Iterable[str]:
     yield from ("", f"*Source:* {claim.source}. *Conditions:* {claim.conditions}.")
     if claim.note:
         yield from ("", f"*Note:* {claim.note}.")
-    if outcome.trouble:
-        yield from ("", f"*It could not be measured:* {outcome.trouble}")
+    if outcome.failure:
+        yield from ("", f"*It could not be measured:* {outcome.failure}")
         return
     yield ""
     yield from _rows(["number", "predicted", "measured", "tolerance", "why", "verdict"])
     for finding in outcome.findings:
-        check = finding.check
-        tolerance = "" if math.isnan(check.tolerance) else f"± {check.tolerance:.2g}"
-        yield _row([check.what, *_numbers(check), tolerance, check.reason, check.verdict])
+        comparison = finding.comparison
+        tolerance = "" if math.isnan(comparison.tolerance) else f"± {comparison.tolerance:.2g}"
+        yield _row(
+            [
+                comparison.what,
+                *_numbers(comparison),
+                tolerance,
+                comparison.reason,
+                comparison.verdict,
+            ]
+        )
 
 
 def _not_run(outcomes: Sequence[Outcome]) -> Iterable[str]:
@@ -181,10 +202,10 @@ def _versions(manifest: Mapping[str, Any]) -> Iterable[str]:
     yield from ("", f"*{manifest.get('created', '')}; {made}.*")
 
 
-def _numbers(check: Check) -> list[str]:
-    relation = "" if check.relation == "=" else f"{check.relation} "
-    error = f" ± {check.error:.2g}" if check.error > 0 else ""
-    return [f"{relation}{_number(check.predicted)}", f"{_number(check.measured)}{error}"]
+def _numbers(comparison: Comparison) -> list[str]:
+    relation = "" if comparison.relation == "=" else f"{comparison.relation} "
+    error = f" ± {comparison.error:.2g}" if comparison.error > 0 else ""
+    return [f"{relation}{_number(comparison.predicted)}", f"{_number(comparison.measured)}{error}"]
 
 
 def _number(value: float) -> str:

@@ -10,17 +10,17 @@ import numpy as np
 from torch import nn
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close, mean_ratio
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most, close, mean_ratio
 from sigprop.claims.subjects import (
     HE,
     Array,
     Center,
-    Leaning,
+    CorrelatedBranch,
     Net,
     Residual,
-    courses,
     relu_branch,
+    trajectories,
 )
 from sigprop.theory import Kernel
 
@@ -29,17 +29,32 @@ ByBlock = Callable[[int, float], float]
 
 
 def alpha(k: int, c: float) -> float:
-    """Return RescaleNet's coefficient of the skip, block k counted from 1."""
+    """Return RescaleNet's coefficient of the skip, block k counted from 1.
+
+    Args:
+        k: the block, from 1.
+        c: the paper's constant.
+    """
     return math.sqrt((k - 1 + c) / (k + c))
 
 
 def beta(k: int, c: float) -> float:
-    """Return RescaleNet's coefficient of the branch."""
+    """Return RescaleNet's coefficient of the branch.
+
+    Args:
+        k: the block, from 1.
+        c: the paper's constant.
+    """
     return 1 / math.sqrt(k + c)
 
 
 def one(k: int, c: float) -> float:
-    """Return the coefficient of a plain block."""
+    """Return the coefficient of a plain block.
+
+    Args:
+        k: the block, from 1.
+        c: the paper's constant.
+    """
     return 1.0
 
 
@@ -61,8 +76,19 @@ def _more(k: int, c: float) -> float:
         "c counted from 0": {"skip": lambda k, c: alpha(k, c - 0.1)},
     },
 )
-def rescale_algebra(trial: Trial, skip: ByBlock = alpha, branch: ByBlock = beta) -> list[Check]:
-    """Multiply the coefficients out, block by block."""
+def rescale_algebra(
+    trial: Trial, skip: ByBlock = alpha, branch: ByBlock = beta
+) -> list[Comparison]:
+    """Multiply the coefficients out, block by block.
+
+    Args:
+        trial: seeds and sizes.
+        skip: alpha by block.
+        branch: beta by block.
+
+    Returns:
+        One comparison per number.
+    """
     worst = np.zeros(3)
     for depth, c in ((1, 1.0), (8, 0.5), (20, 20.0), (50, 7.0), (1000, 1000.0)):
         a = np.array([skip(k, c) for k in range(1, depth + 1)])
@@ -94,7 +120,22 @@ def stack(
     center: type[Center] | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Net:
-    """Return 20 blocks x -> alpha_k x + beta_k F_k(x) of width ``width``, plain unless told."""
+    """Return 20 blocks x -> alpha_k x + beta_k F_k(x) of width ``width``, plain unless told.
+
+    Args:
+        width: units.
+        act: the nonlinearity.
+        gain2: gain² of the weights.
+        alphas: coefficient of the skip, by block.
+        betas: coefficient of the branch, by block.
+        spread: factor on the standard deviation of weights, by block.
+        layers: weights of a branch.
+        center: the bias in front of every weight, if any.
+        wrap: changes a branch.
+
+    Returns:
+        A network without a head.
+    """
     blocks = []
     for k in range(1, DEPTH + 1):
         branch: nn.Module = relu_branch(width, layers, gain2, spread(k, DEPTH), center, act)
@@ -105,15 +146,20 @@ def stack(
 
 
 def ends(found: Array, column: int = 0) -> Array:
-    """Return x_L over x_0 of each draw of `courses`, for one of the three moments."""
+    """Return x_L over x_0 of each draw of `trajectories`, for one of the three moments.
+
+    Args:
+        found: of shape (draws, L + 1, 3).
+        column: 0 second moment, 1 channel variance, 2 mean shift.
+    """
     return found[:, -1, column] / found[:, 0, column]
 
 
-def _doubling(trial: Trial, kind: str, act: type[nn.Module], **subject: Any) -> list[Check]:
+def _doubling(trial: Trial, kind: str, act: type[nn.Module], **subject: Any) -> list[Comparison]:
     width, samples = trial.pick(256, 128), trial.pick(512, 128)
     predicted = theory.predict("plain", DEPTH, layers=1, activation=kind).second_moment
     slope = math.log2(predicted[-1] / predicted[0]) / DEPTH
-    found = courses(
+    found = trajectories(
         trial,
         lambda: stack(width, act, **subject),
         (samples, width),
@@ -136,11 +182,19 @@ def _doubling(trial: Trial, kind: str, act: type[nn.Module], **subject: Any) -> 
     statement="log2 E[x_L²]/E[x_0²] = L",
     saboteurs={
         "branch scaled by 1.1": {"betas": lambda k, c: 1.1},
-        "branch and skip correlated": {"wrap": Leaning},
+        "branch and skip correlated": {"wrap": CorrelatedBranch},
     },
 )
-def plain_linear(trial: Trial, **subject: Any) -> list[Check]:
-    """Measure the growth of a linear residual stack."""
+def plain_linear(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Measure the growth of a linear residual stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `stack`.
+
+    Returns:
+        One comparison per number.
+    """
     return _doubling(trial, "identity", nn.Identity, **{"gain2": 1.0, **subject})
 
 
@@ -151,19 +205,27 @@ def plain_linear(trial: Trial, **subject: Any) -> list[Check]:
     source="Shao et al. 2020, section 2; He et al. 2015, 2016",
     conditions="n = 256, L = 20, N = 512, 32 seeds, one weight a branch",
     statement="log2 E[x_L²]/E[x_0²] = L",
-    note="the mean of log ratios lies half their variance lower (.978 in FACTS); the law is of "
+    note="the mean of log ratios lies half their variance lower (.978); the law is of "
     "the mean ratio, which is what is measured here",
     saboteurs={
         "gain forgotten (1 instead of 2)": {"gain2": 1.0},
-        "branch and skip correlated": {"wrap": Leaning},
+        "branch and skip correlated": {"wrap": CorrelatedBranch},
     },
 )
-def plain_relu(trial: Trial, **subject: Any) -> list[Check]:
-    """Measure the growth of a ReLU residual stack."""
+def plain_relu(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Measure the growth of a ReLU residual stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `stack`.
+
+    Returns:
+        One comparison per number.
+    """
     return _doubling(trial, "relu", nn.ReLU, **subject)
 
 
-def _rescaled_checks(trial: Trial, found: Array, predicted: Array, what: str) -> list[Check]:
+def _rescaled_checks(trial: Trial, found: Array, predicted: Array, what: str) -> list[Comparison]:
     column = 1 if "variance" in what else 0
     whole = close(
         f"{what}, x_{DEPTH} over x_0",
@@ -194,7 +256,7 @@ def _rescaled_checks(trial: Trial, found: Array, predicted: Array, what: str) ->
     saboteurs={
         "alpha forgotten": {"alphas": one},
         "beta off by 10 %": {"betas": _more},
-        "branch and skip correlated": {"wrap": Leaning},
+        "branch and skip correlated": {"wrap": CorrelatedBranch},
         "exponent 1/6 with 2 weights a branch": {
             "betas": lambda k, c: c**-0.5,
             "spread": lambda k, c: ((k + c) / c) ** (-1 / 6),
@@ -202,8 +264,16 @@ def _rescaled_checks(trial: Trial, found: Array, predicted: Array, what: str) ->
         },
     },
 )
-def rescale_preserves(trial: Trial, **subject: Any) -> list[Check]:
-    """Measure the second moment through a rescaled stack."""
+def rescale_preserves(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Measure the second moment through a rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the honest network, see `stack`.
+
+    Returns:
+        One comparison per number.
+    """
     return _rescaled(trial, "second moment", **subject)
 
 
@@ -218,19 +288,30 @@ def rescale_preserves(trial: Trial, **subject: Any) -> list[Check]:
         "alpha forgotten": {"alphas": one},
     },
 )
-def rescale_channel_variance(trial: Trial, column: int = 1, **subject: Any) -> list[Check]:
-    """Measure the channel variance through a rescaled stack."""
+def rescale_channel_variance(trial: Trial, column: int = 1, **subject: Any) -> list[Comparison]:
+    """Measure the channel variance through a rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        column: of the moments that is taken for the channel variance.
+        subject: what differs from the honest network, see `stack`.
+
+    Returns:
+        One comparison per number.
+    """
     return _rescaled(trial, "channel variance", column, **subject)
 
 
-def _rescaled(trial: Trial, what: str, column: int | None = None, **subject: Any) -> list[Check]:
+def _rescaled(
+    trial: Trial, what: str, column: int | None = None, **subject: Any
+) -> list[Comparison]:
     width, samples = trial.pick(256, 128), trial.pick(512, 128)
     settings = {"alphas": alpha, "betas": beta, **subject}
     seeds = (40, 24)
-    found = courses(trial, lambda: stack(width, **settings), (samples, width), seeds)
+    found = trajectories(trial, lambda: stack(width, **settings), (samples, width), seeds)
     if column == 0:
         found[..., 1] = found[..., 0]
     start = Kernel(samples=samples)
     predicted = theory.predict("rescale", DEPTH, layers=1, start=start)
-    course = predicted.channel_variance if "variance" in what else predicted.second_moment
-    return _rescaled_checks(trial, found, course, what)
+    trajectory = predicted.channel_variance if "variance" in what else predicted.second_moment
+    return _rescaled_checks(trial, found, trajectory, what)

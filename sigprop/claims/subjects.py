@@ -18,7 +18,7 @@ from sigprop.inputs.factories import initialize
 Array = npt.NDArray[np.float64]
 
 #: He's gain² for ReLU, and the one that keeps the variance of a centered ReLU: 1/Var relu(z).
-HE, CENTRED = 2.0, 2 / (1 - 1 / math.pi)
+HE, CENTERED = 2.0, 2 / (1 - 1 / math.pi)
 
 
 Norm = Callable[[Tensor], Tensor]
@@ -39,7 +39,7 @@ def layer_norm(x: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[1:], eps=1e-30)
 
 
-class Normed(nn.Module):
+class NormLayer(nn.Module):
     """A norm as a module."""
 
     def __init__(self, norm: Norm) -> None:
@@ -52,7 +52,12 @@ class Normed(nn.Module):
 
 
 class Center(nn.Module):
-    """A bias in front of a weight, set to minus the mean of the first batch (Shao et al. 2020)."""
+    """A bias in front of a weight, set to minus the mean of the first batch (Shao et al. 2020).
+
+    Args:
+        width: channels.
+        dims: spatial axes behind the channel axis.
+    """
 
     def __init__(self, width: int, dims: int = 0) -> None:
         super().__init__()
@@ -67,7 +72,7 @@ class Center(nn.Module):
         return x + self.bias
 
 
-class CentreForgotten(Center):
+class CenterForgotten(Center):
     """The same bias, left at zero: the aliasing mistake of a public port."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +81,13 @@ class CentreForgotten(Center):
 
 
 class Residual(nn.Module):
-    """x -> alpha x + beta branch(x); plain when both are 1, a plain layer when alpha is 0."""
+    """x -> alpha x + beta branch(x); plain when both are 1, a plain layer when alpha is 0.
+
+    Args:
+        branch: F.
+        alpha: coefficient of the skip.
+        beta: coefficient of the branch.
+    """
 
     def __init__(self, branch: nn.Module, alpha: float = 1.0, beta: float = 1.0) -> None:
         super().__init__()
@@ -101,8 +112,13 @@ class Detached(nn.Module):
         return out
 
 
-class Leaning(nn.Module):
-    """(F(x) + lean x)/√(1 + lean²): as large as F, but correlated with the skip."""
+class CorrelatedBranch(nn.Module):
+    """(F(x) + lean x)/√(1 + lean²): as large as F, but correlated with the skip.
+
+    Args:
+        branch: F.
+        lean: share of x in the branch.
+    """
 
     def __init__(self, branch: nn.Module, lean: float = 0.5) -> None:
         super().__init__()
@@ -115,7 +131,13 @@ class Leaning(nn.Module):
 
 
 class Net(nn.Module):
-    """Blocks in a row, with a stem and a head around them when they are given."""
+    """Blocks in a row, with a stem and a head around them when they are given.
+
+    Args:
+        blocks: applied in order.
+        stem: in front of them.
+        head: behind them.
+    """
 
     def __init__(
         self,
@@ -135,14 +157,27 @@ class Net(nn.Module):
 
 
 def dense(inputs: int, outputs: int, gain2: float) -> nn.Linear:
-    """Return a linear map without bias and with weights N(0, gain²/fan_in)."""
+    """Return a linear map without bias and with weights N(0, gain²/fan_in).
+
+    Args:
+        inputs: features read.
+        outputs: features returned.
+        gain2: gain².
+    """
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(gain2 / inputs))
     return layer
 
 
 def conv(inputs: int, outputs: int, gain2: float, kernel: int = 3) -> nn.Conv2d:
-    """Return a circular convolution without bias and with weights N(0, gain²/fan_in)."""
+    """Return a circular convolution without bias and with weights N(0, gain²/fan_in).
+
+    Args:
+        inputs: channels read.
+        outputs: channels returned.
+        gain2: gain².
+        kernel: side of the kernel, odd.
+    """
     layer = nn.Conv2d(
         inputs, outputs, kernel, padding=kernel // 2, padding_mode="circular", bias=False
     )
@@ -158,7 +193,16 @@ def relu_branch(
     center: type[Center] | None = None,
     act: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """Return (activation, bias in front if asked, weight), ``layers`` times."""
+    """Return (activation, bias in front if asked, weight), ``layers`` times.
+
+    Args:
+        width: units.
+        layers: weights.
+        gain2: gain².
+        spread: factor on the standard deviation of weights.
+        center: the bias in front of every weight, if any.
+        act: the nonlinearity.
+    """
     made: list[nn.Module] = []
     for _ in range(layers):
         made.append(act())
@@ -189,15 +233,26 @@ def moments(x: Tensor) -> tuple[float, float, float]:
 
 
 def gaussian(generator: torch.Generator, *shape: int, double: bool = False) -> Tensor:
-    """Return standard normal numbers."""
+    """Return standard normal numbers.
+
+    Args:
+        generator: the stream.
+        *shape: of the tensor.
+        double: float64; float32 otherwise.
+    """
     return torch.randn(
         *shape, generator=generator, dtype=torch.float64 if double else torch.float32
     )
 
 
 @torch.no_grad()
-def course(net: Net, inputs: Tensor) -> Array:
-    """Return the moments of x_0..x_L, shape (L + 1, 3)."""
+def trajectory(net: Net, inputs: Tensor) -> Array:
+    """Return the moments of x_0..x_L, shape (L + 1, 3).
+
+    Args:
+        net: whose stem and blocks are run.
+        inputs: a batch.
+    """
     x = net.stem(inputs)
     seen = [moments(x)]
     for block in net.blocks:
@@ -206,7 +261,7 @@ def course(net: Net, inputs: Tensor) -> Array:
     return np.array(seen)
 
 
-def courses(
+def trajectories(
     trial: Trial,
     make: Callable[[], Net],
     shape: Sequence[int],
@@ -219,24 +274,43 @@ def courses(
         make: builds a net from torch's global generator.
         shape: of the standard normal inputs.
         seeds: how many, in a full and in a quick trial.
+
+    Returns:
+        Second moment, channel variance and mean shift of each x_k.
     """
     return np.stack(
         [
-            course(fresh(make, seed), gaussian(torch.Generator().manual_seed(seed), *shape))
+            trajectory(
+                initialized(make, seed), gaussian(torch.Generator().manual_seed(seed), *shape)
+            )
             for seed in trial.seeds(*seeds)
         ]
     )
 
 
-def fresh(make: Callable[[], Net], seed: int) -> Net:
-    """Return a net built from a seed; the global random state is left alone."""
+def initialized(make: Callable[[], Net], seed: int) -> Net:
+    """Return a net built from a seed; the global random state is left alone.
+
+    Args:
+        make: builds a net from torch's global generator.
+        seed: of the draw.
+    """
     net = initialize(make, seed + 500_000)  # not the stream that the inputs come from
     assert isinstance(net, Net)
     return net
 
 
-def backward_course(net: Net, inputs: Tensor, generator: torch.Generator) -> Array:
-    """Return the second moments of the gradient at x_0..x_L, for a standard normal one at x_L."""
+def backward_trajectory(net: Net, inputs: Tensor, generator: torch.Generator) -> Array:
+    """Return the second moments of the gradient at x_0..x_L, for a standard normal one at x_L.
+
+    Args:
+        net: whose stem and blocks are run.
+        inputs: a batch.
+        generator: draws the gradient at x_L.
+
+    Returns:
+        An array of shape (L + 1,).
+    """
     x = net.stem(inputs).detach().requires_grad_()
     trunk = [x]
     for block in net.blocks:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sigprop.claims.checks import Check, at_least, at_most
 from sigprop.claims.claim import Trial, claim
-from sigprop.claims.subjects import HE, Net, Residual, dense, digits, fresh
+from sigprop.claims.comparison import Comparison, at_least, at_most
+from sigprop.claims.subjects import HE, Net, Residual, dense, digits, initialized
 from sigprop.claims.zero_start import fixup, rescaled, rezero
 from sigprop.experiments.training import Plan, Training
 
@@ -31,10 +31,10 @@ def batchnormed(depth: int) -> Net:
     head = nn.Sequential(nn.BatchNorm1d(WIDTH), dense(WIDTH, 10, 1.0))
 
     def branch() -> nn.Module:
-        slots: list[nn.Module] = []
+        layers: list[nn.Module] = []
         for _ in range(2):
-            slots += [nn.BatchNorm1d(WIDTH), nn.ReLU(), dense(WIDTH, WIDTH, HE)]
-        return nn.Sequential(*slots)
+            layers += [nn.BatchNorm1d(WIDTH), nn.ReLU(), dense(WIDTH, WIDTH, HE)]
+        return nn.Sequential(*layers)
 
     return Net([Residual(branch()) for _ in range(depth)], stem, head)
 
@@ -49,7 +49,7 @@ HEALTHY: Mapping[str, Make] = {
 def _trained(make: Make, seed: int, depth: int, steps: int, rate: float) -> float:
     """Return the test accuracy after training; 0 when the loss became NaN or infinite."""
     plan = Plan(steps=steps, learning_rate=rate, schedule="constant")
-    run = Training(fresh(lambda: make(depth), seed), "digits", plan, seed=seed)
+    run = Training(initialized(lambda: make(depth), seed), "digits", plan, seed=seed)
     rows = list(run.run())
     return 0.0 if run.diverged else rows[-1].accuracy
 
@@ -62,27 +62,34 @@ def _trained(make: Make, seed: int, depth: int, steps: int, rate: float) -> floa
     conditions="MLPs of 30 blocks, n = 64, digits, 150 steps of SGD with momentum .9, batch 64;"
     " rate 1e-2 (plain also 1e-3), 4 seeds",
     statement="accuracy at least .9; the plain net diverges",
-    note="FACTS has the plain net at NaN for every rate from 1e-5 and .93 for the others: behind a"
-    " stem of gain 1 it diverges at 1e-3 and 1e-2 and learns next to nothing below, and .93 needs"
-    " the momentum",
+    note="behind a stem of gain 1 the plain net diverges at 1e-3 and 1e-2 and learns next to"
+    " nothing below; the others reach .93 with momentum only",
     tags=["slow"],
     saboteurs={"plain branches": {"healthy": {"plain": plain}}},
 )
-def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Check]:
-    """Train each family, and the plain net at two rates."""
+def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Comparison]:
+    """Train each family, and the plain net at two rates.
+
+    Args:
+        trial: seeds and sizes.
+        healthy: families that should train, by name.
+
+    Returns:
+        One comparison per number.
+    """
     steps, depth = trial.pick(150, 60), trial.pick(30, 16)
-    checks = []
+    comparisons = []
     for name, make in healthy.items():
         found = [_trained(make, seed, depth, steps, 1e-2) for seed in trial.seeds(4, 2)]
         reason = "360 test digits: ±.013 at .93; seeds differ by .015"
-        checks.append(at_least(f"{name}: test accuracy", trial.pick(0.9, 0.5), found, reason))
+        comparisons.append(at_least(f"{name}: test accuracy", trial.pick(0.9, 0.5), found, reason))
     for rate in (1e-3, 1e-2):
         found = [_trained(plain, seed, 30, 20, rate) for seed in trial.seeds(2, 1)]
         diverged = sum(accuracy == 0 for accuracy in found) / len(found)
-        checks.append(
+        comparisons.append(
             at_least(f"plain at rate {rate:g}: share that diverges", 1.0, diverged, "all")
         )
-    return checks
+    return comparisons
 
 
 @claim(
@@ -94,23 +101,31 @@ def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Ch
     statement="relative loss above 1 or NaN at step 1e-3 (plain); below 1 at 1e-2 (BN, rescale)",
     saboteurs={"plain net in the place of BN": {"batchnorm": plain}},
 )
-def loss_along(trial: Trial, batchnorm: Make = batchnormed) -> list[Check]:
-    """Move along the gradient of each net."""
+def loss_along(trial: Trial, batchnorm: Make = batchnormed) -> list[Comparison]:
+    """Move along the gradient of each net.
+
+    Args:
+        trial: seeds and sizes.
+        batchnorm: stands for the network with batch normalization.
+
+    Returns:
+        One comparison per number.
+    """
     families = {"rescale": HEALTHY["rescale"], "batchnorm": batchnorm}
     seeds = trial.seeds(4, 3)
     reason = "an inequality; NaN counts as infinite"
-    checks = [
+    comparisons = [
         at_most(
             f"{name}: relative loss at 1e-2", 1.0, [_ratio(make, s, 1e-2) for s in seeds], reason
         )
         for name, make in families.items()
     ]
     lowest = min(_ratio(plain, seed, 1e-3) for seed in seeds)
-    return [*checks, at_least("plain: lowest relative loss at 1e-3", 1.0, lowest, reason)]
+    return [*comparisons, at_least("plain: lowest relative loss at 1e-3", 1.0, lowest, reason)]
 
 
 def _ratio(make: Make, seed: int, distance: float) -> float:
-    net = fresh(lambda: make(30), seed)
+    net = initialized(lambda: make(30), seed)
     images, labels = digits(512)
     loss = functional.cross_entropy(net(images), labels)
     loss.backward()

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
-from sigprop.claims.subjects import Net, Residual, backward_course, course, fresh, gaussian
+from sigprop.claims.comparison import Comparison, at_most, close
+from sigprop.claims.subjects import (
+    Net,
+    Residual,
+    backward_trajectory,
+    gaussian,
+    initialized,
+    trajectory,
+)
 from sigprop.inputs.factories import initialize
 
 
@@ -34,8 +41,18 @@ from sigprop.inputs.factories import initialize
 )
 def wn_growth(
     trial: Trial, weight_decay: float = 0.0, momentum: float = 0.0, normed: bool = True
-) -> list[Check]:
-    """Take SGD steps and compare each row's length with Pythagoras."""
+) -> list[Comparison]:
+    """Take SGD steps and compare each row's length with Pythagoras.
+
+    Args:
+        trial: seeds and sizes.
+        weight_decay: of SGD.
+        momentum: of SGD.
+        normed: whether the layer has weight normalization.
+
+    Returns:
+        One comparison per number.
+    """
     generator = torch.Generator().manual_seed(trial.base)
     layer = initialize(lambda: nn.Linear(30, 20), trial.base).double()
     assert isinstance(layer, nn.Linear)
@@ -71,7 +88,15 @@ Start = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def data_dependent(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (g, b) of Salimans & Kingma: 1/std[t] and -mean[t]/std[t], population variance."""
+    """Return (g, b) of Salimans & Kingma: 1/std[t] and -mean[t]/std[t], population variance.
+
+    Args:
+        v: rows, shape (out, in).
+        x: a batch, shape (samples, in).
+
+    Returns:
+        One g and one b per row.
+    """
     t = x @ (v / v.norm(dim=1, keepdim=True)).T
     std, mean = torch.std_mean(t, dim=0, correction=0)
     return 1 / std, -mean / std
@@ -84,12 +109,28 @@ def _unbiased(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def torchs_own(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return torch's start, g = ‖v‖ and b = 0, which leaves the function as it was."""
+    """Return torch's start, g = ‖v‖ and b = 0, which leaves the function as it was.
+
+    Args:
+        v: rows, shape (out, in).
+        x: a batch, shape (samples, in).
+
+    Returns:
+        One g and one b per row.
+    """
     return v.norm(dim=1), torch.zeros(len(v), dtype=v.dtype)
 
 
 def as_printed(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the slides' start, g = 1/√(var[v.x]/‖v‖)."""
+    """Return the slides' start, g = 1/√(var[v.x]/‖v‖).
+
+    Args:
+        v: rows, shape (out, in).
+        x: a batch, shape (samples, in).
+
+    Returns:
+        One g and one b per row.
+    """
     t = x @ v.T
     g = 1 / (t.var(dim=0, correction=0) / v.norm(dim=1)).sqrt()
     unit = v / v.norm(dim=1, keepdim=True)
@@ -97,7 +138,16 @@ def as_printed(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def through_layers(start: Start, seed: int, layers: int = 3) -> tuple[Tensor, Tensor]:
-    """Return the first layer's output stds, and all means and stds off (0, 1), layer by layer."""
+    """Return the first layer's output stds, and all means and stds off (0, 1), layer by layer.
+
+    Args:
+        start: computes g and b from rows and a batch.
+        seed: of rows and batch.
+        layers: how many.
+
+    Returns:
+        Two vectors.
+    """
     generator = torch.Generator().manual_seed(seed)
     x = gaussian(generator, 128, 30, double=True) + 0.5
     stds, off = [], []
@@ -128,8 +178,16 @@ def through_layers(start: Start, seed: int, layers: int = 3) -> tuple[Tensor, Te
         "the slides' formula": {"start": as_printed},
     },
 )
-def wn_start(trial: Trial, start: Start = data_dependent) -> list[Check]:
-    """Initialize three layers one after the other."""
+def wn_start(trial: Trial, start: Start = data_dependent) -> list[Comparison]:
+    """Initialize three layers one after the other.
+
+    Args:
+        trial: seeds and sizes.
+        start: computes g and b from rows and a batch.
+
+    Returns:
+        One comparison per number.
+    """
     _, off = through_layers(start, trial.base)
     what = "largest deviation of a mean from 0 or a deviation from 1"
     return [at_most(what, 1e-10, float(off.max()), "float64 rounding over 128 samples")]
@@ -154,8 +212,16 @@ def _unit_rows(generator: torch.Generator, outputs: int, inputs: int) -> Tensor:
         "gain of 2.2": {"gain": 2.2},
     },
 )
-def scaled_wn(trial: Trial, gain: float = 2.0) -> list[Check]:
-    """Push a batch through scaled and unscaled weight-normalized layers."""
+def scaled_wn(trial: Trial, gain: float = 2.0) -> list[Comparison]:
+    """Push a batch through scaled and unscaled weight-normalized layers.
+
+    Args:
+        trial: seeds and sizes.
+        gain: the 2 of √(2 fan_in/fan_out).
+
+    Returns:
+        One comparison per number.
+    """
     width, depth = trial.pick(1000, 300), 20
     scaled, plain = [], []
     for generator in trial.generators(40, 24):
@@ -184,15 +250,23 @@ def scaled_wn(trial: Trial, gain: float = 2.0) -> list[Check]:
     " forward and backward",
     statement="squared norm grows as (1 + 1/B)^B for 1/√B and (1 + 1/B²)^B for 1/B",
     note="the slides divide by B, the authors' code by √B; both lie in [e^-2, e²], so the paper's"
-    " bound cannot tell them apart and the value is tested",
+    " bound does not separate them, and the value is tested",
     saboteurs={
         "1/B and 1/√B exchanged": {"powers": (0.5, 1.0)},
         "factor forgotten": {"powers": (0.0, 0.0)},
     },
 )
-def scaled_wn_resnet(trial: Trial, powers: tuple[float, float] = (1.0, 0.5)) -> list[Check]:
-    """Measure growth forward and backward for both scalings."""
-    checks = []
+def scaled_wn_resnet(trial: Trial, powers: tuple[float, float] = (1.0, 0.5)) -> list[Comparison]:
+    """Measure growth forward and backward for both scalings.
+
+    Args:
+        trial: seeds and sizes.
+        powers: of B that divide a branch, where 1 and 1/2 are predicted for.
+
+    Returns:
+        One comparison per number.
+    """
+    comparisons = []
     for printed, used in zip((1.0, 0.5), powers, strict=True):
         for blocks in trial.pick((10, 40, 100), (10, 40)):
             forward, backward = arpit(trial, blocks, used)
@@ -200,15 +274,24 @@ def scaled_wn_resnet(trial: Trial, powers: tuple[float, float] = (1.0, 0.5)) -> 
             reason = "one net scatters by 6 % at 1/√B, .6 % at 1/B; 24 seeds by 1.3 and .15 %"
             share = trial.pick(0.06, 0.2) if printed < 1 else trial.pick(0.01, 0.03)
             name = f"B = {blocks}, branch/{'B' if printed == 1 else '√B'}"
-            checks += [
+            comparisons += [
                 close(f"{name}: forward", made, forward, reason, share=share, at=blocks),
                 close(f"{name}: backward", made, backward, reason, share=share),
             ]
-    return checks
+    return comparisons
 
 
 def arpit(trial: Trial, blocks: int, power: float) -> tuple[list[float], list[float]]:
-    """Return growth forward and backward of weight-norm ResNets with branches over B^power."""
+    """Return growth forward and backward of weight-norm ResNets with branches over B^power.
+
+    Args:
+        trial: seeds and sizes.
+        blocks: B.
+        power: of B that divides a branch.
+
+    Returns:
+        One ratio per seed, forward and backward.
+    """
     width = trial.pick(200, 128)
 
     def branch() -> nn.Module:
@@ -219,13 +302,13 @@ def arpit(trial: Trial, blocks: int, power: float) -> tuple[list[float], list[fl
 
     forward, backward = [], []
     for seed in trial.seeds(24, 12):
-        net = fresh(
+        net = initialized(
             lambda: Net([Residual(branch(), 1.0, blocks**-power) for _ in range(blocks)]), seed
         )
         generator = torch.Generator().manual_seed(seed)
         x = gaussian(generator, 32, width)
-        seen = course(net, x)[:, 0]
+        seen = trajectory(net, x)[:, 0]
         forward.append(float(seen[-1] / seen[0]))
-        gradient = backward_course(net, x, generator)
+        gradient = backward_trajectory(net, x, generator)
         backward.append(float(gradient[0] / gradient[-1]))
     return forward, backward

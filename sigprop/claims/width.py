@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from sigprop import theory
-from sigprop.claims.checks import Check, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, close
 from sigprop.claims.subjects import gaussian
 
 
@@ -25,8 +25,17 @@ from sigprop.claims.subjects import gaussian
         "biases set from the batch": {"centered": True},
     },
 )
-def dead_units(trial: Trial, dead: bool = True, centered: bool = False) -> list[Check]:
-    """Count units that are off for every sample."""
+def dead_units(trial: Trial, dead: bool = True, centered: bool = False) -> list[Comparison]:
+    """Count units that are off for every sample.
+
+    Args:
+        trial: seeds and sizes.
+        dead: count units that no sample activates; otherwise the share of zeros.
+        centered: subtract the batch mean in front of every weight.
+
+    Returns:
+        One comparison per number.
+    """
     layers = trial.pick((2, 3, 5, 7, 10, 15, 20, 30, 40, 50), (5, 10, 20))
     found = np.array(
         [
@@ -74,8 +83,17 @@ def _dead(
         "linear net": {"rectified": False, "gain2": 1.0},
     },
 )
-def finite_width(trial: Trial, gain2: float = 2.0, rectified: bool = True) -> list[Check]:
-    """Draw many narrow nets."""
+def finite_width(trial: Trial, gain2: float = 2.0, rectified: bool = True) -> list[Comparison]:
+    """Draw many narrow nets.
+
+    Args:
+        trial: seeds and sizes.
+        gain2: gain² of the weights.
+        rectified: ReLU; a linear network otherwise.
+
+    Returns:
+        One comparison per number.
+    """
     width, depth, nets = 100, 10, trial.pick(2000, 400)
     generator = torch.Generator().manual_seed(trial.base)
     x = gaussian(generator, nets, width, 1)

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sigprop import theory
-from sigprop.claims.checks import Check, at_most, close
 from sigprop.claims.claim import Trial, claim
+from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.residual import alpha, beta
 from sigprop.claims.subjects import (
-    CENTRED,
+    CENTERED,
     HE,
     Center,
     Net,
     Residual,
     dense,
     digits,
-    fresh,
     gaussian,
+    initialized,
     relu_branch,
 )
 from sigprop.experiments.measure import measure
@@ -54,7 +54,15 @@ class Gain(nn.Module):
 
 
 def fixup(depth: int, width: int, inputs: int, head: float = 0.0, last: float = 0.0) -> Net:
-    """Return a Fixup MLP: two weights a branch, He L^(-1/2) and ``last``; head of gain ``head``."""
+    """Return a Fixup MLP: two weights a branch, He L^(-1/2) and ``last``; head of gain ``head``.
+
+    Args:
+        depth: L.
+        width: units.
+        inputs: features of a flattened sample.
+        head: gain of the head.
+        last: factor on a branch's last weight.
+    """
     scale = theory.fixup_scale(depth, 2) ** 2
     stem = nn.Sequential(nn.Flatten(), dense(inputs, width, 1.0))
     classifier = nn.Linear(width, 10)
@@ -72,18 +80,31 @@ def fixup(depth: int, width: int, inputs: int, head: float = 0.0, last: float = 
 
 
 def rezero(depth: int, width: int, inputs: int, gain: float = 0.0) -> Net:
-    """Return x + a F(x) with a = ``gain`` and two He weights a branch; a head of gain 1."""
+    """Return x + a F(x) with a = ``gain`` and two He weights a branch; a head of gain 1.
+
+    Args:
+        depth: L.
+        width: units.
+        inputs: features of a flattened sample.
+        gain: a at the start.
+    """
     stem, head = nn.Sequential(nn.Flatten(), dense(inputs, width, 1.0)), dense(width, 10, 1.0)
     blocks = [Residual(nn.Sequential(relu_branch(width, 2), Gain(gain))) for _ in range(depth)]
     return Net(blocks, stem, head)
 
 
 def rescaled(depth: int, width: int, inputs: int) -> Net:
-    """Return a RescaleNet MLP with biases in front of its weights."""
+    """Return a RescaleNet MLP with biases in front of its weights.
+
+    Args:
+        depth: L.
+        width: units.
+        inputs: features of a flattened sample.
+    """
     stem = nn.Sequential(nn.Flatten(), Center(inputs), dense(inputs, width, 1.0))
     head = nn.Sequential(Center(width), dense(width, 10, 1.0))
     blocks = [
-        Residual(relu_branch(width, 2, CENTRED, center=Center), alpha(k, depth), beta(k, depth))
+        Residual(relu_branch(width, 2, CENTERED, center=Center), alpha(k, depth), beta(k, depth))
         for k in range(1, depth + 1)
     ]
     return Net(blocks, stem, head)
@@ -106,8 +127,18 @@ def rescaled(depth: int, width: int, inputs: int) -> Net:
 )
 def zero_gradients(
     trial: Trial, head: float = 0.0, last: float = 0.0, gain: float = 0.0
-) -> list[Check]:
-    """Count weight matrices without gradient."""
+) -> list[Comparison]:
+    """Count weight matrices without gradient.
+
+    Args:
+        trial: seeds and sizes.
+        head: gain of Fixup's head.
+        last: factor on the last weight of Fixup's branches.
+        gain: of ReZero's branches at the start.
+
+    Returns:
+        One comparison per number.
+    """
     depth, width = 8, 64
     images, labels = digits()
     nets = {
@@ -116,18 +147,18 @@ def zero_gradients(
         "ReZero": lambda: rezero(depth, width, 64, gain),
     }
     expected = {"Fixup": 2 * depth + 1, "Fixup with a head": depth, "ReZero": 2 * depth}
-    checks = []
+    comparisons = []
     for name, make in nets.items():
-        net = fresh(make, trial.base)
+        net = initialized(make, trial.base)
         loss = functional.cross_entropy(net(images), labels)
         loss.backward()
         if name == "Fixup":
             what = "Fixup: loss of a zero head"
-            checks.append(close(what, math.log(10), float(loss.detach()), "float32", by=1e-6))
+            comparisons.append(close(what, math.log(10), float(loss.detach()), "float32", by=1e-6))
         silent = sum(
             p.dim() == 2 and p.grad is not None and not bool(p.grad.any()) for p in net.parameters()
         )
-        checks.append(
+        comparisons.append(
             close(f"{name}: matrices without gradient", expected[name], silent, "a count")
         )
     frame = measure(nets["Fixup"], images, labels, blocks="blocks.*", spectra=False).parameters
@@ -135,7 +166,7 @@ def zero_gradients(
     bad = int((~np.isfinite(ratios)).sum())
     missing = int(frame["grad_to_weight"][frame["weight_norm"] == 0].notna().sum())
     return [
-        *checks,
+        *comparisons,
         close("records: ratios of non-zero weights that are not finite", 0.0, bad, "a count"),
         close("records: ratios of zero weights that are not missing", 0.0, missing, "a count"),
     ]
@@ -151,9 +182,17 @@ def zero_gradients(
     tags=["exact"],
     saboteurs={"gain of .1": {"gain": 0.1}},
 )
-def rezero_jacobian(trial: Trial, gain: float = 0.0) -> list[Check]:
-    """Take the whole Jacobian."""
-    net = fresh(lambda: rezero(16, 64, 64, gain), trial.base).double()
+def rezero_jacobian(trial: Trial, gain: float = 0.0) -> list[Comparison]:
+    """Take the whole Jacobian.
+
+    Args:
+        trial: seeds and sizes.
+        gain: of the branches at the start.
+
+    Returns:
+        One comparison per number.
+    """
+    net = initialized(lambda: rezero(16, 64, 64, gain), trial.base).double()
     x = gaussian(torch.Generator().manual_seed(trial.base), 1, 64, double=True)
     jacobian = torch.autograd.functional.jacobian(net.blocks, x).reshape(64, 64)
     values = torch.linalg.svdvals(jacobian)
@@ -174,32 +213,40 @@ def rezero_jacobian(trial: Trial, gain: float = 0.0) -> list[Check]:
         "gain that ignores the depth": {"wrong": True},
     },
 )
-def one_step(trial: Trial, wrong: bool = False) -> list[Check]:
-    """Step once at each depth and compare the change of the outputs with that of L = 8."""
+def one_step(trial: Trial, wrong: bool = False) -> list[Comparison]:
+    """Step once at each depth and compare the change of the outputs with that of L = 8.
+
+    Args:
+        trial: seeds and sizes.
+        wrong: a gain of 0.3 whatever the depth, in place of both families.
+
+    Returns:
+        One comparison per number.
+    """
     families: dict[str, Callable[[int], Net]] = {
         "Fixup": lambda depth: fixup(depth, 64, 64, 1.0),
         "rescale": lambda depth: rescaled(depth, 64, 64),
     }
     if wrong:
         families = {"gain of .3": lambda depth: rezero(depth, 64, 64, 0.3)}
-    checks = []
+    comparisons = []
     for name, make in families.items():
         base = _changes(trial, make, 8)
         for depth in trial.pick((32, 128), (16, 32)):
             ratio = _changes(trial, make, depth) / base
             reason = "5 standard errors: pairs of nets with one stem and head differ by 8 and 16 %"
             share = trial.pick(0.1 if name == "Fixup" else 0.2, 0.3)
-            checks.append(
+            comparisons.append(
                 close(f"{name}: change at L = {depth} over L = 8", 1.0, ratio, reason, share=share)
             )
-    return checks
+    return comparisons
 
 
 def _changes(trial: Trial, make: Callable[[int], Net], depth: int) -> np.ndarray:
     images, labels = digits()
     found = []
     for seed in trial.seeds(16, 6):
-        net = fresh(lambda: make(depth), seed)
+        net = initialized(lambda: make(depth), seed)
         before = net(images)
         functional.cross_entropy(before, labels).backward()
         with torch.no_grad():

@@ -247,7 +247,7 @@ def claims(
     """Measure what the papers claim; exit code 1 when a claim is violated."""
     from sigprop import claims as book  # half a second of imports that no other command needs
 
-    picked = book.chosen(names or ())
+    picked = book.select_claims(names or ())
     if listing:
         table = Table("claim", "row", "tags", "title", box=None, header_style="bold")
         for one in picked:

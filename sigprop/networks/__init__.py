@@ -14,9 +14,8 @@ from sigprop.networks.agc import AGC, clip_adaptively, unit_norms
 from sigprop.networks.catalog import NETWORKS, build, names, options, register
 from sigprop.networks.deepnorm import deepnorm_constants
 from sigprop.networks.design import Design
-from sigprop.networks.first_batch import Affine, BiasBefore, FromFirstBatches
+from sigprop.networks.first_batch import Affine, BiasBefore, DataDependentLayer
 from sigprop.networks.gains import centered_gain, he_gain, jacobian_gain, official_gamma
-from sigprop.networks.insertion import Change
 from sigprop.networks.layers import (
     Add,
     Multiplier,
@@ -33,6 +32,7 @@ from sigprop.networks.norms import MeanOnlyBatchNorm
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.rescale import coefficients
 from sigprop.networks.residual import ChainBlock, ResidualBlock, ResidualNet
+from sigprop.networks.submodules import Change
 from sigprop.networks.surgery import RescaledAdd, center_, rescale_, standardize_
 from sigprop.networks.weights import Standardized, UnitRows
 from sigprop.networks.width_transfer import mup_groups, unit_scaled_taus
@@ -45,8 +45,8 @@ __all__ = [
     "BiasBefore",
     "ChainBlock",
     "Change",
+    "DataDependentLayer",
     "Design",
-    "FromFirstBatches",
     "MeanOnlyBatchNorm",
     "Multiplier",
     "Network",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from sigprop.networks.checks import check_known
+from sigprop.networks.arguments import check_known
 
 
 class QuickGELU(nn.Module):

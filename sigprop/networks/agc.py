@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.errors import BadInput
-from sigprop.networks.checks import check_number
+from sigprop.networks.arguments import check_number
 
 _LEAST_GRADIENT = 1e-6  # DeepMind's floor of ‖G_i‖ in the denominator
 
@@ -121,7 +121,14 @@ class AGC(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Clip every gradient that is not excluded, then step; a closure is called once, first."""
+        """Clip every gradient that is not excluded, then step.
+
+        Args:
+            closure: computes the loss and its gradients again; called once, before clipping.
+
+        Returns:
+            The closure's loss; None without a closure.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

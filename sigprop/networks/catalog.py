@@ -32,7 +32,7 @@ def register(name: str) -> Callable[[Network], Network]:
         ...     return nn.Linear(design.inputs[0], design.classes, bias=bias)
         >>> build("linear-classifier", inputs=4, classes=2, bias=False)
         Linear(in_features=4, out_features=2, bias=False)
-        >>> del NETWORKS._things["linear-classifier"]
+        >>> del NETWORKS._entries["linear-classifier"]
     """
 
     def file(network: Network) -> Network:
@@ -100,6 +100,9 @@ def build(
         groups: of the 3x3 convolutions in branches.
         heads: of attention.
         family_options: the network's own options.
+
+    Returns:
+        A module that maps (N, *inputs) to (N, classes).
 
     Raises:
         UnknownName: no network has that name.

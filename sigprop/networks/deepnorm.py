@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sigprop.networks.arguments import check_whole
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.norms import layer_norm
 from sigprop.networks.recipe import Recipe
@@ -82,7 +82,7 @@ def deepnorm(design: Design) -> nn.Module:
         post_norm=True,
         bias_after=True,
         alpha=lambda k: constants.alpha,
-        spread=lambda k: constants.beta,
+        weight_scale=lambda k: constants.beta,
     )
     return ResidualNet(design, recipe)
 
@@ -108,8 +108,8 @@ def t_fixup(design: Design) -> nn.Module:
         gain=lambda activation: 1.0,
         weight=xavier,
         bias_after=True,
-        spread=lambda k: scale,
+        weight_scale=lambda k: scale,
         stem_gain=(9 * design.depth) ** -0.25,
         query_gain=0.5**0.5,
     )
-    return ResidualNet(design.turned("transformer"), recipe)
+    return ResidualNet(design.with_architecture("transformer"), recipe)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import ACTIVATIONS
-from sigprop.networks.checks import check_known, check_whole
+from sigprop.networks.arguments import check_known, check_whole
 
 ARCHITECTURES = ("mlp", "resnet", "transformer")
 ORDERS = ("norm-act-weight", "act-norm-weight", "weight-norm-act")
@@ -27,10 +27,10 @@ class Design:
         inputs: shape of one sample; a ResNet needs (channels, height, width), an MLP flattens, a
             Transformer reads (tokens, features), or the rows of an image as tokens.
         classes: number of outputs.
-        order: of the slots of a branch. ``"norm-act-weight"`` (pre-activation, He et al. 2016b),
+        order: of the layers of a branch. ``"norm-act-weight"`` (pre-activation, He et al. 2016b),
             ``"act-norm-weight"`` (as in the analysis of De & Smith 2020) or ``"weight-norm-act"``
             (He et al. 2016a and the RescaleNet authors' code: the last activation of a block
-            comes after the addition). Slots that a network does not use are dropped.
+            comes after the addition). A network without normalization leaves it out.
         branch_layers: weights in a branch, m; a bottleneck has 3, a Transformer's branches 2.
         activation: a name of `sigprop.networks.activations.ACTIVATIONS`: ``"relu"``, ``"tanh"``,
             ``"gelu"``, ``"silu"``, ``"identity"`` (a linear network), ...
@@ -141,7 +141,7 @@ class Design:
                 f"order={self.order!r}, skip={self.skip}"
             )
 
-    def turned(self, architecture: str) -> Design:
+    def with_architecture(self, architecture: str) -> Design:
         """Return the same design as another architecture, for families that have only one."""
         return replace(self, architecture=architecture)
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from sigprop.errors import BadInput
 
 
-class FromFirstBatches(nn.Module):
-    """Base of a layer that looks at its first training batches before it computes.
+class DataDependentLayer(nn.Module):
+    """Base of a layer whose parameters are initialized from its first training batches.
 
-    How many it has seen is a plain Python int: a forward tests it without asking the device. It is
-    part of the state_dict, so that a restored model does not start again. Evaluation never counts.
+    The count of batches seen is a plain Python int: a forward compares it without a device
+    synchronization. It is part of the state_dict, so that a restored model does not start again.
+    Batches in evaluation mode are not counted.
 
     Under data parallelism every rank would see another first batch: send one batch through the
     model before it is wrapped, and the wrapper sends that rank's parameters to all others.
@@ -21,10 +22,10 @@ class FromFirstBatches(nn.Module):
         channels: number of channels C.
         dims: spatial axes that follow the channel axis: 0 for (N, ..., C), where channels are last,
             2 for images (N, C, H, W).
-        batches: how many batches to look at.
+        batches: how many batches the initialization reads.
 
     Raises:
-        BadInput: ``batches`` is negative; or, in forward, a batch to look at is empty, holds NaN or
+        BadInput: ``batches`` is negative; or, in forward, such a batch is empty, holds NaN or
             infinity, or has one value per channel.
     """
 
@@ -40,16 +41,25 @@ class FromFirstBatches(nn.Module):
         """Whether all the first batches have been seen."""
         return self.seen >= self.batches
 
-    def look(self, x: Tensor) -> None:
-        """Call `take` on the batch if it is one of the first, in training mode."""
+    def initialize_if_first(self, x: Tensor) -> None:
+        """Initialize the parameters from a training batch that is one of the first.
+
+        Raises:
+            BadInput: the batch has other channels, is empty, has one value per channel, or holds
+                NaN or infinity.
+        """
         if self.training and not self.initialized:
             values = self._checked(x)
             with torch.no_grad():
-                self.take(values)
+                self.initialize_from(values)
             self.seen += 1
 
-    def take(self, values: Tensor) -> None:
-        """Set the parameters from a batch, ``values`` of shape (C, samples)."""
+    def initialize_from(self, values: Tensor) -> None:
+        """Set the parameters from a batch, ``values`` of shape (C, samples).
+
+        Raises:
+            NotImplementedError: a subclass has not said how.
+        """
         raise NotImplementedError
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -84,16 +94,16 @@ class FromFirstBatches(nn.Module):
         return torch.tensor(self.seen, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over from a state_dict how many first batches were seen."""
+        """Restore from a state_dict how many first batches were seen."""
         self.seen = int(state)
 
     def extra_repr(self) -> str:
-        """Show the sizes in the module's repr."""
+        """Return the sizes, for the module's repr."""
         more = f", batches={self.batches}" if self.batches != 1 else ""
         return f"{self.channels}, dims={self.dims}{more}"
 
 
-class BiasBefore(FromFirstBatches):
+class BiasBefore(DataDependentLayer):
     """A bias that is added before a matrix product: y = x + b, b := -mean of the first mini-batch.
 
     Put right before a weight it makes y = W(x + b), so that every channel enters the weight with
@@ -113,7 +123,7 @@ class BiasBefore(FromFirstBatches):
         batches: how many first batches to average over.
 
     Raises:
-        BadInput: (in forward) as for `FromFirstBatches`.
+        BadInput: (in forward) as for `DataDependentLayer`.
 
     Example:
         >>> layer = BiasBefore(2)
@@ -128,23 +138,23 @@ class BiasBefore(FromFirstBatches):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the bias to zero and wait for a first mini-batch again."""
+        """Set the bias to zero; the next training mini-batch initializes it again."""
         nn.init.zeros_(self.bias)
         self.seen = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x + b``; x of shape (N, ..., C), or (N, C, *dims spatial axes)."""
-        self.look(x)
+        self.initialize_if_first(x)
         return x + self.bias
 
-    def take(self, values: Tensor) -> None:
+    def initialize_from(self, values: Tensor) -> None:
         """Move the bias towards minus the batch mean: all the way first, then 1/2, 1/3, ..."""
         mean = values.mean(dim=1).view_as(self.bias)
         # not a sum on an alias of the bias, which would leave it at zero as in a public port
         self.bias.copy_(torch.lerp(self.bias, -mean, 1 / (self.seen + 1)))
 
 
-class Affine(FromFirstBatches):
+class Affine(DataDependentLayer):
     """A learned gain and bias per channel: y = g t + b, of t's shape.
 
     Behind a weight with rows of unit norm, t = v.x/‖v‖, this is weight normalization. With
@@ -161,7 +171,7 @@ class Affine(FromFirstBatches):
         data_dependent: see above.
 
     Raises:
-        BadInput: (in forward) as for `FromFirstBatches`, or a channel is constant.
+        BadInput: (in forward) as for `DataDependentLayer`, or a channel is constant.
 
     Example:
         >>> layer = Affine(1, data_dependent=True)
@@ -184,12 +194,16 @@ class Affine(FromFirstBatches):
 
     def forward(self, t: Tensor) -> Tensor:
         """Return ``g * t + b``; t of shape (N, ..., C), or (N, C, *dims spatial axes)."""
-        self.look(t)
+        self.initialize_if_first(t)
         scaled = t * self.gain
         return scaled if self.bias is None else scaled + self.bias
 
-    def take(self, values: Tensor) -> None:
-        """Set g = 1/std and b = -mean/std of the batch."""
+    def initialize_from(self, values: Tensor) -> None:
+        """Set g = 1/std and b = -mean/std of the batch, ``values`` of shape (C, samples).
+
+        Raises:
+            BadInput: a channel is constant over the batch.
+        """
         std, mean = torch.std_mean(values, dim=1, correction=0)
         if not (std > 0).all():
             raise BadInput(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from sigprop.networks.arguments import check_number
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.layers import Multiplier, ScalarBias
 from sigprop.networks.norms import layer_norm
-from sigprop.networks.recipe import Maker, Recipe
+from sigprop.networks.recipe import LayerFactory, Recipe
 from sigprop.networks.residual import ResidualNet
 
 
@@ -40,10 +40,10 @@ def fixup(design: Design) -> nn.Module:
     scale = design.additions ** (-1 / (2 * m - 2)) if m > 1 else 1.0
     recipe = Recipe(
         before_act=_scalar_bias,
-        before=_scalar_bias,
+        before_weight=_scalar_bias,
         multiplier=_scale_and_bias,
-        spread=lambda k: scale,
-        last=0.0,
+        weight_scale=lambda k: scale,
+        last_weight_scale=0.0,
         head_gain=0.0,
         head_bias=True,
     )
@@ -114,7 +114,7 @@ def layerscale(design: Design, start: float | None = None) -> nn.Module:
     return ResidualNet(design, recipe)
 
 
-def _each_twice() -> Maker:
+def _each_twice() -> LayerFactory:
     """Return a maker whose first two calls give one multiplier, the next two another, ..."""
     made: list[Multiplier] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sigprop.networks.checks import check_rate
+from sigprop.networks.arguments import check_rate
 
 
 class Add(nn.Module):
@@ -24,7 +24,15 @@ class Add(nn.Module):
     ports = ("skip", "branch")
 
     def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
-        """Return ``skip + branch``."""
+        """Return ``skip + branch``.
+
+        Args:
+            skip: the operand that passes the block by.
+            branch: the output of the residual function.
+
+        Returns:
+            The sum, of the broadcast shape.
+        """
         return skip + branch
 
 
@@ -48,7 +56,7 @@ class Scale(nn.Module):
         return self.factor * x
 
     def extra_repr(self) -> str:
-        """Show the factor in the module's repr."""
+        """Return the factor, for the module's repr."""
         return f"factor={self.factor:.6g}"
 
 
@@ -102,6 +110,10 @@ class Standardize(nn.Module):
 
     Source: Arpit et al. 2016 (Normalization Propagation), the constants behind a ReLU.
 
+    Args:
+        mean: the constant that is subtracted.
+        std: the constant that is divided by.
+
     Example:
         >>> Standardize(1.0, 2.0)(torch.tensor([5.0])).item()
         2.0
@@ -116,7 +128,7 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
     def extra_repr(self) -> str:
-        """Show the constants in the module's repr."""
+        """Return the constants, for the module's repr."""
         return f"mean={self.mean:.6g}, std={self.std:.6g}"
 
 
@@ -130,7 +142,7 @@ class StochasticDepth(nn.Module):
 
     Args:
         rate: probability that a sample's branch is dropped.
-        rescale: divide survivors by 1 - rate.
+        rescale: divide the survivors by 1 - rate.
 
     Raises:
         BadInput: the rate is not in [0, 1).
@@ -153,7 +165,7 @@ class StochasticDepth(nn.Module):
         return kept / (1 - self.rate) if self.rescale else kept
 
     def extra_repr(self) -> str:
-        """Show the rate in the module's repr."""
+        """Return the rate, for the module's repr."""
         return f"rate={self.rate:.6g}"
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.errors import BadInput
+from sigprop.networks.arguments import check_number
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.network import Network
 from sigprop.networks.transformer import Tokens

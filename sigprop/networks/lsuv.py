@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.errors import BadInput
-from sigprop.networks.checks import check_number
-from sigprop.networks.insertion import Change, Place, check_batch, forward, weighted
+from sigprop.networks.arguments import check_number
+from sigprop.networks.submodules import (
+    Change,
+    Submodule,
+    check_batch,
+    run_in_evaluation,
+    weighted_layers,
+)
 
 
 def lsuv_(
@@ -50,36 +56,41 @@ def lsuv_(
     check_batch(inputs)
     if check_number("target", target) == 0:
         raise BadInput(f"target must be above 0, got {target!r}")
-    places = weighted(model, (nn.Conv2d, nn.Linear))
+    layers = weighted_layers(model, (nn.Conv2d, nn.Linear))
     order: list[nn.Module] = []
     handles = [
-        place.module.register_forward_hook(lambda module, args, out: order.append(module))
-        for place in places
+        submodule.module.register_forward_hook(lambda module, args, out: order.append(module))
+        for submodule in layers
     ]
     try:
-        forward(model, inputs)
+        run_in_evaluation(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
     changes = {
-        place.name: _unit_variance(model, place, inputs, target, tolerance, most)
-        for place in sorted(
-            (p for p in places if p.module in order), key=lambda p: order.index(p.module)
+        submodule.name: _unit_variance(model, submodule, inputs, target, tolerance, most)
+        for submodule in sorted(
+            (p for p in layers if p.module in order), key=lambda p: order.index(p.module)
         )
     }
-    idle = [place.name for place in places if place.name not in changes]
+    idle = [submodule.name for submodule in layers if submodule.name not in changes]
     return [*changes.values(), *(Change(n, "never called", done=False) for n in idle)]
 
 
 def _unit_variance(
-    model: nn.Module, place: Place, inputs: Tensor, target: float, tolerance: float, most: int
+    model: nn.Module,
+    submodule: Submodule,
+    inputs: Tensor,
+    target: float,
+    tolerance: float,
+    most: int,
 ) -> Change:
-    layer, factor = place.layer, 1.0
+    layer, factor = submodule.layer, 1.0
     begun = layer.weight.detach().clone()
     first = found = _output_variance(model, layer, inputs)
     for _ in range(most):
         if not (math.isfinite(found) and found > 0):
-            return Change(place.name, f"its output has variance {found:g}", done=False)
+            return Change(submodule.name, f"its output has variance {found:g}", done=False)
         if abs(found / target - 1) <= tolerance:
             break
         step = math.sqrt(target / found)
@@ -90,9 +101,9 @@ def _unit_variance(
     if abs(found / target - 1) > tolerance:
         with torch.no_grad():
             layer.weight.copy_(begun)
-        return Change(place.name, f"its bias alone has variance {found:g}", done=False)
+        return Change(submodule.name, f"its bias alone has variance {found:g}", done=False)
     what = f"output variance {first:.6g} -> {found:.6g}, weight times {factor:.6g}"
-    return Change(place.name, what)
+    return Change(submodule.name, what)
 
 
 def _output_variance(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:
@@ -103,7 +114,7 @@ def _output_variance(model: nn.Module, layer: nn.Module, inputs: Tensor) -> floa
 
     handle = layer.register_forward_hook(read)
     try:
-        forward(model, inputs)
+        run_in_evaluation(model, inputs)
     finally:
         handle.remove()
     return seen[0]

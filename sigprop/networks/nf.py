@@ -63,6 +63,10 @@ def expected_stds(transitions: list[bool], alpha: float) -> list[float]:
 
     Source: Brock et al. 2021a, sec. 3; deepmind-research, nfnets/nf_resnet.py.
 
+    Args:
+        transitions: whether each block has a weight on its skip, in order.
+        alpha: α, of the branches.
+
     Example:
         >>> [round(std**2, 6) for std in expected_stds([True, False, True, False], 0.2)]
         [1.0, 1.04, 1.08, 1.04]
@@ -75,7 +79,16 @@ def expected_stds(transitions: list[bool], alpha: float) -> list[float]:
 
 
 def nf_weight(settings: NFSettings, shape: Shape, behind_activation: bool = True) -> nn.Module:
-    """Return a weight with scaled weight standardization and a bias of 0."""
+    """Return a weight with scaled weight standardization and a bias of 0.
+
+    Args:
+        settings: γ, and the kind of weight.
+        shape: its sizes.
+        behind_activation: False for a weight that reads the input, where γ = 1.
+
+    Returns:
+        A linear or convolutional layer with a parametrized weight.
+    """
     gamma = settings.gamma(settings.design.activation) if behind_activation else 1.0
     recipe = Recipe(weight=_start, bias_after=True)
     layer = projection(settings.design, recipe, shape, 1.0)
@@ -91,7 +104,15 @@ def _start(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
 
 
 def nf_blocks(settings: NFSettings, plan: list[NFBlock]) -> nn.Sequential:
-    """Return x_k = S_k(x_{k-1}) + α s_k F_k(x_{k-1}/β_k), S_k a weight at transitions, else x."""
+    """Return x_k = S_k(x_{k-1}) + α s_k F_k(x_{k-1}/β_k), S_k a weight at transitions, else x.
+
+    Args:
+        settings: α, γ and what else the blocks share.
+        plan: sizes of each block, in order.
+
+    Returns:
+        One `ResidualBlock` per entry of the plan.
+    """
     stds = expected_stds([block.shortcut is not None for block in plan], settings.alpha)
     blocks = nn.Sequential()
     for index, (block, std) in enumerate(zip(plan, stds, strict=True)):

@@ -11,13 +11,13 @@ from torch import nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import activation
+from sigprop.networks.arguments import check_known, check_number, check_rate
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_known, check_number, check_rate
 from sigprop.networks.design import Design
 from sigprop.networks.gains import centered_gain, official_gamma
 from sigprop.networks.network import Network
 from sigprop.networks.nf import NFBlock, NFSettings, nf_blocks, nf_weight
-from sigprop.networks.norms import no_tokens
+from sigprop.networks.norms import refuse_transformer
 from sigprop.networks.recipe import Layers, Shape
 from sigprop.networks.residual import branch_shapes
 
@@ -59,7 +59,7 @@ def nf_resnet(
     Raises:
         BadInput: a negative α, an unknown γ, a rate outside [0, 1), or a Transformer.
     """
-    no_tokens(design, "nf-resnet", "weights of a Transformer are not standardized here")
+    refuse_transformer(design, "nf-resnet", "weights of a Transformer are not standardized here")
     settings = _settings(design, alpha, gamma, stochastic_depth, skip_gain, act_first)
     settings = replace(settings, pool_shortcut=False)
     return Network(
@@ -108,7 +108,7 @@ def nfnet(
         BadInput: an unknown variant or γ, a negative α, a rate outside [0, 1), or channels that do
             not divide into groups.
     """
-    design = design.turned("resnet")
+    design = design.with_architecture("resnet")
     settings = _settings(design, alpha, gamma, stochastic_depth, skip_gain, act_first)
     settings = replace(settings, squeeze_excite=check_number("squeeze_excite", squeeze_excite))
     check_rate("drop_head", drop_head)
@@ -161,7 +161,11 @@ def _plan(design: Design) -> list[NFBlock]:
 def _bottlenecks(
     channels: int, widths: list[int], group_width: int, starts: set[int] | None = None
 ) -> list[NFBlock]:
-    """Return the blocks of an NFNet; every stage but the first begins with stride 2."""
+    """Return the blocks of an NFNet; every stage but the first begins with stride 2.
+
+    Raises:
+        BadInput: the group width does not divide a block's channels.
+    """
     plan = []
     if starts is None:
         starts = {k for k, width in enumerate(widths) if not k or width != widths[k - 1]}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from sigprop.errors import BadInput
+from sigprop.networks.arguments import check_whole
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_whole
 from sigprop.networks.design import Design
-from sigprop.networks.norms import batch_norm, group_norm, layer_norm, no_tokens
+from sigprop.networks.norms import batch_norm, group_norm, layer_norm, refuse_transformer
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.residual import ResidualNet
 
@@ -33,7 +33,7 @@ def batchnorm(design: Design) -> nn.Module:
     Raises:
         BadInput: a Transformer is asked for.
     """
-    no_tokens(design, "batchnorm", _TOKENS)
+    refuse_transformer(design, "batchnorm", _TOKENS)
     return ResidualNet(design, Recipe(norm=batch_norm))
 
 
@@ -52,7 +52,7 @@ def batchnorm_last(design: Design) -> nn.Module:
     Raises:
         BadInput: a Transformer is asked for.
     """
-    no_tokens(design, "batchnorm-last", _TOKENS)
+    refuse_transformer(design, "batchnorm-last", _TOKENS)
     return ResidualNet(design, Recipe(bias_after=True, final_norm=batch_norm))
 
 
@@ -91,7 +91,7 @@ def groupnorm(design: Design, per_group: int | None = None, post: bool = False) 
         BadInput: a Transformer is asked for, channels that do not divide, or single numbers to
             normalize: one channel per group in an MLP, or on an image that shrinks to one pixel.
     """
-    no_tokens(design, "groupnorm", _TOKENS)
+    refuse_transformer(design, "groupnorm", _TOKENS)
     if per_group is not None:
         check_whole("per_group", per_group)
     if per_group == 1 and design.dims and max(design.inputs[1:]) <= 2 ** (design.stages - 1):
@@ -118,4 +118,4 @@ def transformer(design: Design, post: bool = False) -> nn.Module:
     Raises:
         BadInput: heads do not divide the width, or inputs are no sequence and no image.
     """
-    return layernorm(design.turned("transformer"), post)
+    return layernorm(design.with_architecture("transformer"), post)

@@ -12,7 +12,12 @@ from sigprop.networks.design import Design
 
 
 def batch_norm(channels: int, dims: int) -> nn.Module:
-    """Return batch normalization (Ioffe & Szegedy 2015) of (N, C) or (N, C, H, W)."""
+    """Return batch normalization (Ioffe & Szegedy 2015) of (N, C) or (N, C, H, W).
+
+    Args:
+        channels: number of channels C.
+        dims: spatial axes behind the channel axis, 0 or 2.
+    """
     return nn.BatchNorm2d(channels) if dims else nn.BatchNorm1d(channels)
 
 
@@ -21,6 +26,10 @@ def layer_norm(channels: int, dims: int) -> nn.Module:
 
     Ba et al. normalize all units of a layer; for an image these are channels and positions, which
     is a group normalization with one group. Gain and bias are per channel.
+
+    Args:
+        channels: number of channels C.
+        dims: spatial axes behind the channel axis, 0 or 2.
     """
     return nn.GroupNorm(1, channels) if dims else nn.LayerNorm(channels)
 
@@ -63,6 +72,7 @@ class MeanOnlyBatchNorm(nn.Module):
     Args:
         channels: number of channels C.
         dims: spatial axes behind the channel axis, 0 or 2.
+        momentum: weight of the new batch's mean in the running mean.
 
     Example:
         >>> MeanOnlyBatchNorm(1)(torch.tensor([[1.0], [3.0]])).flatten().tolist()
@@ -89,8 +99,13 @@ class MeanOnlyBatchNorm(nn.Module):
         return x - mean + self.bias
 
 
-def no_tokens(design: Design, family: str, remedy: str) -> None:
+def refuse_transformer(design: Design, family: str, remedy: str) -> None:
     """Refuse a Transformer for a family that is not defined on tokens.
+
+    Args:
+        design: of the network that is asked for.
+        family: its name, for the message.
+        remedy: what to do instead, for the message.
 
     Raises:
         BadInput: as said.

@@ -9,8 +9,8 @@ from dataclasses import replace
 from torch import nn
 
 from sigprop.errors import BadInput
+from sigprop.networks.arguments import check_known
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_known
 from sigprop.networks.design import Design
 from sigprop.networks.gains import he_gain
 from sigprop.networks.recipe import Recipe

@@ -9,17 +9,17 @@ from torch import nn
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import HOMOGENEOUS
+from sigprop.networks.arguments import check_known, check_rate, check_whole
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_known, check_rate, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import BiasBefore
 from sigprop.networks.gains import centered_gain, he_gain
 from sigprop.networks.layers import Multiplier
-from sigprop.networks.recipe import Maker, Recipe
+from sigprop.networks.recipe import LayerFactory, Recipe
 from sigprop.networks.residual import ResidualNet
 
 GAINS = ("preserving", "he")
-MULTIPLIERS: Mapping[str, Maker | None] = {
+MULTIPLIERS: Mapping[str, LayerFactory | None] = {
     "scalar": lambda channels, dims: Multiplier(),
     "vector": lambda channels, dims: Multiplier(1.0, channels, dims),
     "none": None,
@@ -33,6 +33,13 @@ def coefficients(depth: int, c: float) -> tuple[list[float], list[float]]:
     the same weight 1/√(L+c) in x_L, while x_0 keeps √(c/(L+c)).
 
     Source: Shao et al. 2020, the solution of conditions (a) and (b); their choice is c = L.
+
+    Args:
+        depth: L, the number of blocks.
+        c: any number above 0.
+
+    Returns:
+        Two lists of L numbers.
 
     Raises:
         BadInput: depth < 1, or c is not a positive finite number.
@@ -117,10 +124,10 @@ def rescale(
         )
     recipe = Recipe(
         gain=centered_gain if bias and gain == "preserving" else he_gain,
-        before=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if bias else None,
+        before_weight=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if bias else None,
         alpha=lambda k: alphas[k - 1],
         beta=lambda k: depth**-0.5 if paper else betas[k - 1],
-        spread=lambda k: ((k + c) / depth) ** (-1 / (2 * layers)) if paper else 1.0,
+        weight_scale=lambda k: ((k + c) / depth) ** (-1 / (2 * layers)) if paper else 1.0,
         multiplier=MULTIPLIERS[multiplier],
         backbone=backbone,
         drop=check_rate("drop", drop),
@@ -131,6 +138,10 @@ def rescale(
 
 def depth_constant(c: float | str | None, depth: int) -> float:
     """Return c as a number: L when not given, L - 1 for ``"official"``.
+
+    Args:
+        c: a number, None for L, or ``"official"``.
+        depth: L.
 
     Raises:
         BadInput: another word.

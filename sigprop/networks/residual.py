@@ -13,10 +13,10 @@ from sigprop.networks.recipe import (
     Layers,
     Recipe,
     Shape,
-    scaled,
+    branch_scale,
+    norm_and_activation,
     sequence,
-    skipped,
-    slots,
+    skip_scale,
     weight,
 )
 from sigprop.networks.transformer import MeanOverTokens, Positions, Tokens, transformer_branch
@@ -92,9 +92,9 @@ def _blocks(design: Design, recipe: Recipe) -> nn.Sequential:
             blocks.append(ChainBlock(sequence(branch), after))
         else:
             skip = _shortcut(design, recipe, before, width) if width != before else Layers()
-            skip.update(skipped(recipe, k))
+            skip.update(skip_scale(recipe, k))
             branch = _branch(design, recipe, k, before, width)
-            branch.update(scaled(recipe, k, width, design.dims))
+            branch.update(branch_scale(recipe, k, width, design.dims))
             blocks.append(ResidualBlock(sequence(skip), sequence(branch), after))
         before = width
     return blocks
@@ -102,31 +102,40 @@ def _blocks(design: Design, recipe: Recipe) -> nn.Sequential:
 
 def _after(design: Design, recipe: Recipe, width: int) -> nn.Module:
     wanted = ("norm",) * recipe.post_norm + ("act",) * design.post_activation
-    layers = slots(design, recipe, width, wanted)
+    layers = norm_and_activation(design, recipe, width, wanted)
     return layers.popitem()[1] if len(layers) == 1 else sequence(layers)
 
 
 def _branch(design: Design, recipe: Recipe, k: int, channels: int, width: int) -> Layers:
     if design.architecture == "transformer":
         return transformer_branch(design, recipe, k)
-    gain = recipe.gain(_ahead(design, recipe)) * recipe.spread(k)
-    order = [slot for slot in design.order.split("-") if not (slot == "norm" and recipe.post_norm)]
+    gain = recipe.gain(_ahead(design, recipe)) * recipe.weight_scale(k)
+    order = [part for part in design.order.split("-") if not (part == "norm" and recipe.post_norm)]
     at = order.index("weight")
     branch = Layers()
     shapes = branch_shapes(design, channels, width)
     for index, shape in enumerate(shapes, start=1):
         is_last = index == len(shapes)
         # the last activation of a post-activation block moves behind the addition
-        tail = [slot for slot in order[at + 1 :] if not (slot == "act" and is_last)]
-        own = gain * recipe.last if is_last else gain
-        branch.update(slots(design, recipe, shape.inputs, order[:at], str(index)))
+        tail = [part for part in order[at + 1 :] if not (part == "act" and is_last)]
+        own = gain * recipe.last_weight_scale if is_last else gain
+        branch.update(norm_and_activation(design, recipe, shape.inputs, order[:at], str(index)))
         branch.update(weight(design, recipe, shape, own, str(index), recipe.drop))
-        branch.update(slots(design, recipe, shape.outputs, tail, str(index)))
+        branch.update(norm_and_activation(design, recipe, shape.outputs, tail, str(index)))
     return branch
 
 
 def branch_shapes(design: Design, channels: int, width: int) -> list[Shape]:
-    """Return the linear maps of a branch: m of the kernel's size, or a bottleneck of three."""
+    """Return the linear maps of a branch: m of the kernel's size, or a bottleneck of three.
+
+    Args:
+        design: kind of block, kernel, groups.
+        channels: what the branch reads.
+        width: what it returns; the first 3x3 has stride 2 where the two differ.
+
+    Returns:
+        One `Shape` per weight, in order.
+    """
     stride = 1 if width == channels else 2
     if design.block == "bottleneck":
         inner = width // design.bottleneck
@@ -167,9 +176,9 @@ def _stem(design: Design, recipe: Recipe) -> nn.Sequential:
     if design.architecture == "transformer":
         stem["positions"] = Positions(design.tokens[0], design.width)
     if design.post_activation:
-        stem.update(slots(design, recipe, design.width, ("norm", "act")))
+        stem.update(norm_and_activation(design, recipe, design.width, ("norm", "act")))
     elif recipe.post_norm:
-        stem.update(slots(design, recipe, design.width, ("norm",)))
+        stem.update(norm_and_activation(design, recipe, design.width, ("norm",)))
     return nn.Sequential(stem)
 
 
@@ -182,14 +191,14 @@ def _head(design: Design, recipe: Recipe) -> nn.Sequential:
         wanted = [s for s in design.order.split("-")[:2] if not (s == "norm" and recipe.post_norm)]
         # a Transformer's trunk is read without a nonlinearity
         wanted = [s for s in wanted if not (s == "act" and design.architecture == "transformer")]
-        head.update(slots(design, recipe, width, wanted))
+        head.update(norm_and_activation(design, recipe, width, wanted))
     if design.architecture == "transformer":
         head["pool"] = MeanOverTokens()
     elif design.dims:
         head["pool"] = nn.AdaptiveAvgPool2d(1)
         head["flatten"] = nn.Flatten()
-    if recipe.before:
-        head["bias"] = recipe.before(width, 0)
+    if recipe.before_weight:
+        head["bias"] = recipe.before_weight(width, 0)
     if recipe.drop_head:
         head["drop"] = nn.Dropout(recipe.drop_head)
     bias = recipe.head_bias

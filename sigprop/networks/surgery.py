@@ -8,9 +8,15 @@ from torch import Tensor, nn
 from sigprop.errors import BadInput
 from sigprop.networks.first_batch import BiasBefore
 from sigprop.networks.gains import centered_gain
-from sigprop.networks.insertion import Change, check_batch, forward, places, weighted
 from sigprop.networks.layers import Add
 from sigprop.networks.rescale import coefficients, depth_constant
+from sigprop.networks.submodules import (
+    Change,
+    check_batch,
+    run_in_evaluation,
+    submodules,
+    weighted_layers,
+)
 from sigprop.networks.weights import standardize
 
 
@@ -35,12 +41,20 @@ class RescaledAdd(Add):
         self.m = nn.Parameter(torch.ones(1)) if multiplier else None
 
     def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
-        """Return ``alpha * skip + m * beta * branch``."""
+        """Return ``alpha * skip + m * beta * branch``.
+
+        Args:
+            skip: the operand that passes the block by.
+            branch: the output of the residual function.
+
+        Returns:
+            A tensor of the broadcast shape.
+        """
         scaled = self.beta * branch if self.m is None else self.m * self.beta * branch
         return self.alpha * skip + scaled
 
     def extra_repr(self) -> str:
-        """Show the coefficients in the module's repr."""
+        """Return the coefficients, for the module's repr."""
         return f"alpha={self.alpha:.6g}, beta={self.beta:.6g}"
 
 
@@ -65,7 +79,7 @@ def rescale_(
         One `Change` per addition.
 
     Raises:
-        BadInput: the model has no such addition, one used in two places, or was rescaled before.
+        BadInput: the model has no such addition, one used in two layers, or was rescaled before.
 
     Example:
         >>> from sigprop.networks import build
@@ -74,7 +88,7 @@ def rescale_(
     """
     if any(isinstance(module, RescaledAdd) for module in model.modules()):
         raise BadInput("the model's additions have coefficients already")
-    found = [place for place in places(model) if type(place.module) is Add]
+    found = [submodule for submodule in submodules(model) if type(submodule.module) is Add]
     if not found:
         raise BadInput(
             "no residual addition can be found: additions written x + f(x) have no module; write "
@@ -82,13 +96,13 @@ def rescale_(
         )
     alphas, betas = coefficients(len(found), depth_constant(c, len(found)))
     changes = []
-    for k, (place, alpha, beta) in enumerate(zip(found, alphas, betas, strict=True), start=1):
-        made = RescaledAdd(alpha, beta, multiplier).train(place.module.training)
+    for k, (submodule, alpha, beta) in enumerate(zip(found, alphas, betas, strict=True), start=1):
+        made = RescaledAdd(alpha, beta, multiplier).train(submodule.module.training)
         reference = next(model.parameters(), None)
-        place.put(made if reference is None else made.to(reference))
+        submodule.replace_by(made if reference is None else made.to(reference))
         learned = ", learned multiplier" if multiplier else ""
         what = f"alpha_{k} = {alpha:.6g}, beta_{k} = {beta:.6g}{learned}"
-        changes.append(Change(place.name, what))
+        changes.append(Change(submodule.name, what))
     return changes
 
 
@@ -118,13 +132,15 @@ def standardize_(model: nn.Module, activation: str = "relu", linears: bool = Fal
     """
     gamma = centered_gain(activation)
     kinds = (nn.Conv2d, nn.Linear) if linears else (nn.Conv2d,)
-    found = weighted(model, kinds)
-    for place in found:
-        if place.layer.weight[0].numel() == 1:
-            raise BadInput(f"{place.name!r} has one input per output: its variance is 0")
-    for place in found:
-        standardize(place.layer, gamma)
-    return [Change(place.name, f"weight standardized, gamma {gamma:.6g}") for place in found]
+    found = weighted_layers(model, kinds)
+    for submodule in found:
+        if submodule.layer.weight[0].numel() == 1:
+            raise BadInput(f"{submodule.name!r} has one input per output: its variance is 0")
+    for submodule in found:
+        standardize(submodule.layer, gamma)
+    return [
+        Change(submodule.name, f"weight standardized, gamma {gamma:.6g}") for submodule in found
+    ]
 
 
 def center_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
@@ -145,7 +161,7 @@ def center_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
         One `Change` per layer; ``done`` is False for a layer that the pass did not reach.
 
     Raises:
-        BadInput: no such layer, one that is lazy, parametrized or used in two places, or a batch
+        BadInput: no such layer, one that is lazy, parametrized or used in two layers, or a batch
             that is empty, of one sample, or holds NaN or infinity.
 
     Example:
@@ -155,22 +171,22 @@ def center_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
     """
     if inputs is not None:
         check_batch(inputs)
-    found = weighted(model, (nn.Conv2d, nn.Linear))
+    found = weighted_layers(model, (nn.Conv2d, nn.Linear))
     biases = []
-    for place in found:
-        layer = place.layer
+    for submodule in found:
+        layer = submodule.layer
         convolution = isinstance(layer, nn.Conv2d)
         channels = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features
         bias = BiasBefore(channels, 2 if convolution else 0).to(layer.weight)
         both = nn.Sequential()
         both.add_module("bias", bias)
         both.add_module("weight", layer)
-        place.put(both.train(layer.training))
+        submodule.replace_by(both.train(layer.training))
         biases.append(bias)
     if inputs is None:
         words = [f"bias of {bias.channels} in front, waits for a first batch" for bias in biases]
         return [Change(p.name, what) for p, what in zip(found, words, strict=True)]
-    forward(model, inputs, training=biases)
+    run_in_evaluation(model, inputs, training=biases)
     return [
         Change(p.name, f"bias of {bias.channels} in front, norm {bias.bias.norm().item():.6g}")
         if bias.initialized

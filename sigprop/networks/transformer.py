@@ -11,10 +11,10 @@ from sigprop.networks.recipe import (
     Layers,
     Recipe,
     Shape,
-    front,
+    dropout_gain,
+    layers_before_weight,
+    norm_and_activation,
     projection,
-    slots,
-    survivors,
     weight,
 )
 from sigprop.networks.weights import Weighted
@@ -36,7 +36,12 @@ class Tokens(nn.Module):
 
 
 class Positions(nn.Module):
-    """A learned vector per position, N(0, 0.02²): y = x + p; x and y of shape (N, T, width)."""
+    """A learned vector per position, N(0, 0.02²): y = x + p; x and y of shape (N, T, width).
+
+    Args:
+        tokens: T, positions of a sequence.
+        width: features of a token.
+    """
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -56,38 +61,43 @@ class MeanOverTokens(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention up to the concatenated heads: softmax(q kᵀ / d^temper) v.
+    """Multi-head self-attention up to the concatenated heads: softmax(q kᵀ / d^scale_exponent) v.
 
     Shapes: (N, T, width) -> (N, T, width). The output projection is the next weight of the branch.
 
-    Source: Vaswani et al. 2017, sec. 3.2; temper 1 as in Yang et al. 2021 (μP).
+    Source: Vaswani et al. 2017, sec. 3.2; scale_exponent 1 as in Yang et al. 2021 (μP).
 
     Args:
         query: width -> width.
         key: width -> width.
         value: width -> width.
         heads: number of heads; divides the width.
-        temper: exponent of the head's width d.
+        scale_exponent: exponent of the head's width d.
     """
 
     def __init__(
-        self, query: Weighted, key: Weighted, value: Weighted, heads: int, temper: float = 0.5
+        self,
+        query: Weighted,
+        key: Weighted,
+        value: Weighted,
+        heads: int,
+        scale_exponent: float = 0.5,
     ) -> None:
         super().__init__()
         self.query, self.key, self.value = query, key, value
-        self.heads, self.temper = heads, temper
+        self.heads, self.scale_exponent = heads, scale_exponent
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the heads' mixtures of values, side by side."""
         projected = (self.query(x), self.key(x), self.value(x))
         q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in projected)
-        scale = q.shape[-1] ** -self.temper
+        scale = q.shape[-1] ** -self.scale_exponent
         mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         return mixed.transpose(1, 2).flatten(2)
 
     def extra_repr(self) -> str:
-        """Show the number of heads in the module's repr."""
-        return f"heads={self.heads}, temper={self.temper:g}"
+        """Return the number of heads, for the module's repr."""
+        return f"heads={self.heads}, scale_exponent={self.scale_exponent:g}"
 
 
 def transformer_branch(design: Design, recipe: Recipe, k: int) -> Layers:
@@ -96,30 +106,40 @@ def transformer_branch(design: Design, recipe: Recipe, k: int) -> Layers:
     A layer of the encoder is two residual blocks, so that each has its addition. The spread of the
     recipe is on the weights that the signal passes in series: values and output, or both
     feed-forward weights; queries and keys only choose.
+
+    Args:
+        design: width, heads, activation.
+        recipe: initializers, normalization, coefficients.
+        k: the block, from 1.
+
+    Returns:
+        Layers by name.
     """
     branch = Layers()
     if recipe.norm and not recipe.post_norm:
         branch["norm"] = recipe.norm(design.width, design.dims)
     made = _attention if k % 2 else _feed_forward
-    branch.update(made(design, recipe, recipe.spread(k)))
+    branch.update(made(design, recipe, recipe.weight_scale(k)))
     return branch
 
 
 def _attention(design: Design, recipe: Recipe, spread: float) -> Layers:
     square = Shape(design.width, design.width)
-    branch = front(design, recipe, design.width, "1", recipe.drop)
+    branch = layers_before_weight(design, recipe, design.width, "1", recipe.drop)
     # queries, keys, values in the order of Vaswani et al.; dropout in front of them reaches values
-    gains = (recipe.query_gain, recipe.query_gain, spread * survivors(recipe.drop))
+    gains = (recipe.query_gain, recipe.query_gain, spread * dropout_gain(recipe.drop))
     query, key, value = (projection(design, recipe, square, gain) for gain in gains)
-    branch["attention"] = Attention(query, key, value, design.heads, recipe.temper)
-    branch.update(weight(design, recipe, square, spread * recipe.last, "2", recipe.drop))
+    branch["attention"] = Attention(query, key, value, design.heads, recipe.scale_exponent)
+    branch.update(
+        weight(design, recipe, square, spread * recipe.last_weight_scale, "2", recipe.drop)
+    )
     return branch
 
 
 def _feed_forward(design: Design, recipe: Recipe, spread: float) -> Layers:
     hidden = FEED_FORWARD * design.width
     branch = weight(design, recipe, Shape(design.width, hidden), spread, "1", recipe.drop)
-    branch.update(slots(design, recipe, hidden, ("act",), "1"))
-    gain = recipe.gain(design.activation) * spread * recipe.last
+    branch.update(norm_and_activation(design, recipe, hidden, ("act",), "1"))
+    gain = recipe.gain(design.activation) * spread * recipe.last_weight_scale
     branch.update(weight(design, recipe, Shape(hidden, design.width), gain, "2", recipe.drop))
     return branch

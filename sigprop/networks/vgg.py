@@ -9,8 +9,8 @@ from types import MappingProxyType
 from torch import nn
 
 from sigprop.networks.activations import activation
+from sigprop.networks.arguments import check_known, check_rate, check_whole
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_known, check_rate, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import BiasBefore
 from sigprop.networks.gains import centered_gain, he_gain
@@ -72,10 +72,12 @@ def vgg(
     recipe = Recipe(
         gain=centered_gain if before and init == "preserving" else he_gain,
         weight=fan_out if init == "fan_out" else initialize,
-        before=(lambda width, dims: BiasBefore(width, dims, bias_batches)) if before else None,
+        before_weight=(lambda width, dims: BiasBefore(width, dims, bias_batches))
+        if before
+        else None,
         bias_after=not before,
     )
-    design = design.turned("resnet")
+    design = design.with_architecture("resnet")
     stages = _stages(design, plan)
     blocks, side = _blocks(design, recipe, stages)
     stem = nn.Sequential(weight(design, recipe, Shape(design.inputs[0], stages[0][0]), 1.0))
@@ -124,8 +126,8 @@ def _head(
             head[f"act{index}"] = activation(design.activation)
         if drop:
             head[f"drop{index}"] = nn.Dropout(drop)
-        if recipe.before:
-            head[f"bias{index}"] = recipe.before(width, 0)
+        if recipe.before_weight:
+            head[f"bias{index}"] = recipe.before_weight(width, 0)
         linear = nn.Linear(width, outputs, bias=recipe.bias_after)
         initialize(linear, 1.0 if outputs == design.classes else gain)
         head[f"weight{index}"] = linear
@@ -139,6 +141,10 @@ def fan_out(layer: Weighted, gain: float) -> None:
     fan_out is (out_channels)·kH·kW, as torch counts it.
 
     Source: He et al. 2015, eq. 14; Fixup's and RescaleNet's VGG code.
+
+    Args:
+        layer: a linear layer or a convolution, changed in place.
+        gain: factor on the standard deviation.
     """
     weights = layer.weight
     count = weights.shape[0] * weights[0, 0].numel()

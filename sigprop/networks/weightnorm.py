@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from torch import nn
 
+from sigprop.networks.arguments import check_number
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_number
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import Affine
 from sigprop.networks.gains import gaussian_moments, jacobian_gain
 from sigprop.networks.layers import Standardize
-from sigprop.networks.norms import MeanOnlyBatchNorm, no_tokens
+from sigprop.networks.norms import MeanOnlyBatchNorm, refuse_transformer
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.residual import ResidualNet
 from sigprop.networks.weights import Weighted, unit_rows
@@ -40,7 +40,7 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
     Raises:
         BadInput: a Transformer; or, in the first forward, a batch with one value per channel.
     """
-    no_tokens(design, "weightnorm", _TOKENS)
+    refuse_transformer(design, "weightnorm", _TOKENS)
 
     def behind(layer: Weighted, gain: float, dims: int) -> nn.Module:
         channels = layer.weight.shape[0]
@@ -49,7 +49,7 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
         affine = Affine(channels, dims, start, not mean_only, data_dependent)
         return nn.Sequential(affine, MeanOnlyBatchNorm(channels, dims)) if mean_only else affine
 
-    return ResidualNet(design, Recipe(weight=_directions, behind=behind, head_bias=True))
+    return ResidualNet(design, Recipe(weight=_directions, after_weight=behind, head_bias=True))
 
 
 @register("scaled-weightnorm")
@@ -69,7 +69,7 @@ def scaled_weightnorm(design: Design, power: float = 0.5, scaled: bool = True) -
     Raises:
         BadInput: a power that is negative or infinite, or a Transformer.
     """
-    no_tokens(design, "scaled-weightnorm", _TOKENS)
+    refuse_transformer(design, "scaled-weightnorm", _TOKENS)
     check_number("power", power)
 
     def behind(layer: Weighted, gain: float, dims: int) -> nn.Module:
@@ -78,7 +78,9 @@ def scaled_weightnorm(design: Design, power: float = 0.5, scaled: bool = True) -
         return Affine(layer.weight.shape[0], dims, norm)
 
     scale = design.additions**-power
-    recipe = Recipe(weight=_orthogonal_rows, behind=behind, beta=lambda k: scale, head_bias=True)
+    recipe = Recipe(
+        weight=_orthogonal_rows, after_weight=behind, beta=lambda k: scale, head_bias=True
+    )
     return ResidualNet(design, recipe)
 
 
@@ -99,14 +101,14 @@ def normprop(design: Design, jacobian: bool = True) -> nn.Module:
     Raises:
         BadInput: a Transformer.
     """
-    no_tokens(design, "normprop", _TOKENS)
+    refuse_transformer(design, "normprop", _TOKENS)
     gamma = jacobian_gain(design.activation) if jacobian else 1.0
     mean, second = gaussian_moments(design.activation)
     std = math.sqrt(second - mean**2)
     chain = replace(design, skip=False, branch_layers=1, order="weight-norm-act", block="basic")
     recipe = Recipe(
         weight=_directions,
-        behind=lambda layer, gain, dims: Affine(layer.weight.shape[0], dims, gamma),
+        after_weight=lambda layer, gain, dims: Affine(layer.weight.shape[0], dims, gamma),
         after_act=lambda channels, dims: Standardize(mean, std),
         head_bias=True,
     )

@@ -1,4 +1,4 @@
-"""How a weight begins, and the forms a weight may take: standardized, or rows of unit norm."""
+"""Initializers of a weight, and its parametrizations: standardized, or rows of unit norm."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def initialize(layer: Weighted, gain: float) -> None:
     fan_in is the number of inputs of one output: in_features, or (in_channels/groups)·kH·kW.
 
     Source: He et al. 2015, eq. 10 for gain √2.
+
+    Args:
+        layer: a linear layer or a convolution, changed in place.
+        gain: factor on the standard deviation.
     """
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
@@ -31,6 +35,10 @@ def xavier(layer: Weighted, gain: float) -> None:
     fan_out is fan_in with outputs for inputs: (out_channels/groups)·kH·kW.
 
     Source: Glorot & Bengio 2010, eq. 12.
+
+    Args:
+        layer: a linear layer or a convolution, changed in place.
+        gain: factor on the standard deviation.
     """
     weight = layer.weight
     fan_in, groups = weight[0].numel(), getattr(layer, "groups", 1)
@@ -48,6 +56,10 @@ def orthogonal(layer: Weighted, gain: float) -> None:
     columns otherwise, and then scaled by √(outputs/inputs) so that the second moment is kept.
 
     Source: Saxe et al. 2014; Xiao et al. 2018, algorithm 1 (convolutions).
+
+    Args:
+        layer: a linear layer or a convolution, changed in place.
+        gain: factor on the standard deviation.
 
     Raises:
         BadInput: a grouped convolution.
@@ -101,7 +113,7 @@ class Standardized(nn.Module):
         return (weight - mean) * (scale * self.gain * self.gamma)
 
     def extra_repr(self) -> str:
-        """Show γ in the module's repr."""
+        """Return γ, for the module's repr."""
         return f"gamma={self.gamma:.6g}"
 
 
@@ -121,7 +133,12 @@ class UnitRows(nn.Module):
 
 
 def standardize(layer: Weighted, gain: float = 1.0) -> None:
-    """Give a layer a `Standardized` weight with γ = ``gain``, in place; W itself stays as it is."""
+    """Give a layer a `Standardized` weight with γ = ``gain``, in place; W itself stays as it is.
+
+    Args:
+        layer: a linear layer or a convolution, changed in place.
+        gain: γ.
+    """
     form = Standardized(layer.weight.shape[0], layer.weight.dim(), gain)
     parametrize.register_parametrization(layer, "weight", form.to(layer.weight))
 

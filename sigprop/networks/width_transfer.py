@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from sigprop.networks.arguments import check_number, check_whole
 from sigprop.networks.catalog import register
-from sigprop.networks.checks import check_number, check_whole
 from sigprop.networks.design import Design
 from sigprop.networks.recipe import Recipe
 from sigprop.networks.residual import ResidualNet
@@ -37,7 +37,7 @@ def mup(design: Design, base_width: int = 64, branch: float = 1.0) -> nn.Module:
         bias_after=True,
         beta=lambda k: scale,
         head_gain=math.sqrt(base_width / design.widths()[-1]),
-        temper=1.0,
+        scale_exponent=1.0,
     )
     return ResidualNet(design, recipe)
 
@@ -57,6 +57,9 @@ def mup_groups(
         model: a network of the zoo.
         learning_rate: lr, at the base width.
         base_width: the width at which lr was tuned.
+
+    Returns:
+        Three groups: the rest at lr, the blocks' matrices, the head's.
 
     Raises:
         BadInput: base_width < 1 or a negative rate.
@@ -121,6 +124,11 @@ def unit_scaled_taus(
     r the residual multiplier and ρ the ratio of attention to feed-forward.
 
     Source: Blake et al. 2024, app. G.2.2.
+
+    Args:
+        blocks: L, attention and feed-forward branches together.
+        residual_mult: r, of all branches against the input.
+        attn_ratio: ρ, of attention branches against feed-forward ones.
 
     Raises:
         BadInput: no block, or a negative or infinite option.

@@ -19,7 +19,7 @@ from sigprop.capture.torch_internals import compiled
 from sigprop.errors import ProbeWarning
 from sigprop.inputs.calling import Loss, backward, call, split_batch
 from sigprop.inputs.factories import copied
-from sigprop.probing.options import check_options
+from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.records import Records
 
@@ -118,7 +118,7 @@ def check(
         0
     """
     batch, wanted = split_batch(inputs, targets)
-    check_options(model, {})
+    check_model(model)
     twin = copied(bare(model))
     watch = _Watch()
     told: list[str] = []
@@ -184,7 +184,7 @@ def _table(model: nn.Module, records: Records, watch: _Watch) -> pd.DataFrame:
     everything = dict(modules(model))
     ports = records.signals.query("port in ('in', 'out')")
     names = set(ports["name"].str.replace(r"(#\d+|\[.*)", "", regex=True))
-    inner = {n for n, m in everything.items() if n in names} - _only_rectified(records, everything)
+    inner = {n for n in everything if n in names} - _only_rectified(records, everything)
     rows = [
         _row(row, everything, inner, records, watch) for row in records.coverage.to_dict("records")
     ]

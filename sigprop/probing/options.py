@@ -1,14 +1,17 @@
-"""What `attach` accepts: its options checked, before anything is put on a model."""
+"""What `attach` accepts: one set of options, checked before anything is put on a model."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import nn
 
-from sigprop.capture import Metric
+from sigprop.capture import Blocks, ChannelDim, Metric
 from sigprop.capture.model.naming import bare
 from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.records import SCHEMA
@@ -19,33 +22,96 @@ Every = int | Callable[[int], bool]
 Metrics = Mapping[str, Metric] | Sequence[str]
 
 
-def check_options(model: object, options: Mapping[str, Any]) -> None:
-    """Check what `attach` was given.
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The options of one probe; what each means is said at `sigprop.attach`.
 
     Raises:
-        BadInput: the model cannot carry a probe, or an option is not of the form asked for.
+        BadInput: an option is not of the form asked for, or two of them contradict each other.
+        UnknownName: no built-in number has the name of a metric.
+
+    Example:
+        >>> ProbeOptions(every=0)
+        Traceback (most recent call last):
+        ...
+        sigprop.errors.BadInput: every is a whole number of steps from 1, or a callable, not 0
+    """
+
+    optimizer: torch.optim.Optimizer | None = None
+    blocks: Blocks = "auto"
+    every: Every = 1
+    network: str = "model"
+    seed: int = 0
+    run: str = "run"
+    step: int = 0
+    metrics: Metrics = ()
+    window: int | None = None
+    channel_dim: ChannelDim = None
+    strict: bool = False
+    scaler: torch.amp.GradScaler | None = None
+    overhead: float | None = None
+
+    def __post_init__(self) -> None:
+        self._check_cadence()
+        if not _whole(self.step, 0):
+            raise BadInput(f"step is the number of the first step, from 0, not {self.step!r}")
+        if self.window is not None and not _whole(self.window, 1):
+            raise BadInput(
+                f"window is a whole number of recorded steps from 1, or None, not {self.window!r}"
+            )
+        if self.scaler is not None and not isinstance(self.scaler, torch.amp.GradScaler):
+            raise BadInput(f"scaler is a torch.amp.GradScaler, not {type(self.scaler).__name__}")
+        split_metrics(self.metrics)
+
+    def _check_cadence(self) -> None:
+        if not (callable(self.every) or _whole(self.every, 1)):
+            raise BadInput(
+                f"every is a whole number of steps from 1, or a callable, not {self.every!r}"
+            )
+        if self.overhead is None:
+            return
+        share = self.overhead
+        if not (isinstance(share, int | float) and 0 < share < math.inf):
+            raise BadInput(f"overhead is a share of the step time such as 0.03, not {share!r}")
+        if self.every != 1:
+            raise BadInput(
+                f"overhead chooses the cadence by itself; leave every={self.every!r} out"
+            )
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The columns that say which run, network and seed a row is from."""
+        return {"run": self.run, "network": self.network, "seed": self.seed}
+
+    def require_same(self, other: ProbeOptions) -> None:
+        """Check that a second `attach` asks for what the first one asked for.
+
+        Raises:
+            BadInput: an option differs.
+        """
+        for field in fields(self):
+            have, wanted = getattr(self, field.name), getattr(other, field.name)
+            if wanted is not have and wanted != have:
+                raise BadInput(
+                    f"this model carries a probe with {field.name}={have!r}, not {wanted!r}; "
+                    "detach it first"
+                )
+
+
+def check_model(model: object) -> None:
+    """Check that something can carry a probe.
+
+    Raises:
+        BadInput: it is no module, a ScriptModule, or a single module in which nothing is learned.
     """
     if not isinstance(model, nn.Module):
         raise BadInput(f"a probe is attached to an nn.Module, not to {type(model).__name__}")
     if isinstance(bare(model), torch.jit.ScriptModule):
         raise BadInput("a ScriptModule cannot be hooked; probe the Python model it came from")
-    if next(model.parameters(), None) is None:
+    # A quantized model keeps its weights elsewhere; the activations of its parts can be read.
+    parts = itertools.chain(model.children(), model.parameters(), model.buffers())
+    if next(parts, None) is None:
         raise BadInput(f"{type(model).__name__} has no parameters: there is nothing to diagnose")
-    every, window = options.get("every", 1), options.get("window")
-    optimizer = options.get("optimizer")
-    if not callable(every) and not (isinstance(every, int) and every >= 1):
-        raise BadInput(f"every is a whole number of steps from 1, or a callable, not {every!r}")
-    if window is not None and not (isinstance(window, int) and window >= 1):
-        raise BadInput(
-            f"window is a whole number of recorded steps from 1, or None, not {window!r}"
-        )
-    overhead = options.get("overhead")
-    if overhead is not None and not (isinstance(overhead, int | float) and overhead > 0):
-        raise BadInput(f"overhead is a share of the step time such as 0.03, not {overhead!r}")
-    if overhead is not None and every != 1:
-        raise BadInput(f"overhead chooses the cadence by itself; leave every={every!r} out")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise BadInput(f"optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}")
 
 
 def split_metrics(metrics: Metrics) -> tuple[dict[str, Metric], dict[str, Quantity]]:
@@ -74,3 +140,7 @@ def split_metrics(metrics: Metrics) -> tuple[dict[str, Metric], dict[str, Quanti
             f"no metric is called {unknown[0]!r}; {suggestion(unknown[0], QUANTITIES)}"
         )
     return {}, {name: QUANTITIES[name] for name in metrics or QUANTITIES}
+
+
+def _whole(value: object, lowest: int) -> bool:
+    return isinstance(value, int) and value >= lowest

@@ -5,42 +5,37 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
 from sigprop.capture import (
     Blocks,
     ChannelDim,
+    ForwardContext,
     Hooks,
-    ParameterStatistics,
     Recorder,
     Scope,
     install,
     select,
 )
-from sigprop.capture.model.naming import bare
+from sigprop.capture.model.naming import bare, parameters
 from sigprop.capture.parameters.gradient_hooks import GradientHooks
-from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, spectra
-from sigprop.capture.recording.rows import Collector
-from sigprop.capture.torch_internals import (
-    HOOK_GUARDS,
-    TRACEABLE,
-    after_backward,
-    compiled,
-    warn_of_missing,
-)
+from sigprop.capture.parameters.info import spectra
+from sigprop.capture.torch_internals import HOOK_GUARDS, TRACEABLE, compiled, warn_of_missing
 from sigprop.errors import BadInput, ProbeWarning
-from sigprop.probing.options import Every, Metrics, check_options, split_metrics
+from sigprop.probing.loss_scale import LossScale
+from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
+from sigprop.probing.options import Every, Metrics, ProbeOptions, check_model, split_metrics
 from sigprop.probing.overhead import Budget
-from sigprop.records import SCHEMA, Records, provenance, tidy
-from sigprop.records.column_buffer import ColumnBuffer
-
-Rows = dict[str, ColumnBuffer]
+from sigprop.probing.step_reader import StepReader
+from sigprop.probing.steps import Steps
+from sigprop.probing.tables import Tables
+from sigprop.records import Records, provenance, tidy
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -67,11 +62,25 @@ def attach(
     Attaching again with the same options returns the same probe. The probe lives as long as the
     model, until `Probe.detach` or the end of a ``with`` block.
 
+    A forward pass begins where the model is called or, where it never is (a ``training_step`` that
+    calls ``self.net``), at the outermost module inside it that is called. Forward passes in
+    training mode with gradients have the mode ``train`` in the records, all others ``eval``.
+
+    While a probe is attached, this much is different for the whole process: code compiled by
+    `torch.compile` depends on the hooks of its modules
+    (``torch._dynamo.config.skip_nnmodule_hook_guards`` is False); with an optimizer, a hook runs
+    after the step of every optimizer, to notice one that has replaced it; and during the forward
+    pass of a recorded step a `TorchFunctionMode` is active in its thread, and global module hooks
+    are where the model has a `torch.nn.TransformerEncoderLayer`. `Probe.detach` takes all of it
+    back.
+
     Args:
         model: any module.
-        optimizer: a step then ends at its ``step()``, where weights and gradients are read too.
+        optimizer: a step then ends at its ``step()``, where weights and gradients are read too. A
+            wrapper that keeps the optimizer in its attribute ``optimizer`` (Accelerate, Lightning)
+            is accepted.
             Without one a step ends at the next forward in training mode, or at `Probe.step`; of a
-            compiled model, whose forward tells nobody that it begins, with its backward pass.
+            compiled model, whose forward runs no hook when it begins, with its backward pass.
         blocks: what to record: ``"auto"``, ``"leaves"``, globs over module names, or a callable
             ``(name, module) -> bool``. Rectifiers inside a chosen block are recorded with it.
         every: record every n-th step, or the steps for which a callable returns true.
@@ -86,9 +95,13 @@ def attach(
         channel_dim: the channel axis everywhere or by module name, where the inferred one is wrong.
         strict: raise the probe's own errors instead of switching it off with a warning.
         scaler: of a loss that is scaled for half precision; recorded gradients are divided by its
-            scale. Your own metrics see the gradient as it is.
+            scale, and steps that it leaves out are marked. Your own metrics see the gradient as it
+            is.
         overhead: instead of ``every``: record as often as keeps the cost below this share of the
             bare training time, 0.03 for 3 %. `Probe.every` says what was chosen.
+
+    Returns:
+        The probe; a ``with`` block detaches it at its end.
 
     Raises:
         UnknownName: a glob matches no module, or a metric has no such name.
@@ -101,26 +114,27 @@ def attach(
         >>> probe.records.signals.query("port == 'out'")["direction"].value_counts().to_dict()
         {'forward': 3, 'backward': 3}
     """
-    options: dict[str, Any] = {
-        "optimizer": optimizer,
-        "blocks": blocks,
-        "every": every,
-        "network": network,
-        "seed": seed,
-        "run": run,
-        "step": step,
-        "metrics": metrics,
-        "window": window,
-        "channel_dim": channel_dim,
-        "strict": strict,
-        "scaler": scaler,
-        "overhead": overhead,
-    }
-    known = _PROBES.get(model) if isinstance(model, nn.Module) else None
+    options = ProbeOptions(
+        optimizer=torch_optimizer(optimizer),
+        blocks=blocks,
+        every=every,
+        network=network,
+        seed=seed,
+        run=run,
+        step=step,
+        metrics=metrics,
+        window=window,
+        channel_dim=channel_dim,
+        strict=strict,
+        scaler=scaler,
+        overhead=overhead,
+    )
+    check_model(model)
+    known = _PROBES.get(model)
     if known is not None:
-        known.require_same(options)
+        known.options.require_same(options)
         return known
-    probe = Probe(model, **options)
+    probe = Probe(model, options)
     _PROBES[model] = probe
     return probe
 
@@ -129,51 +143,48 @@ class Probe:
     """A probe on a model; made by `attach`.
 
     Attributes:
-        step_index: the step being recorded, counted from 0 in optimizer steps.
+        options: what `attach` was given.
     """
 
-    def __init__(self, model: nn.Module, **options: Any) -> None:
-        check_options(model, options)
+    def __init__(self, model: nn.Module, options: ProbeOptions) -> None:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
         if not TRACEABLE:
             _warn_of_compiled(model)
-        HOOK_GUARDS.forget_graphs()
-        HOOK_GUARDS.on()
+        self.options = options
         self._model = weakref.ref(model)
-        self._options = options
-        self._optimizer: torch.optim.Optimizer | None = options["optimizer"]
-        targets = select(model, options["blocks"])
-        own, quantities = split_metrics(options["metrics"])
-        self._recorder = Recorder(own, options["strict"])
-        self._readings = ParameterStatistics()
-        self._collector = Collector(
-            self._recorder, self._readings, list(targets), quantities, options["window"]
-        )
-        self._roster = ParameterInfo(model)
-        self._rows: Rows = {table: ColumnBuffer(table) for table in SCHEMA}
-        self._forwarded = self._ends_with_backward = False
-        self._warned_of_silence = False
-        self._last_coverage: list[dict[str, Any]] = []
-        self.step_index: int = options["step"]
+        targets = select(model, options.blocks)
+        self._recorder = Recorder(split_metrics(options.metrics)[0], options.strict)
         self._budget: Budget | None = None
-        if options["overhead"] is not None:
-            self._budget = Budget(options["overhead"], self._recorder.stopwatch)
-        self._arrivals: GradientHooks | None = None
-        self._handles = self._install(model, targets)
-        self._schedule()
+        if options.overhead is not None:
+            self._budget = Budget(options.overhead, self._recorder.stopwatch)
+        scale = LossScale(options.scaler)
+        self._reader = StepReader(model, targets, self._recorder, options, scale)
+        self._steps = Steps(options.step, options.optimizer, scale, self)
+        self._tables = Tables(options.origin)
+        self._attached = True
+        self._checked_optimizer = self._warned_of_silence = False
+        self._last_coverage: list[dict[str, Any]] = []
+        self._installed: list[Any] = []
+        self._hooks: list[Hooks | GradientHooks] = []
+        self._session: ForwardContext | None = None
+        try:
+            self._install(model, targets)
+        except BaseException:
+            self._remove()
+            raise
 
     # --- what was seen --------------------------------------------------------------------
 
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
-        rows = {table: kept.copy() for table, kept in self._rows.items()}
-        self._recorder.guarded(self._collect, rows, True)
-        records = _records(rows)
+        tables = self._tables.copy()
+        self._recorder.guarded(self._collect, tables, True)
+        records = tables.records()
         records.coverage = tidy("coverage", self._coverage())
-        networks, seeds = [self._options["network"]], [self._options["seed"]]
+        networks, seeds = [self.options.network], [self.options.seed]
         records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
         return records
 
@@ -182,8 +193,7 @@ class Probe:
 
         For long runs that write as they go; the coverage table comes with `records` only.
         """
-        rows, self._rows = self._rows, {table: ColumnBuffer(table) for table in SCHEMA}
-        return _records(rows)
+        return self._tables.drain()
 
     def log(
         self,
@@ -194,23 +204,35 @@ class Probe:
         mode: str = "train",
         step: int | None = None,
     ) -> None:
-        """Keep a training loop's own numbers beside the signals, for the report's curves."""
-        self._rows["training"].append(
-            {
-                **self._where(),
-                "step": self.step_index if step is None else step,
-                "mode": mode,
-                "loss": loss,
-                "accuracy": accuracy,
-                "learning_rate": learning_rate,
-            },
-            1,
-        )
+        """Keep a training loop's own numbers beside the signals, for the report's curves.
+
+        Args:
+            loss: the loss.
+            accuracy: the share that was right, between 0 and 1.
+            learning_rate: the optimizer's.
+            mode: ``"train"``, or ``"eval"`` for those of an evaluation.
+            step: the step they belong to. Without it, numbers of training belong to the last step
+                of which a forward was seen, whether the optimizer's step came before or after this
+                call, and those of an evaluation to the step whose weights were evaluated.
+        """
+        columns = {
+            "step": self._step_of_log(mode) if step is None else step,
+            "mode": mode,
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": learning_rate,
+        }
+        self._tables.append("training", columns, 1)
+
+    def _step_of_log(self, mode: str) -> int:
+        # The forward of a model that is one compiled graph runs no hook: none is seen.
+        last_begun = mode == "train" and not self._recorder.whole_graph
+        return self._steps.last_begun if last_begun else self.step_index
 
     def record_spectra(self) -> None:
         """Record the singular values of every weight with two axes or more, as they are now."""
         for columns, count in spectra(self._living_model()):
-            self._rows["spectra"].append({**self._where(), **columns}, count)
+            self._tables.append("spectra", columns, count, step=self.step_index)
 
     # --- what it costs --------------------------------------------------------------------
 
@@ -218,8 +240,8 @@ class Probe:
     def overhead(self) -> float:
         """Time that probing has added, over the time of the same steps without it: 0.03 is 3 %.
 
-        With five steps or more of each kind, recorded steps are compared with the others. Until
-        then it is the time spent in the probe's own code, without an accelerator's share of it.
+        With steps of both kinds, recorded steps are compared with the others. Until then it is the
+        time spent in the probe's own code, without an accelerator's share of it.
         NaN before the first step ended.
         """
         return self._recorder.stopwatch.share
@@ -227,31 +249,144 @@ class Probe:
     @property
     def every(self) -> int | Callable[[int], bool]:
         """The cadence: what was asked for, or the distance in steps that the budget chose last."""
-        every: Every = self._budget.every if self._budget else self._options["every"]
+        every: Every = self._budget.every if self._budget else self.options.every
         return every
 
     # --- a step ---------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """End the step: fetch its readings and make them rows. Optimizers do this by themselves."""
-        if self._recorder.on:
-            self._recorder.guarded(self._collect, self._rows)
-        self._readings.clear()
-        self._recorder.end_step()
-        self._recorder.stopwatch.end(self._recorder.on)
-        self.step_index += 1
-        self._forwarded = False
-        self._schedule()
+    @property
+    def step_index(self) -> int:
+        """The step in progress, counted from `attach`'s ``step``."""
+        return self._steps.index
 
-    def _schedule(self) -> None:
-        every = self._budget or self._options["every"]
-        due = every(self.step_index) if callable(every) else self.step_index % every == 0
+    def step(self) -> None:
+        """End the step: fetch what was read in it and make it rows. Optimizers do it themselves."""
+        self._steps.end()
+
+    def step_began(self, index: int) -> None:
+        """Choose whether a step is recorded, and have its hooks on or off accordingly."""
+        every = self._budget or self.options.every
+        due = every(index) if callable(every) else index % every == 0
         self._recorder.on = bool(due) and not self._recorder.broken
         for hooks in self._hooks:
             if self._recorder.on:
                 hooks.attach()
             elif hooks.on and not self._compiled():
                 hooks.remove()
+
+    def step_ended(self, index: int, skipped: bool) -> None:
+        """Make rows of what was read in a step, and forget it."""
+        if self._recorder.on:
+            if skipped:
+                self._recorder.guarded(self._read_weights)
+            self._recorder.guarded(self._collect, self._tables)
+        self._reader.clear()
+        self._recorder.end_step()
+        self._recorder.stopwatch.end(self._recorder.on)
+
+    def _forward_begins(self, training: bool) -> None:
+        self._steps.forward_begins(training)
+        self._recorder.stopwatch.begin()
+
+    def update_begins(self, optimizer: Optimizer, closure: bool) -> bool:
+        """Return whether to read gradients before the optimizer uses them."""
+        if not self._checked_optimizer:
+            self._checked_optimizer = True
+            self._check_optimizer(optimizer)
+        if closure and self._recorder.on:
+            self._recorder.guarded(self._reader.remember, self._living_model(), optimizer)
+        return self._recorder.on
+
+    def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
+        """Read weights and gradients as the optimizer uses them."""
+        if self._recorder.on:
+            self._warn_of_silence()
+            act = self._reader.gradients_ready
+            self._recorder.guarded(act, self._living_model(), optimizer, not closure)
+
+    def update_ended(self) -> None:
+        """Read how far the weights moved."""
+        if self._recorder.on:
+            self._recorder.guarded(self._reader.update_ended)
+
+    def trained_parameters(self) -> set[int]:
+        """Return the ids of the model's parameters."""
+        model = self._model()
+        return set() if model is None else {id(p) for _, p in parameters(model)}
+
+    def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
+        if self._recorder.whole_graph:
+            self._steps.end_with_backward()
+        if self._recorder.on:
+            self._recorder.guarded(self._reader.gradient_arrived, name, parameter)
+
+    # --- rows -----------------------------------------------------------------------------
+
+    def _collect(self, tables: Tables, provisional: bool = False) -> None:
+        for hooks in self._hooks:
+            if isinstance(hooks, GradientHooks):
+                for name, parameter in hooks.late():  # could not be watched during the backward
+                    self._reader.gradient_arrived(name, parameter)
+        for table, (columns, count) in self._reader.rows(provisional).items():
+            tables.append(table, columns, count, step=self.step_index)
+
+    def _read_weights(self) -> None:
+        if self.options.optimizer is not None:
+            self._reader.update_left_out(self._living_model(), self.options.optimizer)
+
+    def _coverage(self) -> list[dict[str, Any]]:
+        model = self._model()
+        if model is not None:
+            rows = self._reader.collector.coverage(model)
+            self._last_coverage = [{**self.options.origin, **row} for row in rows]
+        return self._last_coverage
+
+    # --- on and off -----------------------------------------------------------------------
+
+    def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> None:
+        blocks, axis = self.options.blocks, self.options.channel_dim
+        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
+        leaves = isinstance(blocks, str) and blocks == "leaves"
+        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
+        HOOK_GUARDS.forget_graphs()
+        HOOK_GUARDS.on()
+        self._installed, hooks, self._session = install(
+            model, targets, self._recorder, self._forward_begins, axis, scope
+        )
+        self._hooks.append(hooks)
+        if self.options.optimizer is None:
+            self._hooks.append(GradientHooks(model, self._gradient_arrived))
+        self._steps.watch()
+        self.step_began(self.step_index)
+
+    def detach(self) -> None:
+        """Take everything off the model; what was recorded stays in `records`."""
+        if not self._attached:
+            return
+        self._recorder.guarded(self._collect, self._tables)
+        self._coverage()
+        self._remove()
+
+    def _remove(self) -> None:
+        self._attached = False
+        self._reader.clear()
+        self._recorder.on = False
+        self._recorder.end_step()
+        self._steps.stop()
+        for handle in self._installed:
+            handle.remove()
+        for hooks in self._hooks:
+            hooks.remove()
+            if isinstance(hooks, GradientHooks):
+                hooks.clear()
+        self._installed.clear()
+        if self._session is not None:
+            self._session.stop()
+        model = self._model()
+        if model is not None and _PROBES.get(model) is self:
+            del _PROBES[model]
+        if not _PROBES:
+            HOOK_GUARDS.off()
 
     def _compiled(self) -> bool:
         """Return whether graphs were made with the hooks, or will be.
@@ -262,145 +397,6 @@ class Probe:
         model = self._model()
         parts = model.modules() if model is not None else ()
         return self._recorder.whole_graph or any(compiled(part) for part in parts)
-
-    def _forward_begins(self, training: bool) -> None:
-        if training and self._optimizer is None and self._forwarded:
-            self.step()
-        self._recorder.stopwatch.begin()
-        self._forwarded |= training
-
-    def _before_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if self._recorder.on:
-            self._warn_of_silence()
-            self._recorder.guarded(self._read_parameters, optimizer)
-
-    def _warn_of_silence(self) -> None:
-        if (
-            self._warned_of_silence
-            or not self._recorder.accumulator.empty
-            or self._recorder.total_calls
-        ):
-            return
-        self._warned_of_silence = True
-        warnings.warn(
-            "a recorded step ends and no forward of the probed model was seen: it runs as compiled "
-            f"code, or another object is trained. {_UNCOMPILE}",
-            ProbeWarning,
-            stacklevel=2,
-        )
-
-    def _after_update(self, *_: object) -> None:
-        if self._recorder.on:
-            self._recorder.guarded(self._readings.compare)
-        self.step()
-
-    def _read_parameters(self, optimizer: torch.optim.Optimizer) -> None:
-        known = self._roster.updated(self._living_model(), optimizer)
-        self._readings.read(known, remember=True)
-        self._collector.gradient_scale = gradient_scale(optimizer)
-
-    def _backward_ended(self) -> None:
-        self._ends_with_backward = False
-        if self._handles:
-            self.step()
-
-    def _read_late(self) -> None:
-        """Read gradients whose arrival could not be watched, at the end of a step."""
-        for name, parameter in self._arrivals.late() if self._arrivals else ():
-            self._gradient_arrived(name, parameter)
-
-    def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
-        if self._recorder.whole_graph and not self._ends_with_backward:
-            # A forward that is compiled tells nobody that it begins; a backward does.
-            self._ends_with_backward = True
-            after_backward(self._backward_ended)
-        if self._recorder.on:
-            self._recorder.guarded(self._readings.read, [self._roster.known(name, parameter)])
-
-    # --- rows -----------------------------------------------------------------------------
-
-    def _where(self) -> dict[str, Any]:
-        return {**self._whose(), "step": self.step_index}
-
-    def _whose(self) -> dict[str, Any]:
-        return {key: self._options[key] for key in ("run", "network", "seed")}
-
-    def _collect(self, rows: Rows, provisional: bool = False) -> None:
-        where = self._where()
-        self._unscale()
-        self._read_late()
-        for table, (columns, count) in self._collector.collect(provisional).items():
-            rows[table].append({**where, **columns}, count)
-
-    def _unscale(self) -> None:
-        scaler: torch.amp.GradScaler | None = self._options["scaler"]
-        if scaler is not None and scaler.is_enabled():
-            self._collector.loss_scale = scaler.get_scale()
-            if self._optimizer is None:
-                self._collector.gradient_scale = self._collector.loss_scale
-
-    def _coverage(self) -> list[dict[str, Any]]:
-        model = self._model()
-        if model is not None:
-            whose = self._whose()
-            self._last_coverage = [{**whose, **row} for row in self._collector.coverage(model)]
-        return self._last_coverage
-
-    # --- on and off -----------------------------------------------------------------------
-
-    def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> list[RemovableHandle]:
-        blocks, axis = self._options["blocks"], self._options["channel_dim"]
-        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        leaves = isinstance(blocks, str) and blocks == "leaves"
-        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
-        handles, hooks, self._session = install(
-            model, targets, self._recorder, self._forward_begins, axis, scope
-        )
-        self._hooks: list[Hooks | GradientHooks] = [hooks]
-        if self._optimizer is not None:
-            handles.append(self._optimizer.register_step_pre_hook(self._before_update))
-            handles.append(self._optimizer.register_step_post_hook(self._after_update))
-            return handles
-        self._arrivals = GradientHooks(model, self._gradient_arrived)
-        self._hooks.append(self._arrivals)
-        return handles
-
-    def require_same(self, options: Mapping[str, Any]) -> None:
-        """Check that a second `attach` asks for what this probe does.
-
-        Raises:
-            BadInput: an option differs.
-        """
-        for name, wanted in options.items():
-            have = self._options[name]
-            if wanted is not have and wanted != have:
-                raise BadInput(
-                    f"this model carries a probe with {name}={have!r}, not {wanted!r}; "
-                    "detach it first"
-                )
-
-    def detach(self) -> None:
-        """Take everything off the model; what was recorded stays in `records`."""
-        model = self._model()
-        if not self._handles:
-            return
-        self._recorder.guarded(self._collect, self._rows)
-        self._coverage()
-        self._readings.clear()
-        self._recorder.on = False
-        self._recorder.end_step()
-        if self._arrivals is not None:
-            self._arrivals.clear()
-        for handle in self._handles:
-            handle.remove()
-        for hooks in self._hooks:
-            hooks.remove()
-        self._handles = []
-        self._session.stop()
-        if model is not None and _PROBES.get(model) is self:
-            del _PROBES[model]
-        if not _PROBES:
-            HOOK_GUARDS.off()
 
     def __enter__(self) -> Probe:
         return self
@@ -414,15 +410,39 @@ class Probe:
         self.detach()
 
     def __repr__(self) -> str:
-        state = "attached" if self._handles else "detached"
+        state = "attached" if self._attached else "detached"
         cost = f", every {self.every}, overhead {self.overhead:.1%}" if self._budget else ""
-        return f"Probe({self._options['network']!r}, {state}, step {self.step_index}{cost})"
+        return f"Probe({self.options.network!r}, {state}, step {self.step_index}{cost})"
 
     def _living_model(self) -> nn.Module:
         model = self._model()
         if model is None:
             raise BadInput("the probed model is gone; keep a reference to it")
         return model
+
+    # --- what is wrong with the loop -------------------------------------------------------
+
+    def _check_optimizer(self, optimizer: Optimizer) -> None:
+        own = self.trained_parameters()
+        if own and not any(id(p) in own for p in parameters_of(optimizer)):
+            warnings.warn(
+                f"the {type(optimizer).__name__} given to attach holds no parameter of the probed "
+                "model, so no update is recorded; give attach the optimizer that trains the model",
+                ProbeWarning,
+                stacklevel=2,
+            )
+
+    def _warn_of_silence(self) -> None:
+        recorder = self._recorder
+        if self._warned_of_silence or not recorder.accumulator.empty or recorder.total_calls:
+            return
+        self._warned_of_silence = True
+        warnings.warn(
+            "a recorded step ends and no forward of the probed model was seen: it runs as compiled "
+            f"code, or another object is trained. {_UNCOMPILE}",
+            ProbeWarning,
+            stacklevel=2,
+        )
 
 
 _UNCOMPILE = (
@@ -434,10 +454,3 @@ _UNCOMPILE = (
 def _warn_of_compiled(model: nn.Module) -> None:
     if any(compiled(module) for module in model.modules()):
         warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)
-
-
-def _records(rows: Rows) -> Records:
-    records = Records()
-    for table, kept in rows.items():
-        setattr(records, table, kept.frame())
-    return records

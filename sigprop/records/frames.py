@@ -65,6 +65,7 @@ SCHEMA: Mapping[str, Mapping[str, str]] = {
         "unit_grad_to_weight_max": "float64",
         "angular_update": "float64",
         "effective_lr": "float64",
+        "skipped": "bool",
     },
     "spectra": {
         **_WHERE,

@@ -1,7 +1,8 @@
-"""One tensor read into per-channel sums on its own device; nothing waits for the result."""
+"""Channel statistics of one tensor, computed on its own device; nothing waits for the result."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 
@@ -11,33 +12,19 @@ from torch import Tensor
 
 from sigprop.errors import BadInput
 from sigprop.signals import native
+from sigprop.signals.columns import COLUMNS
 from sigprop.signals.precision import full_precision, in_safe_range, widened
-
-#: The columns of a reading, one row a channel.
-COLUMNS = (
-    "elements",
-    "finite",
-    "zeros",
-    "lowest",
-    "highest",
-    "scale",
-    "center",
-    "s1",
-    "s2",
-    "s3",
-    "s4",
-)
 
 #: Elements per part: with its two temporaries 1.5 MB in float32, inside a core's cache.
 _PART = 1 << 17
 
 
 def readable(x: Tensor) -> bool:
-    """Return whether ``x`` can be read: real floating point, strided, with data and elements."""
+    """Return whether ``x`` has statistics: real floating point, strided, with data and elements."""
     return x.is_floating_point() and x.layout == torch.strided and not x.is_meta and x.numel() > 0
 
 
-def read(x: Tensor, channel_dim: int = 1) -> Tensor:
+def compute(x: Tensor, channel_dim: int = 1) -> Tensor:
     """Return the sums from which every signal number follows, shape (C, len(COLUMNS)).
 
     Values are shifted by a value near their channel's mean before they are raised to powers, and
@@ -45,8 +32,8 @@ def read(x: Tensor, channel_dim: int = 1) -> Tensor:
     cancels when mean ≫ std, nothing over- or underflows at 1e±30. Non-finite values are counted
     and left out. An accelerator is never waited for.
 
-    On the CPU a compiled library reads the tensor once, into float64; everywhere else, and where it
-    was not compiled, plain torch does it, into float32 or wider.
+    On the CPU a compiled library passes over the tensor once and sums in float64; everywhere else,
+    and where it was not compiled, plain torch does it, in float32 or wider.
 
     Args:
         x: a readable tensor, any shape; a scalar is one channel of one sample.
@@ -56,7 +43,7 @@ def read(x: Tensor, channel_dim: int = 1) -> Tensor:
         BadInput: ``x`` has no such axis.
     """
     axis = _axis(x, channel_dim)
-    return _read_compiled(x, axis) if native.supports(x) else read_plain(x, axis)
+    return _compute_native(x, axis) if native.supports(x) else compute_plain(x, axis)
 
 
 def _axis(x: Tensor, channel_dim: int) -> int:
@@ -68,38 +55,51 @@ def _axis(x: Tensor, channel_dim: int) -> int:
     return channel_dim % x.ndim
 
 
-def read_into(table: Tensor, x: Tensor, channel_dim: int) -> None:
-    """Write what `read` returns into a contiguous float64 table on the CPU, shape (C, 11)."""
+def compute_into(table: Tensor, x: Tensor, channel_dim: int) -> None:
+    """Write what `compute` returns into a contiguous float64 table on the CPU, shape (C, 11)."""
     axis = _axis(x, channel_dim)
     if native.supports(x):
-        _read_compiled(x, axis, table)
+        _compute_native(x, axis, table)
     else:
-        table.copy_(read_plain(x, axis))
+        table.copy_(compute_plain(x, axis))
 
 
-def _read_compiled(x: Tensor, axis: int, table: Tensor | None = None) -> Tensor:
+def _compute_native(x: Tensor, axis: int, table: Tensor | None = None) -> Tensor:
     assert native.LIBRARY is not None
-    if not x.is_contiguous():
-        x, axis = _as_it_lies(x.detach(), axis)
-    shape = x.shape
-    channels = shape[axis] if shape else 1
-    inner = math.prod(shape[axis + 1 :])
-    outer = x.numel() // (channels * inner)
+    if dense_layout(x, axis) is None:
+        x = x.detach().contiguous()
+    sizes = dense_layout(x, axis)
+    assert sizes is not None
     if table is None:
-        table = torch.from_numpy(np.empty((channels, len(COLUMNS))))
-    where = (x.data_ptr(), native.TYPES[x.dtype], outer, channels, inner)
-    native.LIBRARY.sigprop_read(*where, torch.get_num_threads(), table.data_ptr())
+        table = torch.from_numpy(np.empty((sizes[2], len(COLUMNS))))
+    layout = (ctypes.c_int64 * 5)(*sizes, table.data_ptr())
+    native.LIBRARY.sigprop_channel_statistics(layout, x.data_ptr(), torch.get_num_threads())
     return table
 
 
-def _as_it_lies(x: Tensor, axis: int) -> tuple[Tensor, int]:
-    """Return ``x`` with its axes in the order of its memory, copied only if it has gaps."""
-    order = sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True)
-    dense = x.permute(order)
-    return (dense, order.index(axis)) if dense.is_contiguous() else (x.contiguous(), axis)
+def dense_layout(x: Tensor, axis: int) -> tuple[int, int, int, int] | None:
+    """Return (element type, outer, channels, inner) of a tensor as it lies in memory.
+
+    The axes are taken in the order of the memory: a channels-last image is (type, N·H·W, C, 1).
+    None for a tensor that has gaps, which must be copied first.
+
+    Args:
+        x: what the library supports.
+        axis: which axis holds the channels, counted from the front.
+    """
+    shape = x.shape
+    if not x.is_contiguous():
+        order = sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True)
+        dense = x.detach().permute(order)
+        if not dense.is_contiguous():
+            return None
+        axis, shape = order.index(axis), dense.shape
+    channels = shape[axis] if shape else 1
+    inner = math.prod(shape[axis + 1 :])
+    return native.TYPES[x.dtype], x.numel() // (channels * inner), channels, inner
 
 
-def read_plain(x: Tensor, axis: int) -> Tensor:
+def compute_plain(x: Tensor, axis: int) -> Tensor:
     """Return the same numbers by plain torch, on any device; ``axis`` is counted from the front."""
     with full_precision(x):
         values, others = _spread(x, axis)

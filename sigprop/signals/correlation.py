@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 
@@ -37,23 +38,30 @@ class Products:
         return self.ab / scale if scale > 0 else math.nan
 
 
-def read_products(a: Tensor, b: Tensor) -> Tensor:
+def compute_products(a: Tensor, b: Tensor) -> Tensor:
     """Return five device sums for `interpret_products`, shape (5,); any broadcastable shapes.
 
     Elements where either operand is non-finite are left out. On the CPU a compiled library adds up
     in float64 what lies side by side in memory; plain torch does the rest.
     """
-    # Squares of float64 may leave float64's range; plain torch scales them first.
-    if native.LIBRARY is not None and a.dtype != torch.float64 and native.supports_pair(a, b):
+    if native.LIBRARY is not None and supports_products(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
-        kind, threads = native.TYPES[a.dtype], torch.get_num_threads()
-        where = (a.data_ptr(), b.data_ptr(), kind, a.numel())
-        native.LIBRARY.sigprop_products(*where, threads, sums.data_ptr())
+        layout = (ctypes.c_int64 * 3)(native.TYPES[a.dtype], a.numel(), sums.data_ptr())
+        threads = torch.get_num_threads()
+        native.LIBRARY.sigprop_products(layout, a.data_ptr(), b.data_ptr(), threads)
         return sums
-    return read_products_plain(a, b)
+    return compute_products_plain(a, b)
 
 
-def read_products_plain(a: Tensor, b: Tensor) -> Tensor:
+def supports_products(a: Tensor, b: Tensor) -> bool:
+    """Return whether the library can compute the products of two operands.
+
+    Squares of float64 may leave float64's range; plain torch scales them first.
+    """
+    return a.dtype != torch.float64 and native.supports_pair(a, b)
+
+
+def compute_products_plain(a: Tensor, b: Tensor) -> Tensor:
     """Return the same five sums by plain torch, on any device, in float32 or wider."""
     with full_precision(a):
         a, b = torch.broadcast_tensors(widened(a), widened(b))
@@ -68,13 +76,13 @@ def read_products_plain(a: Tensor, b: Tensor) -> Tensor:
         return torch.stack([norm(a) ** 2, norm(b) ** 2, (a * b).sum(), size_a, size_b])
 
 
-def interpret_products(reading: npt.ArrayLike) -> Products:
-    """Return the sums behind a fetched reading of `read_products`, in float64.
+def interpret_products(numbers: npt.ArrayLike) -> Products:
+    """Return the sums behind fetched `compute_products`, in float64.
 
     Example:
         >>> a, b = torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0])
-        >>> round(interpret_products(read_products(a, b)).correlation, 6)
+        >>> round(interpret_products(compute_products(a, b)).correlation, 6)
         0.707107
     """
-    aa, bb, ab, size_a, size_b = (float(v) for v in np.asarray(reading, dtype=np.float64))
+    aa, bb, ab, size_a, size_b = (float(v) for v in np.asarray(numbers, dtype=np.float64))
     return Products(aa * size_a**2, bb * size_b**2, ab * size_a * size_b)

@@ -16,61 +16,61 @@ Pair = tuple[Tensor, Tensor]
 Table = npt.NDArray[np.float64]
 
 
-def read_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = None) -> Table:
+def compute_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = None) -> Table:
     """Return (‖W‖², ‖G‖², max over units of ‖G_i‖/max(‖W_i‖, 1e-3)) of each weight and gradient.
 
     Units are on axis 0; a tensor of at most one axis longer than 1 is one unit, as in
     `ratios.unit_norms`. Sums are in float64, which float32 values of 1e±38 stay inside. One call of
-    the compiled library serves all pairs that lie densely in CPU memory, in one type and order.
+    the compiled library computes all pairs that lie densely in CPU memory, in one type and order.
 
     Args:
         pairs: weights and gradients of like shapes.
-        copies: tensors that weights are copied into on the way, by place; laid out like them.
+        copies: tensors that weights are copied into on the way, by index; laid out like them.
 
     Returns:
         One row a pair, shape (P, 3).
 
     Example:
         >>> w, g = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 0.001]])
-        >>> read_norms([(w, g)]).round(6).tolist()
+        >>> compute_norms([(w, g)]).round(6).tolist()
         [[25.0, 25.000001, 1.0]]
     """
 
-    def compiled(count: int, where: int, out: int) -> None:
+    def compiled(count: int, layouts: int, out: int) -> None:
         assert native.LIBRARY is not None
-        native.LIBRARY.sigprop_norms(count, where, UNIT_FLOOR, torch.get_num_threads(), out)
+        native.LIBRARY.sigprop_norms(count, layouts, UNIT_FLOOR, torch.get_num_threads(), out)
 
     return _table(pairs, compiled, norms_plain, copies or {})
 
 
-def read_moves(pairs: Sequence[Pair]) -> Table:
+def compute_updates(pairs: Sequence[Pair]) -> Table:
     """Return (‖a‖², ‖b‖², ‖b - a‖²) of each tensor before and after, in float64, shape (P, 3).
 
-    `turn` gives the angle between them.
+    `angles` gives the angle between them.
 
     Example:
-        >>> read_moves([(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0]))]).tolist()
+        >>> compute_updates([(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0]))]).tolist()
         [[1.0, 5.0, 4.0]]
     """
 
-    def compiled(count: int, where: int, out: int) -> None:
+    def compiled(count: int, layouts: int, out: int) -> None:
         assert native.LIBRARY is not None
-        native.LIBRARY.sigprop_moves(count, where, torch.get_num_threads(), out)
+        native.LIBRARY.sigprop_updates(count, layouts, torch.get_num_threads(), out)
 
-    return _table(pairs, compiled, moves_plain, {})
+    return _table(pairs, compiled, updates_plain, {})
 
 
-def turn(moves: Table) -> Table:
-    """Return the angles in radians behind rows of `read_moves`; NaN where either norm is 0.
+def angles(updates: Table) -> Table:
+    """Return the angles in radians behind rows of `compute_updates`; NaN where either norm is 0.
 
     For unit vectors u and v the angle is 2·asin(‖u - v‖/2), and
     ‖u - v‖² = (‖b - a‖² - (‖b‖ - ‖a‖)²)/(‖a‖‖b‖): small angles do not cancel as in arccos.
 
     Example:
-        >>> turn(np.array([[1.0, 4.0, 5.0], [0.0, 1.0, 1.0]])).round(6).tolist()
+        >>> angles(np.array([[1.0, 4.0, 5.0], [0.0, 1.0, 1.0]])).round(6).tolist()
         [1.570796, nan]
     """
-    a, b, moved = np.sqrt(moves).T
+    a, b, moved = np.sqrt(updates).T
     with np.errstate(invalid="ignore", divide="ignore"):
         # (x - y)(x + y) and not x² - y², which cancels where a step is mostly a change of length.
         chord = (moved - (b - a)) * (moved + (b - a)) / (a * b)
@@ -79,15 +79,15 @@ def turn(moves: Table) -> Table:
 
 
 def norms_plain(weight: Tensor, grad: Tensor) -> list[float]:
-    """Return one row of `read_norms` by plain torch, on any device; it waits for it."""
+    """Return one row of `compute_norms` by plain torch, on any device; it waits for it."""
     units = weight.shape[0] if weight.squeeze().ndim > 1 else 1
     w, g = (_exact(x).reshape(units, -1).square().sum(1) for x in (weight, grad))
     worst = (g.sqrt() / w.sqrt().clamp_min(UNIT_FLOOR)).amax()
     return [float(w.sum()), float(g.sum()), float(worst)]
 
 
-def moves_plain(before: Tensor, after: Tensor) -> list[float]:
-    """Return one row of `read_moves` by plain torch, on any device; it waits for it."""
+def updates_plain(before: Tensor, after: Tensor) -> list[float]:
+    """Return one row of `compute_updates` by plain torch, on any device; it waits for it."""
     a, b = _exact(before), _exact(after)
     return [float(x.square().sum()) for x in (a, b, b - a)]
 
@@ -102,23 +102,23 @@ def _table(
     plain: Callable[[Tensor, Tensor], list[float]],
     copies: Mapping[int, Tensor],
 ) -> Table:
-    """Return one row a pair: those that the library serves in one call, the others one by one."""
+    """Return a row per pair: those that the library supports in one call, the others one by one."""
     table = np.empty((len(pairs), 3))
-    served, where = [], []
+    rows, layouts = [], []
     for row, (a, b) in enumerate(pairs):
         copy = copies.get(row)
         if native.supports_pair(a, b):
             units = a.shape[0] if a.ndim > 1 and a.squeeze().ndim > 1 else 1
             both = a.data_ptr(), b.data_ptr(), native.TYPES[a.dtype]
             into = 0 if copy is None else copy.data_ptr()
-            where.append((*both, units, a.numel() // units, into))
-            served.append(row)
+            layouts.append((*both, units, a.numel() // units, into))
+            rows.append(row)
         else:
             table[row] = plain(a, b)
             if copy is not None:
                 copy.copy_(a)
-    if served:
-        out, memory = np.empty((len(served), 3)), np.array(where, dtype=np.int64)
-        compiled(len(served), memory.ctypes.data, out.ctypes.data)
-        table[served] = out
+    if rows:
+        out, memory = np.empty((len(rows), 3)), np.array(layouts, dtype=np.int64)
+        compiled(len(rows), memory.ctypes.data, out.ctypes.data)
+        table[rows] = out
     return table

@@ -1,4 +1,4 @@
-"""Readings on the host: merged channel by channel, and pooled into the sums behind every number."""
+"""Channel statistics on the host: merged, and pooled into the sums behind every number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from sigprop.errors import BadInput
 from sigprop.signals import native
 from sigprop.signals.activity import Activity
-from sigprop.signals.channel_statistics import read, readable
+from sigprop.signals.channel_statistics import compute, readable
+from sigprop.signals.columns import POOLED_COLUMNS
 from sigprop.signals.moments import Moments
 from sigprop.signals.pooled import QUANTITIES, Pooled
 
-#: A reading on the host, shape (C, len(COLUMNS)), float64.
+#: Channel statistics on the host, shape (C, len(COLUMNS)), float64.
 Table = npt.NDArray[np.float64]
 
 
@@ -40,7 +41,7 @@ class Signal:
 
     @property
     def table(self) -> Table:
-        """The reading that would have given this signal: sums about the means themselves."""
+        """The channel statistics that give this signal: sums about the means themselves."""
         m, a = self.moments, self.activity
         one, zero = np.ones_like(m.mean), np.zeros_like(m.mean)
         columns = [a.count, m.count, a.zeros, a.lowest, a.highest, one, m.mean, zero]
@@ -82,10 +83,10 @@ class Signal:
         return float(QUANTITIES[name](self.pooled())[0])
 
 
-def interpret(reading: npt.ArrayLike) -> Signal:
-    """Return the signal behind a fetched reading, shape (C, len(COLUMNS)), in float64."""
-    table = np.ascontiguousarray(np.asarray(reading, dtype=np.float64).T)
-    elements, n, zeros, lowest, highest, scale, center, s1, s2, s3, s4 = table
+def interpret(table: npt.ArrayLike) -> Signal:
+    """Return the signal behind channel statistics, shape (C, len(COLUMNS)), in float64."""
+    columns = np.ascontiguousarray(np.asarray(table, dtype=np.float64).T)
+    elements, n, zeros, lowest, highest, scale, center, s1, s2, s3, s4 = columns
     # The center is a rounded mean; the first-order sum s1 says by how much it is off.
     shift = s1 / np.maximum(n, 1)
     shift2, scale2 = shift * shift, scale * scale
@@ -100,7 +101,7 @@ def interpret(reading: npt.ArrayLike) -> Signal:
 
 
 def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
-    """Return the readings over both sets of samples, pair by pair.
+    """Return the channel statistics over both sets of samples, pair by pair.
 
     Raises:
         BadInput: the two of a pair have different numbers of channels.
@@ -117,13 +118,13 @@ def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
 
 
 def pool(tables: Sequence[Table]) -> Pooled:
-    """Return the sums over the channels of each reading; the compiled library is asked first."""
+    """Return the sums over the channels of each table; the compiled library is asked first."""
     if native.LIBRARY is None or not tables:
         return pool_plain(tables)
     tables = [np.ascontiguousarray(table) for table in tables]
-    places = [t.__array_interface__["data"][0] for t in tables]  # half the time of t.ctypes.data
-    where = np.array([places, [len(t) for t in tables]], dtype=np.int64)
-    rows = np.empty((len(tables), len(Pooled.__dataclass_fields__)))
+    addresses = [t.__array_interface__["data"][0] for t in tables]  # half the time of t.ctypes.data
+    where = np.array([addresses, [len(t) for t in tables]], dtype=np.int64)
+    rows = np.empty((len(tables), len(POOLED_COLUMNS)))
     pointers = (numbers.ctypes.data for numbers in (*where, rows))
     native.LIBRARY.sigprop_pool(len(tables), *pointers)
     return Pooled(*rows.T)
@@ -132,7 +133,7 @@ def pool(tables: Sequence[Table]) -> Pooled:
 def pool_plain(tables: Sequence[Table]) -> Pooled:
     """Return the same by numpy."""
     if not tables:
-        return Pooled(*np.empty((len(Pooled.__dataclass_fields__), 0)))
+        return Pooled(*np.empty((len(POOLED_COLUMNS), 0)))
     starts = np.concatenate(([0], _ends(tables)[:-1]))
     return interpret(np.concatenate(tables)).pooled(starts)
 
@@ -160,7 +161,7 @@ def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
             f"a signal is read from a non-empty real floating-point tensor, not from {x.dtype} "
             f"of shape {tuple(x.shape)} with layout {x.layout}"
         )
-    return interpret(read(x, channel_dim).cpu().numpy())
+    return interpret(compute(x, channel_dim).cpu().numpy())
 
 
 def _ends(tables: Sequence[Table]) -> npt.NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""A tensor read inside a compiled graph: the sums of `reading`, without a look at any value.
+"""Channel statistics inside a compiled graph: the same sums, without a look at any value.
 
 Everything here is traced along with the model, so that a compiler fuses it into the model's own
 kernels. Nothing depends on a number: there is one graph for every input.
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sigprop.signals import native
-from sigprop.signals.channel_statistics import COLUMNS, read, read_into
-from sigprop.signals.correlation import Products, interpret_products, read_products
+from sigprop.signals.channel_statistics import compute, compute_into
+from sigprop.signals.columns import COLUMNS
+from sigprop.signals.correlation import Products, compute_products, interpret_products
 from sigprop.signals.precision import widened
 
 #: How many numbers a channel, and a pair of operands, have.
@@ -31,8 +32,8 @@ _EXPONENT = {
 }
 
 
-def read_traced(x: Tensor, channel_dim: int) -> Tensor:
-    """Return the sums of ``x``, shape (len(COLUMNS), C): a reading, transposed.
+def compute_traced(x: Tensor, channel_dim: int) -> Tensor:
+    """Return the channel statistics of ``x``, transposed: shape (len(COLUMNS), C).
 
     The center is the mean of a few samples, and the scale a power of two near their largest
     magnitude, so that one pass over all values suffices: a center within k standard deviations of
@@ -111,8 +112,8 @@ def add_sums(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old[:3] + new[:3], kept, old[7:] + torch.stack(powers)])
 
 
-def read_products_traced(a: Tensor, b: Tensor) -> Tensor:
-    """Return what `read_products` does, and a count of 1 in front; shape (PRODUCTS,)."""
+def compute_products_traced(a: Tensor, b: Tensor) -> Tensor:
+    """Return what `compute_products` does, and a count of 1 in front; shape (PRODUCTS,)."""
     a, b = torch.broadcast_tensors(widened(a), widened(b))
     sizes = [_size(v) for v in (a, b)]
     finite = (a.abs() < torch.inf) & (b.abs() < torch.inf)
@@ -130,9 +131,9 @@ def add_products(old: Tensor, new: Tensor) -> Tensor:
     return torch.stack([old[0] + 1, *sums, unit_a, unit_b])
 
 
-def interpret_counted_products(reading: npt.ArrayLike) -> Products:
-    """Return the sums behind a fetched reading of `read_products_traced`."""
-    return interpret_products(np.asarray(reading)[1:])
+def interpret_counted_products(numbers: npt.ArrayLike) -> Products:
+    """Return the sums behind fetched `compute_products_traced`."""
+    return interpret_products(np.asarray(numbers)[1:])
 
 
 def _size(x: Tensor) -> Tensor:
@@ -141,8 +142,8 @@ def _size(x: Tensor) -> Tensor:
     return torch.where(size > 0, size, 1.0)
 
 
-def reads_now(x: Tensor) -> bool:
-    """Return whether the compiled library will read ``x`` when the graph runs.
+def runs_native(x: Tensor) -> bool:
+    """Return whether the compiled library will work on ``x`` when the graph runs.
 
     On the CPU one pass of it costs less than what a compiler makes of these sums, and far less time
     to compile: eight reductions a tap.
@@ -150,27 +151,26 @@ def reads_now(x: Tensor) -> bool:
     return native.LIBRARY is not None and x.is_cpu and x.dtype in native.TYPES
 
 
-def _add_reading(sums: Tensor, x: Tensor, channel_dim: int) -> None:
-    # Written through `data`: from 2.15 a gradient hook that is traced may not write to an input.
+def _add_statistics(sums: Tensor, x: Tensor, channel_dim: int) -> None:
     with torch.no_grad():
-        sums.data.copy_(add_sums(sums, read_traced(x, channel_dim)))
+        sums.data.copy_(add_sums(sums, compute_traced(x, channel_dim)))
 
 
-def _add_pair(sums: Tensor, a: Tensor, b: Tensor) -> None:
+def _add_products(sums: Tensor, a: Tensor, b: Tensor) -> None:
     with torch.no_grad():
-        sums.data.copy_(add_products(sums, read_products_traced(a, b)))
+        sums.data.copy_(add_products(sums, compute_products_traced(a, b)))
 
 
-def _add_reading_now(table: Tensor, x: Tensor, channel_dim: int) -> None:
+def _add_statistics_native(table: Tensor, x: Tensor, channel_dim: int) -> None:
     if table[0, 0].item():
-        table.copy_(add_sums(table.T, read(x, channel_dim).T).T)
+        table.data.copy_(add_sums(table.T, compute(x, channel_dim).T).T)
     else:
-        read_into(table, x, channel_dim)
+        compute_into(table, x, channel_dim)
 
 
-def _add_pair_now(sums: Tensor, a: Tensor, b: Tensor) -> None:
-    new = torch.cat([torch.ones(1, dtype=sums.dtype), read_products(a, b).to(sums.dtype)])
-    sums.copy_(add_products(sums, new) if sums[0] else new)
+def _add_products_native(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    new = torch.cat([torch.ones(1, dtype=sums.dtype), compute_products(a, b).to(sums.dtype)])
+    sums.data.copy_(add_products(sums, new) if sums[0] else new)
 
 
 def _nothing(*_: object) -> None:
@@ -179,19 +179,23 @@ def _nothing(*_: object) -> None:
 
 # Operators, so that tracing a tap is one step of a slow interpreter and not a hundred. Two are made
 # of others ("composite"): what compiles a graph sees those, and fuses them. The other two are calls
-# of the library, which takes tensors however they lie in memory.
+# of the library, which takes tensors however they lie in memory. All write through `data`, past the
+# version counter: a backward pass still to come may have saved the sums, and finds them added to.
 _LIBRARY = torch.library.Library("sigprop", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)
-_READING, _PAIR = (
+_STATISTICS, _PRODUCTS = (
     "(Tensor(a!) sums, Tensor x, int channel_dim) -> ()",
     "(Tensor(a!) sums, Tensor a, Tensor b) -> ()",
 )
-_LIBRARY.define(f"add_reading{_READING}")
-_LIBRARY.define(f"add_pair{_PAIR}")
-_LIBRARY.impl("add_reading", _add_reading, "CompositeImplicitAutograd")
-_LIBRARY.impl("add_pair", _add_pair, "CompositeImplicitAutograd")
-_LIBRARY.define(f"add_reading_now{_READING}", tags=_TAGS)
-_LIBRARY.define(f"add_pair_now{_PAIR}", tags=_TAGS)
-for _key, _read, _pair in (("CPU", _add_reading_now, _add_pair_now), ("Meta", _nothing, _nothing)):
-    _LIBRARY.impl("add_reading_now", _read, _key)
-    _LIBRARY.impl("add_pair_now", _pair, _key)
+_LIBRARY.define(f"add_statistics{_STATISTICS}")
+_LIBRARY.define(f"add_products{_PRODUCTS}")
+_LIBRARY.impl("add_statistics", _add_statistics, "CompositeImplicitAutograd")
+_LIBRARY.impl("add_products", _add_products, "CompositeImplicitAutograd")
+_LIBRARY.define(f"add_statistics_native{_STATISTICS}", tags=_TAGS)
+_LIBRARY.define(f"add_products_native{_PRODUCTS}", tags=_TAGS)
+for _key, _one, _two in (
+    ("CPU", _add_statistics_native, _add_products_native),
+    ("Meta", _nothing, _nothing),
+):
+    _LIBRARY.impl("add_statistics_native", _one, _key)
+    _LIBRARY.impl("add_products_native", _two, _key)

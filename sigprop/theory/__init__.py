@@ -67,7 +67,7 @@ from sigprop.theory.meanfield import (
     variance_map,
 )
 from sigprop.theory.normalized import (
-    CENTRED_RELU,
+    CENTERED_RELU,
     NORMPROP_JACOBIAN,
     NORMPROP_MEAN,
     NORMPROP_STD,
@@ -94,7 +94,7 @@ from sigprop.theory.residual import (
 
 __all__ = [
     "ACTIVATIONS",
-    "CENTRED_RELU",
+    "CENTERED_RELU",
     "ERRATA",
     "FAMILIES",
     "NORMPROP_JACOBIAN",

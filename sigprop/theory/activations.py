@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import special
 
 from sigprop.registry import Registry
-from sigprop.theory.checks import number
+from sigprop.theory.arguments import number
 
 Array = npt.NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -165,32 +165,32 @@ def _hardswish_slope(u: Array) -> Array:
     return np.where(u <= -3, 0.0, np.where(u >= 3, 1.0, (2 * u + 3) / 6))
 
 
-def _file(name: str, f: Function, slope: Function, *kinks: float) -> None:
+def _register(name: str, f: Function, slope: Function, *kinks: float) -> None:
     closed = _ERF if name == "erf" else None
     ACTIVATIONS.register(name)(Activation(name, f, slope, kinks, closed))
 
 
-def _file_leaky(name: str, slope: float) -> None:
+def _register_leaky(name: str, slope: float) -> None:
     made = leaky_relu(slope)
     kinks = () if slope == 1 else made.kinks
     ACTIVATIONS.register(name)(Activation(name, made.f, made.slope, kinks, made.closed))
 
 
-_file_leaky("identity", 1.0)
-_file_leaky("relu", 0.0)
-_file_leaky("leaky_relu", 0.01)
-_file("erf", special.erf, lambda u: 2 / math.sqrt(math.pi) * np.exp(-u * u))
-_file("tanh", np.tanh, _tanh_slope)
-_file("sigmoid", special.expit, lambda u: special.expit(u) * special.expit(-u))
-_file("gelu", lambda u: u * special.ndtr(u), lambda u: special.ndtr(u) + u * _density(u))
-_file("gelu_tanh", lambda u: 0.5 * u * (1 + _gelu_tanh_inner(u)), _gelu_tanh_slope)
-_file("silu", lambda u: u * special.expit(u), lambda u: _swish_slope(u, 1.0))
-_file("quickgelu", lambda u: u * special.expit(1.702 * u), lambda u: _swish_slope(u, 1.702))
-_file("elu", _elu, _elu_slope, 0.0)
-_file("celu", _elu, _elu_slope, 0.0)  # with alpha = 1, the default, it is elu
-_file("selu", _selu, _selu_slope, 0.0)
-_file("softplus", lambda u: np.logaddexp(0, u), special.expit)
-_file("logsigmoid", lambda u: -np.logaddexp(0, -u), lambda u: special.expit(-u))
-_file("softsign", lambda u: u / (1 + np.abs(u)), lambda u: 1 / (1 + np.abs(u)) ** 2, 0.0)
-_file("mish", lambda u: u * np.tanh(np.logaddexp(0, u)), _mish_slope)
-_file("hardswish", lambda u: u * np.clip(u + 3, 0, 6) / 6, _hardswish_slope, -3.0, 3.0)
+_register_leaky("identity", 1.0)
+_register_leaky("relu", 0.0)
+_register_leaky("leaky_relu", 0.01)
+_register("erf", special.erf, lambda u: 2 / math.sqrt(math.pi) * np.exp(-u * u))
+_register("tanh", np.tanh, _tanh_slope)
+_register("sigmoid", special.expit, lambda u: special.expit(u) * special.expit(-u))
+_register("gelu", lambda u: u * special.ndtr(u), lambda u: special.ndtr(u) + u * _density(u))
+_register("gelu_tanh", lambda u: 0.5 * u * (1 + _gelu_tanh_inner(u)), _gelu_tanh_slope)
+_register("silu", lambda u: u * special.expit(u), lambda u: _swish_slope(u, 1.0))
+_register("quickgelu", lambda u: u * special.expit(1.702 * u), lambda u: _swish_slope(u, 1.702))
+_register("elu", _elu, _elu_slope, 0.0)
+_register("celu", _elu, _elu_slope, 0.0)  # with alpha = 1, the default, it is elu
+_register("selu", _selu, _selu_slope, 0.0)
+_register("softplus", lambda u: np.logaddexp(0, u), special.expit)
+_register("logsigmoid", lambda u: -np.logaddexp(0, -u), lambda u: special.expit(-u))
+_register("softsign", lambda u: u / (1 + np.abs(u)), lambda u: 1 / (1 + np.abs(u)) ** 2, 0.0)
+_register("mish", lambda u: u * np.tanh(np.logaddexp(0, u)), _mish_slope)
+_register("hardswish", lambda u: u * np.clip(u + 3, 0, 6) / 6, _hardswish_slope, -3.0, 3.0)

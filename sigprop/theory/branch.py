@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from sigprop.errors import BadInput
 from sigprop.theory import gaussian
 from sigprop.theory.activations import Activation, activation
-from sigprop.theory.checks import number, one_of, positive, whole
+from sigprop.theory.arguments import number, one_of, positive, whole
 from sigprop.theory.kernel import Gradient, Kernel
 
 
@@ -71,6 +71,9 @@ class Branch:
         Args:
             states: what ``forward`` returned.
             gradient: at the output.
+
+        Returns:
+            The gradient's kernel at the input.
         """
         for op, state in zip(reversed(self.ops), reversed(states[:-1]), strict=True):
             gradient = _BACKWARD[op](self, state, gradient)
@@ -157,7 +160,7 @@ _BACKWARD: dict[str, Callable[[Branch, Kernel, Gradient], Gradient]] = {
     "scale": lambda branch, x, g: g.scaled(branch.factor**2),
 }
 OPS: tuple[str, ...] = tuple(_FORWARD)
-_CENTRINGS = {"none": ("weight",), "batch": ("center", "weight"), "weights": ("standardized",)}
+_CENTERINGS = {"none": ("weight",), "batch": ("center", "weight"), "weights": ("standardized",)}
 
 
 def gain_squared(which: str | Activation, gain: str | float = "he") -> float:
@@ -165,6 +168,13 @@ def gain_squared(which: str | Activation, gain: str | float = "he") -> float:
 
     ``he`` is 1/E f^2 (2 for ReLU); ``preserving`` is 1/Var f, what keeps the variance of a centered
     signal: 2/(1 - 1/pi) for ReLU (2.933884).
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        gain: ``"he"``, ``"preserving"``, ``"one"``, or the gain itself as a number.
+
+    Returns:
+        fan_in times the variance of a weight.
 
     Raises:
         UnknownName: no such gain or activation.
@@ -211,6 +221,6 @@ def weight_branch(
     """
     whole("layers", layers, 1)
     one_of("first operation", first, ("act", "weight"))
-    matmul = _CENTRINGS[one_of("centering", centering, _CENTRINGS)]
+    matmul = _CENTERINGS[one_of("centering", centering, _CENTERINGS)]
     ops = ("act", *matmul) * layers
     return Branch(ops if first == "act" else ops[1:], activation, gain_squared(activation, gain))

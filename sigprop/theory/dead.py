@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import special
 
-from sigprop.theory.checks import sample_count, whole, within
+from sigprop.theory.arguments import sample_count, whole, within
 from sigprop.theory.meanfield import iterate_correlation
 from sigprop.theory.quadrature import expectation
 

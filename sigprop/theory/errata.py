@@ -1,6 +1,6 @@
 """Formulas that the source documents print wrongly, each beside the right one, at one example.
 
-FACTS section 13 (S1-S6) and the traps that have a formula: negative tests, and rows of a ledger.
+Six misprints (S1-S6) and a trap that has a formula (T1): negative tests, and rows of the ledger.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sigprop.registry import Registry
-from sigprop.theory.checks import non_negative, whole
+from sigprop.theory.arguments import non_negative, whole
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,17 @@ class Erratum:
 ERRATA: Registry[Erratum] = Registry("erratum")
 
 
-def _file(erratum: Erratum) -> None:
+def _register(erratum: Erratum) -> None:
     ERRATA.register(erratum.key)(erratum)
 
 
 def weight_norm_init_std(norm: float, gain: float, response: float) -> float:
     """Return the std of g v.x/|v| for a row of norm |v| whose v.x has std ``response``.
+
+    Args:
+        norm: |v| of the row.
+        gain: g.
+        response: the std of v.x over the batch.
 
     Example:
         >>> weight_norm_init_std(4.0, 2.0, 8.0)
@@ -66,7 +71,7 @@ def weight_norm_init_std(norm: float, gain: float, response: float) -> float:
     return abs(gain) * response / norm
 
 
-_file(
+_register(
     Erratum(
         "S1",
         "output std after data-dependent weight-norm initialization; arguments |v|, std(v.x)",
@@ -78,7 +83,7 @@ _file(
         (0.6, 0.6),
     )
 )
-_file(
+_register(
     Erratum(
         "S2",
         "squared-norm growth of a scaled weight-norm ResNet; argument B",
@@ -90,7 +95,7 @@ _file(
         (10.0,),
     )
 )
-_file(
+_register(
     Erratum(
         "S3",
         "step size of the direction w/|w| of scale-invariant weights; arguments eta, |w|",
@@ -102,7 +107,7 @@ _file(
         (1e-5, 5.0),
     )
 )
-_file(
+_register(
     Erratum(
         "S4",
         "what layer normalization is invariant to",
@@ -111,7 +116,7 @@ _file(
         "slides; Ba, Kiros & Hinton 2016, Table 1",
     )
 )
-_file(
+_register(
     Erratum(
         "S5",
         "norm of an output unit's gradient after AGC; arguments |W_i|, |G_i|, lambda, eps",
@@ -123,7 +128,7 @@ _file(
         (2.0, 5.0, 0.01, 1e-3),
     )
 )
-_file(
+_register(
     Erratum(
         "S6",
         "SGD noise E |eta g - eta g_SGD|^2",
@@ -133,7 +138,7 @@ _file(
         "summary; Bjorck et al. 2018, section 3.2",
     )
 )
-_file(
+_register(
     Erratum(
         "T1",
         "alpha^2 + beta_eff^2 of a multiplier-form RescaleNet block; arguments k, L, c, m",

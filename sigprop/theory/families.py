@@ -6,13 +6,13 @@ kernel of x_0, the stem's output (second moment 1, uncorrelated samples, infinit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sigprop.registry import Registry
 from sigprop.theory.activations import Activation
+from sigprop.theory.arguments import number, one_of, whole
 from sigprop.theory.branch import Branch, gain_squared, weight_branch
-from sigprop.theory.checks import number, one_of, whole
 from sigprop.theory.kernel import Kernel
 from sigprop.theory.residual import Block, Prediction, coefficients, recursion
 
@@ -25,12 +25,12 @@ _INITS: dict[str, tuple[str, str]] = {
 }
 
 
-def predict(family: str, depth: int, **options: Any) -> Prediction:
+def predict(family: str, depth: int | Sequence[int], **options: Any) -> Prediction:
     """Return the prediction of the family called ``family`` at ``depth`` blocks.
 
     Args:
         family: a name of ``FAMILIES``.
-        depth: L.
+        depth: L; of ``"nf"`` also the blocks of each stage.
         options: what the family's function takes.
 
     Raises:
@@ -124,6 +124,10 @@ def fixup_scale(depth: int, layers: int) -> float:
     """Return L^(-1/(2m-2)): what Fixup multiplies every branch layer but the last by.
 
     Zhang, Dauphin & Ma 2019, section 3.2; 1 for m = 1, which leaves no other layer.
+
+    Args:
+        depth: L, the number of branches.
+        layers: m, weight layers of a branch.
 
     Raises:
         BadInput: a depth or a number of layers below 1.

@@ -11,7 +11,7 @@ from scipy import special
 
 from sigprop.errors import BadInput
 from sigprop.theory.activations import Array
-from sigprop.theory.checks import one_of, whole
+from sigprop.theory.arguments import one_of, whole
 from sigprop.theory.quadrature import pair_expectation
 
 _LAYER = {"relu": 5.0, "linear": 2.0}  # n Var(q_l / q_{l-1}) of one layer
@@ -22,6 +22,11 @@ def squared_ratio(width: int, depth: int, kind: str = "relu") -> float:
 
     Hanin & Rolnick 2018; E q_L / q_0 = 1. The same holds for a Jacobian-vector product. Estimates
     are heavy-tailed: use L/n below 0.1, or the log.
+
+    Args:
+        width: n, units of a layer.
+        depth: L, number of layers.
+        kind: of layer: ``"relu"`` (He weights) or ``"linear"``.
 
     Raises:
         UnknownName: a kind other than ``"relu"`` or ``"linear"``.
@@ -48,6 +53,14 @@ def log_moments(width: int, depth: int, kind: str = "relu") -> LogMoments:
 
     A linear layer is (1/n) chi^2_n: log(2/n) + psi(n/2), psi_1(n/2). A He ReLU layer has K ~
     Bin(n, 1/2) active units: (2/n) chi^2_K, given that K > 0 (a layer is dead with chance 2^-n).
+
+    Args:
+        width: n, units of a layer.
+        depth: L, number of layers.
+        kind: of layer: ``"relu"`` (He weights) or ``"linear"``.
+
+    Returns:
+        Mean and variance over weights, of a natural logarithm.
 
     Raises:
         UnknownName: a kind other than ``"relu"`` or ``"linear"``.
@@ -135,6 +148,14 @@ def residual_log_variance(
 
 def mean_ratio_tolerance(log_variance: float, seeds: int, errors: float = 4.0) -> float:
     """Return ``errors`` standard errors of the mean of q_L / q_0 over seeds, a log-normal's.
+
+    Args:
+        log_variance: Var log(q_L / q_0) of one draw of weights.
+        seeds: number of draws that are averaged.
+        errors: how many standard errors.
+
+    Returns:
+        An absolute deviation of the mean ratio from 1.
 
     Raises:
         BadInput: a negative log variance or number of errors, fewer than one seed.

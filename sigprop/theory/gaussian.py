@@ -11,7 +11,7 @@ from typing import Literal
 
 from sigprop.errors import BadInput
 from sigprop.theory.activations import Activation, ClosedForm, Function, activation
-from sigprop.theory.checks import non_negative, one_of, positive, within
+from sigprop.theory.arguments import non_negative, one_of, positive, within
 from sigprop.theory.quadrature import expectation, pair_expectation
 
 Method = Literal["auto", "closed", "quadrature"]
@@ -26,6 +26,11 @@ def _closed(which: Activation, method: str) -> ClosedForm | None:
 
 def mean(which: str | Activation, variance: float = 1.0, *, method: Method = "auto") -> float:
     """Return E f(u), u ~ N(0, variance); ReLU: sqrt(q / 2 pi).
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
 
     Raises:
         UnknownName: no such activation.
@@ -45,6 +50,11 @@ def second_moment(
 ) -> float:
     """Return E f(u)^2, u ~ N(0, variance); ReLU: q / 2 (He et al. 2015).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a negative variance, or a closed form that is not known.
@@ -58,6 +68,11 @@ def second_moment(
 
 def variance(which: str | Activation, variance: float = 1.0, *, method: Method = "auto") -> float:
     """Return Var f(u), u ~ N(0, variance); ReLU: q (1 - 1/pi) / 2.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
 
     Raises:
         UnknownName: no such activation.
@@ -75,6 +90,11 @@ def slope_second_moment(
     which: str | Activation, variance: float = 1.0, *, method: Method = "auto"
 ) -> float:
     """Return E f'(u)^2, u ~ N(0, variance): what a gradient keeps; ReLU: 1/2.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
 
     Raises:
         UnknownName: no such activation.
@@ -98,6 +118,12 @@ def covariance(
 ) -> float:
     """Return E f(u) f(v), not centered; ReLU: q kappa(c) / 2 (Cho & Saul 2009).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u and v.
+        correlation: c of u and v, in [-1, 1].
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a negative variance, a correlation outside [-1, 1], or no closed form.
@@ -116,6 +142,12 @@ def slope_covariance(
     which: str | Activation, variance: float, correlation: float, *, method: Method = "auto"
 ) -> float:
     """Return E f'(u) f'(v); ReLU: (pi - arccos c) / 2 pi.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u and v.
+        correlation: c of u and v, in [-1, 1].
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
 
     Raises:
         UnknownName: no such activation.
@@ -136,6 +168,12 @@ def correlation_map(
 ) -> float:
     """Return E f(u)f(v) / E f(u)^2: the correlation after a bias-free layer (ReLU: kappa).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        correlation: c of u and v, in [-1, 1].
+        variance: q of u and v.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a variance of 0 or less, a correlation outside [-1, 1], or no closed form.
@@ -152,6 +190,10 @@ def correlation_map(
 def gamma(which: str | Activation, *, method: Method = "auto") -> float:
     """Return 1 / std f(z), z ~ N(0, 1): the gain of NF-ResNets (Brock et al. 2021, section 4).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
+
     Raises:
         UnknownName: no such activation.
 
@@ -164,6 +206,10 @@ def gamma(which: str | Activation, *, method: Method = "auto") -> float:
 
 def gain(which: str | Activation, *, method: Method = "auto") -> float:
     """Return 1 / sqrt(E f(z)^2), z ~ N(0, 1): the He-type gain (He et al. 2015).
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        method: ``"auto"``, ``"closed"`` or ``"quadrature"``.
 
     Raises:
         UnknownName: no such activation.

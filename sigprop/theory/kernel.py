@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from sigprop.errors import BadInput
-from sigprop.theory.checks import non_negative, number, sample_count
+from sigprop.theory.arguments import non_negative, number, sample_count
 
 
 @dataclass(frozen=True)

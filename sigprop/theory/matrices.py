@@ -13,7 +13,7 @@ from scipy import special
 
 from sigprop.errors import BadInput
 from sigprop.theory.activations import Array
-from sigprop.theory.checks import one_of, whole, within
+from sigprop.theory.arguments import one_of, whole, within
 from sigprop.theory.finite_width import LogMoments
 
 
@@ -32,6 +32,9 @@ def lyapunov_exponents(size: int, factors: int = 1) -> Exponents:
         size: N.
         factors: M, of the QR estimate that the deviation speaks of.
 
+    Returns:
+        Exponents in natural logarithm per factor, and their deviations.
+
     Raises:
         BadInput: a size or a number of factors below 1.
 
@@ -47,6 +50,10 @@ def lyapunov_exponents(size: int, factors: int = 1) -> Exponents:
 
 def log_determinant(size: int, factors: int = 1) -> LogMoments:
     """Return mean and variance of log |det P|: M sum_j (log(2/N) + psi(j/2))/2, M sum_j psi_1/4.
+
+    Args:
+        size: N, of a square matrix.
+        factors: M, number of matrices in the product.
 
     Raises:
         BadInput: a size or a number of factors below 1.
@@ -64,6 +71,10 @@ def log_determinant(size: int, factors: int = 1) -> LogMoments:
 
 def log_norm(size: int, factors: int = 1) -> LogMoments:
     """Return mean and variance of log(|Px|^2 / |x|^2): M (log(2/N) + psi(N/2)) and M psi_1(N/2).
+
+    Args:
+        size: N, of a square matrix.
+        factors: M, number of matrices in the product.
 
     Raises:
         BadInput: a size or a number of factors below 1.
@@ -83,6 +94,10 @@ def fuss_catalan(factors: int, order: int) -> int:
     """Return C(Mk+k, k) / (Mk+1): the k-th moment of P's squared singular values, N -> infinity.
 
     1, M+1, (M+1)(3M+2)/2 for k = 1, 2, 3 (Penson & Zyczkowski 2011).
+
+    Args:
+        factors: M, number of matrices in the product.
+        order: k, of the moment.
 
     Raises:
         BadInput: fewer than one factor, a negative order.
@@ -113,6 +128,10 @@ def product_second_moment(size: int, factors: int) -> float:
     """Return E tr((PP')^2) / N at finite N, exactly: M + 1 and corrections of order 1/N.
 
     With a = tr A^2 / N and b = (tr A / N)^2 a factor maps a -> (1 + 1/N) a + b, b -> b + 2a/N^2.
+
+    Args:
+        size: N, of a square matrix.
+        factors: M, number of matrices in the product.
 
     Raises:
         BadInput: a size or a number of factors below 1.
@@ -158,6 +177,10 @@ def stack_growth(blocks: int, power: float) -> float:
     """Return (1 + B^(-2 power))^B: a ResNet's squared norm when branches are scaled by B^(-power).
 
     Arpit, Campos & Bengio 2019: 1/B gives (1 + 1/B^2)^B; their code's 1/sqrt(B) tends to e.
+
+    Args:
+        blocks: B, number of residual blocks.
+        power: of B that divides a branch: 1/2, 1 or 0.
 
     Raises:
         BadInput: fewer than one block.

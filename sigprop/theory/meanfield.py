@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.errors import BadInput
 from sigprop.theory import gaussian
 from sigprop.theory.activations import Activation, Array, activation
-from sigprop.theory.checks import non_negative, positive, whole, within
+from sigprop.theory.arguments import non_negative, positive, whole, within
 from sigprop.theory.quadrature import expectation
 
 
@@ -29,6 +29,12 @@ def variance_map(
     which: str | Activation, q: float, weight_variance: float, bias_variance: float
 ) -> float:
     """Return q' = sigma_w^2 E f(sqrt(q) z)^2 + sigma_b^2, a layer's pre-activation variance.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        q: the variance of the pre-activation that enters.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        bias_variance: sigma_b^2.
 
     Raises:
         UnknownName: no such activation.
@@ -45,6 +51,11 @@ def variance_map(
 
 def fixed_point(which: str | Activation, weight_variance: float, bias_variance: float) -> float:
     """Return q*, the variance that layers settle at (the stable one of a concave variance map).
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        bias_variance: sigma_b^2.
 
     Raises:
         UnknownName: no such activation.
@@ -84,6 +95,12 @@ def chi(
 ) -> float:
     """Return chi = sigma_w^2 E f'(u) f'(v): the gradient's growth per layer (chi_1 at c = 1).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        q: the variance of the pre-activation that enters.
+        correlation: c of two inputs.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a negative variance, or a correlation outside [-1, 1].
@@ -104,6 +121,13 @@ def layer_correlation(
     bias_variance: float,
 ) -> float:
     """Return c' = (sigma_w^2 E f(u) f(v) + sigma_b^2) / q', the correlation map of a layer.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        correlation: c of two inputs, before the layer.
+        q: the variance of the pre-activation that enters.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        bias_variance: sigma_b^2.
 
     Raises:
         UnknownName: no such activation.
@@ -171,6 +195,12 @@ def fixed_correlation(
 ) -> float:
     """Return c*: 1 in the ordered phase (chi_1 <= 1), the root below 1 in the chaotic one.
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        bias_variance: sigma_b^2.
+        q: the variance at which layers are, q* as a rule.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a negative variance.
@@ -234,6 +264,11 @@ def _variance_rate(f: Activation, q: float, weight_variance: float) -> float:
 def mean_field(which: str | Activation, weight_variance: float, bias_variance: float) -> MeanField:
     """Return q*, chi_1, c*, chi_c, xi_c, xi_q and the phase (Schoenholz et al. 2017, sections 3-4).
 
+    Args:
+        which: the activation, by name or as an `Activation`.
+        weight_variance: sigma_w^2, fan_in times the variance of a weight.
+        bias_variance: sigma_b^2.
+
     Raises:
         UnknownName: no such activation.
         BadInput: a negative variance, or no fixed point of the variance.
@@ -257,6 +292,10 @@ def critical_weight_variance(which: str | Activation, bias_variance: float) -> f
     """Return the sigma_w^2 at which chi_1 = 1, on the order-to-chaos line.
 
     On the line sigma_w^2 = 1 / E f'^2 at q, and q solves q = E f^2 / E f'^2 + sigma_b^2.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        bias_variance: sigma_b^2.
 
     Raises:
         UnknownName: no such activation.

@@ -14,18 +14,18 @@ import numpy as np
 from sigprop.errors import BadInput
 from sigprop.theory import gaussian
 from sigprop.theory.activations import Activation, Array
-from sigprop.theory.checks import non_negative, one_of, whole
+from sigprop.theory.arguments import non_negative, one_of, whole
 
 PI_CONSTANT = math.pi / (math.pi - 1)
 """pi/(pi-1) = 1.466942...: BN's gradient explosion for ReLU, and DKS's limit of a ReLU net."""
 
-CENTRED_RELU = 1 - 1 / math.pi
+CENTERED_RELU = 1 - 1 / math.pi
 """1 - 1/pi = 0.681690...: what a He layer keeps of the variance when the batch mean is removed."""
 
 NORMPROP_MEAN = 1 / math.sqrt(2 * math.pi)
 """E relu(z) = 0.398942... (Arpit et al. 2016)."""
 
-NORMPROP_STD = math.sqrt(CENTRED_RELU / 2)
+NORMPROP_STD = math.sqrt(CENTERED_RELU / 2)
 """std relu(z) = 0.583819... (Arpit et al. 2016)."""
 
 NORMPROP_JACOBIAN = math.sqrt(PI_CONSTANT)
@@ -47,6 +47,11 @@ def batchnorm_growth(
 
     A branch that ends in act-weight has second moment 1, of which Var f / E f^2 varies over the
     batch (1 - 1/pi for ReLU); one that ends in norm-weight or weight-norm varies altogether.
+
+    Args:
+        depth: L, number of blocks.
+        order: ``"norm-act-weight"``, ``"act-norm-weight"`` or ``"act-weight-norm"``.
+        activation: of the branch.
 
     Raises:
         UnknownName: an unknown order or activation.
@@ -79,6 +84,13 @@ def block_share(block: int) -> float:
 
 def nf_growth(stages: Sequence[int], alpha: float = 0.2) -> list[Array]:
     """Return 1 + i alpha^2, i = 1..d, after each block of each stage (Brock et al. 2021).
+
+    Args:
+        stages: number of blocks of each stage.
+        alpha: of the branches.
+
+    Returns:
+        One vector per stage, of shape ``(d,)``.
 
     Raises:
         BadInput: a negative number of blocks or alpha.

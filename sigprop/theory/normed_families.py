@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sigprop.theory import gaussian
 from sigprop.theory.activations import Activation
+from sigprop.theory.arguments import non_negative, number, one_of, positive, whole
 from sigprop.theory.branch import Branch, gain_squared
-from sigprop.theory.checks import non_negative, number, one_of, positive, whole
 from sigprop.theory.families import FAMILIES
 from sigprop.theory.kernel import Kernel
 from sigprop.theory.residual import Block, Prediction, recursion

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sigprop.theory.activations import Array, Function
-from sigprop.theory.checks import non_negative, within
+from sigprop.theory.arguments import non_negative, within
 
 _REACH = 12.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)

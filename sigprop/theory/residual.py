@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from sigprop.errors import BadInput
 from sigprop.theory.activations import Array
+from sigprop.theory.arguments import number, positive, whole
 from sigprop.theory.branch import Branch
-from sigprop.theory.checks import number, positive, whole
 from sigprop.theory.kernel import Gradient, Kernel
 
 
@@ -33,6 +33,9 @@ def coefficients(depth: int, c: float | None = None) -> Coefficients:
     Args:
         depth: L, the number of blocks.
         c: any number above 0; L when left out, the paper's choice (their code has c = L - 1).
+
+    Returns:
+        alpha and beta, each of shape ``(L,)``.
 
     Raises:
         BadInput: a depth below 1, c of 0 or less.
@@ -62,6 +65,10 @@ def shares(alpha: npt.ArrayLike, beta: npt.ArrayLike) -> Shares:
     With RescaleNet's coefficients they are c/(L+c) and 1/(L+c) for every k; they sum to 1 whenever
     alpha_k^2 + beta_k^2 = 1, and count each branch as having the second moment of x_0.
 
+    Args:
+        alpha: coefficients of the skips, shape ``(L,)``.
+        beta: coefficients of the branches, shape ``(L,)``.
+
     Raises:
         BadInput: the two differ in length.
 
@@ -85,6 +92,14 @@ def depth_multiplier(depth: int, layers: int, c: float | None = None) -> Array:
 
     There x_k = alpha_k x_{k-1} + L^(-1/2) F_k with each of the m weight layers of F_k multiplied by
     this number, so that L^(-1/2) times its m-th power is beta_k; the exponent is 1/6 only at m = 3.
+
+    Args:
+        depth: L, number of blocks.
+        layers: m, weight layers of a branch.
+        c: the paper's constant; L when left out.
+
+    Returns:
+        A vector of shape ``(L,)``.
 
     Raises:
         BadInput: a depth or a number of layers below 1, c of 0 or less.
@@ -201,6 +216,9 @@ def recursion(
         blocks: k = 1..L in order.
         start: the kernel of x_0; q = 1, uncorrelated samples, infinite batch when left out.
         gradient: that of x_L; independent over samples when left out.
+
+    Returns:
+        The statistics at blocks 0..L.
 
     Raises:
         BadInput: an activation meets values that are not Gaussian, or a norm meets variance 0.

@@ -30,7 +30,7 @@ from sigprop.capture.recording.tap import Tap
 from sigprop.capture.torch_internals import HOOK_GUARDS, at_trace_time, show, show_graph
 from sigprop.errors import ProbeWarning
 from sigprop.signals.channel_statistics import readable
-from sigprop.signals.traced import PRODUCTS, ROWS, reads_now
+from sigprop.signals.traced import PRODUCTS, ROWS, runs_native
 
 #: What to do where a compiled graph does not show something.
 EAGER = "To see them, run the steps to record in `with torch.compiler.set_stance('force_eager'):`"
@@ -95,7 +95,8 @@ class TracedModuleHook(ModuleHook):
                 if forward:
                     add(getattr(BUFFERS, forward), x.detach(), int(axis))
                 if backward:
-                    trace_gradient(getattr(BUFFERS, backward), x, int(axis), add)
+                    watch = getattr(torch.ops.sigprop, f"watch_{way}")
+                    watch(getattr(BUFFERS, backward), x, int(axis))
 
     @at_trace_time
     def plan_reading(self, port: str, call: int, path: str) -> str:
@@ -118,7 +119,7 @@ class TracedModuleHook(ModuleHook):
         # A rectifier inside a block is there for its dead units; the block has the gradients.
         if x.requires_grad and (self.is_target or port != "out"):
             backward = self._reserve(recorder, tap._replace(direction="backward"))
-        way = "add_reading_now" if reads_now(x) else "add_reading"
+        way = "add_statistics_native" if runs_native(x) else "add_statistics"
         return f"{way},{tap.channel_dim},{forward},{backward}"
 
     def _tap_of_shown(self, recorder: Recorder, port: str, call: int, path: str) -> Tap:
@@ -139,7 +140,7 @@ class TracedModuleHook(ModuleHook):
             slots.join(known, tap)
             return ""
         channels = tap.channels
-        kind, shape = ("table", (channels, ROWS)) if reads_now(x) else ("sums", (ROWS, channels))
+        kind, shape = ("table", (channels, ROWS)) if runs_native(x) else ("sums", (ROWS, channels))
         slot = slots.reserve(trace.graph, kind, tap, shape, sums_type(x), x.device)
         trace.put(tap.direction, tap.channel_dim, slot)
         return slot
@@ -236,7 +237,7 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
         recorder, x = self.living(), shown()
         tap = self._tap_of_shown(recorder, "branch", call, "")
         at = (tap, (PRODUCTS,), sums_type(x), x.device)
-        way = "add_pair_now" if reads_now(x) else "add_pair"
+        way = "add_products_native" if runs_native(x) else "add_products"
         return f"{way},{recorder.slots.reserve(recorder.trace.graph, 'products', *at)}"
 
 
@@ -271,15 +272,28 @@ class TracedForwardHook(TracedModuleHook, ForwardHook):
 
 def sums_type(x: Tensor) -> torch.dtype:
     """Return the type that sums of ``x`` are kept in."""
-    return torch.float64 if reads_now(x) else torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if runs_native(x) else torch.promote_types(x.dtype, torch.float32)
 
 
-def trace_gradient(
-    sums: Tensor, x: Tensor, channel_dim: int, add: Callable[[Tensor, Tensor, int], None]
-) -> None:
-    """Add the sums of a tensor's gradient to a buffer, when it comes back."""
+def _watch(way: str) -> Callable[[Tensor, Tensor, int], None]:
+    """Return what adds the statistics of a tensor's gradient to a buffer, when it comes back."""
 
-    def arrived(grad: Tensor) -> None:
-        add(sums, grad.detach(), channel_dim)
+    def watch(sums: Tensor, x: Tensor, channel_dim: int) -> None:
+        def hook(grad: Tensor) -> None:
+            getattr(torch.ops.sigprop, way)(sums, grad.detach(), channel_dim)
 
-    x.register_hook(arrived)
+        x.register_hook(hook)
+
+    return watch
+
+
+# An operator made of one call, `register_hook`. A compiler that traces Python meets the operator
+# and not the hook: versions differ in what they let a hook do, and those before 2.15 lose the
+# attributes of objects that are older than a hook (a Transformer's cache of keys and values).
+_LIBRARY = torch.library.Library("sigprop", "FRAGMENT")
+for _way in ("add_statistics", "add_statistics_native"):
+    _LIBRARY.define(
+        f"watch_{_way}(Tensor(a!) sums, Tensor x, int channel_dim) -> ()",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+    _LIBRARY.impl(f"watch_{_way}", _watch(_way), "CompositeImplicitAutograd")

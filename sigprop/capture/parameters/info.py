@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,15 +38,29 @@ class ParameterInfo:
 
     def updated(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Known]:
         """Yield every parameter with the optimizer's learning rate for it; NaN for none."""
-        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        rates = {id(p): _rate(group) for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in parameters(model):
-            yield self.known(name, parameter, float(rates.get(id(parameter), math.nan)))
+            rate = rates.get(id(parameter))
+            known = self.known(name, parameter, math.nan if rate is None else rate)
+            yield known if rate is None else replace(known, updated=True)
 
 
 def gradient_scale(optimizer: torch.optim.Optimizer) -> float:
     """Return what gradients are still multiplied by: a fused optimizer unscales inside its step."""
     inside = getattr(optimizer, "grad_scale", None)
     return 1.0 if inside is None else float(inside)
+
+
+def leaves_step_out(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a gradient scaler has a fused optimizer change nothing in this step."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    """Return the learning rate of a group of parameters; some optimizers have none."""
+    rate = group.get("lr")
+    return math.nan if rate is None else float(rate)
 
 
 def spectra(model: nn.Module) -> Iterator[tuple[dict[str, Any], int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.signals import ratios
-from sigprop.signals.norms import read_moves, read_norms, turn
+from sigprop.signals.norms import angles, compute_norms, compute_updates
 
 Array = npt.NDArray[np.float64]
 
@@ -28,12 +28,14 @@ class Known:
         parameter: the parameter.
         rate: the optimizer's learning rate for it.
         unit_dim: the axis of its output units.
+        updated: whether the optimizer updates it.
     """
 
     name: str
     parameter: nn.Parameter
     rate: float = math.nan
     unit_dim: int = 0
+    updated: bool = False
 
 
 class Table:
@@ -96,7 +98,8 @@ class ParameterStatistics:
 
         Args:
             parameters: what to read.
-            remember: keep copies of those with gradients until `compare`: the price of an update.
+            remember: keep copies of those with gradients that the optimizer updates, until
+                `compare`: the price of an update.
         """
         names, without = [], []
         pairs: list[tuple[Tensor, Tensor]] = []
@@ -108,7 +111,7 @@ class ParameterStatistics:
                 continue
             self._known[known.name] = known
             weight, grad = whole(known.parameter.detach()), known.parameter.grad
-            moves = remember and grad is not None
+            moves = remember and known.updated and grad is not None
             if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
                 self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
                 if moves:
@@ -122,15 +125,25 @@ class ParameterStatistics:
             grad = weight if grad is None else whole(grad)
             axis = known.unit_dim
             pairs.append((_units_first(weight, axis), _units_first(grad, axis)))
-        rows = read_norms(pairs, copies)
+        rows = compute_norms(pairs, copies)
         rows[:, :2] = np.sqrt(rows[:, :2])
         rows[np.array(without, dtype=bool), 1:] = math.nan
         self._norms.put(names, rows)
+
+    def remember(self, parameters: Iterable[Known]) -> None:
+        """Keep copies until `compare`, where it is not known yet which will have a gradient."""
+        self._before = [
+            (known, whole(known.parameter.detach()).clone())
+            for known in parameters
+            if known.updated and _normable(known.parameter)
+        ]
 
     def compare(self) -> None:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""
         names, pairs = [], []
         for known, before in self._before:
+            if known.parameter.grad is None:  # nothing moved it
+                continue
             after = whole(known.parameter.detach())
             if after.is_cpu:
                 names.append(known.name)
@@ -139,8 +152,8 @@ class ParameterStatistics:
                 moved, turned = ratios.norm(after - before), ratios.angle(before, after)
                 sums = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
                 self._moves.wait(known.name, sums)
-        moves = read_moves(pairs)
-        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), turn(moves)], axis=1))
+        moves = compute_updates(pairs)
+        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
         self._before.clear()
 
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:

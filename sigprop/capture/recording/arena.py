@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sigprop.signals.channel_statistics import COLUMNS
+from sigprop.signals.columns import COLUMNS
 
 #: Rows of a block: 360 kB.
 _BLOCK = 4096

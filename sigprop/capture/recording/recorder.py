@@ -23,8 +23,8 @@ from sigprop.capture.recording.tap import Tap
 from sigprop.capture.recording.tensor_cache import TensorCache
 from sigprop.capture.torch_internals import TRACEABLE, ordinary, transforming
 from sigprop.errors import ProbeWarning
-from sigprop.signals.channel_statistics import read, read_into, readable
-from sigprop.signals.correlation import read_products
+from sigprop.signals.channel_statistics import compute, compute_into, readable
+from sigprop.signals.correlation import compute_products
 from sigprop.signals.traced import interpret_counted_products
 
 #: Where a failure of the probe itself is told.
@@ -134,7 +134,7 @@ class Recorder:
 
     def observe_pair(self, skip: Tensor, branch: Tensor, tap: Tap) -> None:
         """Read how the two operands of a residual addition correlate."""
-        self.accumulator.pair(read_products(skip, branch), tap)
+        self.accumulator.pair(compute_products(skip, branch), tap)
 
     def _watch_gradient(self, x: Tensor, tap: Tap) -> None:
         if not x.requires_grad:
@@ -183,9 +183,9 @@ class Recorder:
 
     def _read(self, x: Tensor, channel_dim: int) -> Tensor:
         if not x.is_cpu:
-            return read(x, channel_dim)
+            return compute(x, channel_dim)
         table = self._arena.table(x.shape[channel_dim] if x.ndim else 1)
-        read_into(table, x, channel_dim)
+        compute_into(table, x, channel_dim)
         return table
 
     def _metric(self, name: str, x: Tensor) -> Tensor:

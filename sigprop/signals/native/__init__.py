@@ -1,40 +1,85 @@
-"""The door to the compiled readings: what they serve, or nothing where they were not compiled.
+"""The compiled library: which tensors it supports, or nothing where it was not compiled.
 
 Plain C behind `ctypes`, compiled when the package is installed (hatch_build.py). It computes with
-as many threads as PyTorch does, and in the same ones. Whoever calls it has a plain-torch equivalent
-for every other case. ``SIGPROP_NATIVE=0`` in the environment leaves it shut.
+as many threads as PyTorch does, and in the same ones. Every caller has a plain-torch equivalent for
+all other cases. ``SIGPROP_NATIVE=0`` in the environment leaves it unused.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-#: Element types that are read, by their number in C.
+from sigprop.errors import ProbeWarning
+from sigprop.signals.columns import COLUMNS, POOLED_COLUMNS
+from sigprop.signals.native.checksum import sources_checksum
+
+#: Element types that are supported, by their number in C.
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
-_POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_POINTER, _INT, _SIZE, _DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+
+#: Function -> the types of its arguments; none returns anything.
+_FUNCTIONS = {
+    "set_thread_pool": [_POINTER],
+    "channel_statistics": [_POINTER, _POINTER, _INT],
+    "products": [_POINTER, _POINTER, _POINTER, _INT],
+    "norms": [_SIZE, _POINTER, _DOUBLE, _INT, _POINTER],
+    "updates": [_SIZE, _POINTER, _INT, _POINTER],
+    "pool": [_SIZE, _POINTER, _POINTER, _POINTER],
+}
 
 
-def _open() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name("kernels.so")
+def open_library(folder: Path) -> ctypes.CDLL | None:
+    """Return the library in a folder, or None.
+
+    One that was compiled from other sources than those beside it, or whose tables have other
+    columns than Python's, is not used; a warning says so.
+    """
+    path = folder / "kernels.so"
     if os.environ.get("SIGPROP_NATIVE") == "0" or not path.exists():
         return None
-    library = ctypes.CDLL(str(path))  # lets other threads run while it reads
-    library.sigprop_set_thread_pool.argtypes = [_POINTER]
-    library.sigprop_read.argtypes = [_POINTER, _INT, _SIZE, _SIZE, _SIZE, _INT, _POINTER]
-    library.sigprop_norms.argtypes = [_SIZE, _POINTER, ctypes.c_double, _INT, _POINTER]
-    library.sigprop_moves.argtypes = [_SIZE, _POINTER, _INT, _POINTER]
-    library.sigprop_products.argtypes = [_POINTER, _POINTER, _INT, _SIZE, _INT, _POINTER]
-    library.sigprop_pool.argtypes = [_SIZE, _POINTER, _POINTER, _POINTER]
-    for name in ("set_thread_pool", "read", "norms", "moves", "products", "pool"):
-        getattr(library, f"sigprop_{name}").restype = None
+    library = ctypes.CDLL(str(path))  # lets other threads run while it computes
+    reason = _mismatch(library, folder)
+    if reason:
+        warnings.warn(
+            f"the compiled library {path} is not used: {reason}; install sigprop again to compile "
+            "it (plain torch computes the same numbers, slower)",
+            ProbeWarning,
+            stacklevel=2,
+        )
+        return None
+    for name, types in _FUNCTIONS.items():
+        function = getattr(library, f"sigprop_{name}")
+        function.argtypes, function.restype = types, None
     library.sigprop_set_thread_pool(_thread_pool())
     return library
+
+
+def _mismatch(library: ctypes.CDLL, folder: Path) -> str:
+    """Return what is wrong with an opened library, or ""."""
+    checksum = sources_checksum(folder)  # a wheel need not hold the sources
+    if checksum and checksum != _text(library, "sources"):
+        return "it was compiled from other sources than those beside it"
+    for name, columns in (("columns", COLUMNS), ("pooled_columns", POOLED_COLUMNS)):
+        found = tuple(_text(library, name).split(",")[:-1])
+        if found != columns:
+            return f"its {name.replace('_', ' ')} are {found}, not {columns}"
+    return ""
+
+
+def _text(library: ctypes.CDLL, name: str) -> str:
+    """Return what a function of the library without arguments says; "" where there is none."""
+    function = getattr(library, f"sigprop_{name}", None)
+    if function is None:
+        return ""
+    function.argtypes, function.restype = [], ctypes.c_char_p
+    return str(function().decode())
 
 
 def _thread_pool() -> ctypes._FuncPointer | None:
@@ -43,7 +88,7 @@ def _thread_pool() -> ctypes._FuncPointer | None:
 
 
 #: The library, or None; the one switch between both ways.
-LIBRARY = _open()
+LIBRARY = open_library(Path(__file__).parent)
 
 
 #: A type of tensors has memory of its own if it leaves dispatch alone, as parameters do.
@@ -51,7 +96,7 @@ _OWN_MEMORY = Tensor.__torch_dispatch__
 
 
 def supports(x: Tensor) -> bool:
-    """Return whether the library can read this tensor: one on the CPU, as it lies in memory.
+    """Return whether the library can work on this tensor: one on the CPU, as it lies in memory.
 
     The wrappers of `torch.func` have no memory; a compiled graph could not see into the library.
     """
@@ -77,15 +122,13 @@ def _address(x: Tensor) -> int:
 
 def supports_pair(a: Tensor, b: Tensor) -> bool:
     """Return whether the library can walk through both side by side, in the order of axis 0."""
-    return (
-        a.shape == b.shape
-        and a.dtype == b.dtype
-        and supports(a)
-        and supports(b)
-        and (
-            (a.is_contiguous() and b.is_contiguous())
-            or (_channels_last(a) and _channels_last(b) and a.stride() == b.stride())
-        )
+    return a.shape == b.shape and a.dtype == b.dtype and supports(a) and supports(b) and alike(a, b)
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Return whether two dense tensors of one shape have their elements in the same order."""
+    return (a.is_contiguous() and b.is_contiguous()) or (
+        _channels_last(a) and _channels_last(b) and a.stride() == b.stride()
     )
 
 

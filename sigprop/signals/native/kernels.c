@@ -1,7 +1,10 @@
 /* The library, as one unit: every instruction set's loops, and the functions that Python calls. */
 
-#include "targets.h"
+#include "instruction_sets.h"
 #include "threads.h"
-#include "readings.c"
+#include "columns.h"
+#include "channel_statistics.c"
 #include "norms.c"
-#include "pool.c"
+#include "products.c"
+#include "pooling.c"
+#include "build.c"

@@ -1,6 +1,6 @@
-/* One read over a tensor, in lanes: sums of powers, extremes and counts, channel by channel.
+/* One pass over a tensor, in lanes: sums of powers, extremes and counts, channel by channel.
 
-   A template. target.h includes it once for every instruction set and arithmetic, with
+   A template. one_instruction_set.h includes it once for every instruction set and arithmetic, with
      NAME(f)   the name of f in this copy
      TARGET    the instruction set, as a function attribute
      WIDTH     bytes in a register, of LANES numbers
@@ -136,7 +136,7 @@ INLINE void NAME(rows_of)(const void *x, int type, int64_t rows, int64_t stride,
     else if (c[0] == 0) *out->zeros -= blanks;
 }
 
-/* Read `width` >= LANES neighboring columns; the last tile overlaps the one before it. */
+/* Sum `width` >= LANES neighboring columns; the last tile overlaps the one before it. */
 INLINE void NAME(columns_of)(const void *x, int type, int64_t rows, int64_t stride, int64_t width,
                              const double *center, const double *factor, int scaled, struct sums *out) {
     struct {

@@ -1,6 +1,6 @@
-/* Norms of many pairs of tensors in one call, and products of one pair. norms.py and
-   correlation.py say what the numbers mean. Everything is added up in double precision, in which
-   squares of single-precision numbers neither over- nor underflow. */
+/* Norms of many pairs of tensors in one call; norms.py says what the numbers mean. Everything is
+   added up in double precision, in which squares of single-precision numbers neither over- nor
+   underflow. */
 
 /* Where two tensors of one type lie, seen as `units` rows of `length`, and where the first is to be
    copied on the way, or 0; as Python writes it. */
@@ -21,9 +21,9 @@ static int64_t elements_of(int64_t count, const struct pair *pairs) {
     return elements;
 }
 
-static void norm(const void *what, int64_t place) {
+static void norm(const void *what, int64_t index) {
     const struct many *many = what;
-    const struct pair *pair = many->pairs + place;
+    const struct pair *pair = many->pairs + index;
     const struct passes *p = chosen();
     double total[3] = {0};
     for (int64_t unit = 0; unit < pair->units; unit++) {
@@ -38,14 +38,14 @@ static void norm(const void *what, int64_t place) {
         if (ratio > total[2] || isnan(ratio)) total[2] = ratio; /* NaN stays */
         total[0] += sums[0], total[1] += sums[1];
     }
-    memcpy(many->out + 3 * place, total, sizeof total);
+    memcpy(many->out + 3 * index, total, sizeof total);
 }
 
-static void move(const void *what, int64_t place) {
+static void update(const void *what, int64_t index) {
     const struct many *many = what;
-    const struct pair *pair = many->pairs + place;
+    const struct pair *pair = many->pairs + index;
     chosen()->pairs(at(pair->first, 0, pair->type), at(pair->second, 0, pair->type), pair->type,
-                    pair->units * pair->length, 1, 0, many->out + 3 * place);
+                    pair->units * pair->length, 1, 0, many->out + 3 * index);
 }
 
 /* Of weights and gradients: both sums of squares, and the worst unit's |G|/max(|W|, floor). */
@@ -55,38 +55,7 @@ void sigprop_norms(int64_t count, const struct pair *pairs, double floor, int th
 }
 
 /* Of tensors before and after: both sums of squares, and that of their difference. */
-void sigprop_moves(int64_t count, const struct pair *pairs, int threads, double *out) {
+void sigprop_updates(int64_t count, const struct pair *pairs, int threads, double *out) {
     struct many many = {pairs, 0, out};
-    share(threads, elements_of(count, pairs), count, move, &many);
-}
-
-enum { PIECES = 256 }; /* of one long pair, at most */
-
-struct operands {
-    const char *a, *b;
-    int type, careful;
-    int64_t n, length; /* elements, and those of a piece */
-    double (*sums)[3];
-};
-
-static void product(const void *what, int64_t place) {
-    const struct operands *o = what;
-    int64_t i = place * o->length, n = o->n - i < o->length ? o->n - i : o->length;
-    chosen()->pairs(o->a + i * SIZE[o->type], o->b + i * SIZE[o->type], o->type, n, 0, o->careful,
-                    o->sums[place]);
-}
-
-/* Of two operands: sums of a², b² and ab over elements where both are finite. */
-void sigprop_products(const void *a, const void *b, int type, int64_t n, int threads, double *out) {
-    double sums[PIECES][3];
-    int64_t length = n / PIECES + 1 < GRAIN ? GRAIN : n / PIECES + 1;
-    int64_t pieces = (n + length - 1) / length;
-    struct operands o = {a, b, type, 0, n, length, sums};
-    for (; o.careful < 2; o.careful++) {
-        share(threads, n, pieces, product, &o);
-        out[0] = out[1] = out[2] = 0;
-        for (int64_t i = 0; i < pieces; i++)
-            for (int k = 0; k < 3; k++) out[k] += sums[i][k];
-        if (isfinite(out[0] + out[1])) return;
-    }
+    share(threads, elements_of(count, pairs), count, update, &many);
 }

@@ -8,7 +8,7 @@ enum { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 static const int SIZE[] = {4, 8, 2, 2};
 
 enum {
-    WIDEST = 256, /* columns that are read together */
+    WIDEST = 256, /* columns that are summed together */
     FOLD = 128,   /* values that a lane adds up in its own precision */
 };
 
@@ -24,7 +24,8 @@ typedef void pass(const void *x, int type, int64_t rows, int64_t stride, int64_t
 typedef void pair_pass(const void *x, const void *y, int type, int64_t n, int difference,
                        int careful, double out[3]);
 
-/* How one instruction set reads: rows or columns, in single precision or carefully in double. */
+/* The loops of one instruction set: over rows or columns, in single precision or carefully in
+   double. */
 struct passes {
     pass *rows[2], *columns[2];
     pair_pass *pairs;
@@ -61,14 +62,14 @@ static double value(const char *x, int64_t i, int type) {
 #define WIDTH 64
 #define LESSER(a, b) _Generic((a)[0], float: _mm512_min_ps, double: _mm512_min_pd)(a, b)
 #define GREATER(a, b) _Generic((a)[0], float: _mm512_max_ps, double: _mm512_max_pd)(a, b)
-#include "target.h"
+#include "one_instruction_set.h"
 
 #define TARGETED avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define WIDTH 32
 #define LESSER(a, b) _Generic((a)[0], float: _mm256_min_ps, double: _mm256_min_pd)(a, b)
 #define GREATER(a, b) _Generic((a)[0], float: _mm256_max_ps, double: _mm256_max_pd)(a, b)
-#include "target.h"
+#include "one_instruction_set.h"
 
 #define LESSER(a, b) _Generic((a)[0], float: _mm_min_ps, double: _mm_min_pd)(a, b)
 #define GREATER(a, b) _Generic((a)[0], float: _mm_max_ps, double: _mm_max_pd)(a, b)
@@ -80,7 +81,7 @@ static double value(const char *x, int64_t i, int type) {
 #define TARGETED plain
 #define TARGET
 #define WIDTH 16
-#include "target.h"
+#include "one_instruction_set.h"
 
 static const struct passes *chosen(void) {
 #if defined(__x86_64__)

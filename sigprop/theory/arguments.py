@@ -12,6 +12,14 @@ from sigprop.errors import BadInput, UnknownName, suggestion
 def whole(name: str, value: int, least: int = 0) -> int:
     """Return ``value`` as an int that is at least ``least``.
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        least: the smallest that is accepted.
+
+    Returns:
+        The number as an int.
+
     Raises:
         BadInput: it is not a whole number, or too small.
 
@@ -30,6 +38,13 @@ def whole(name: str, value: int, least: int = 0) -> int:
 
 def number(name: str, value: float) -> float:
     """Return ``value`` as a finite float.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Returns:
+        The number as a float.
 
     Raises:
         BadInput: it is not a finite number.
@@ -50,6 +65,13 @@ def number(name: str, value: float) -> float:
 def positive(name: str, value: float) -> float:
     """Return ``value`` as a finite float above zero.
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Returns:
+        The number as a float.
+
     Raises:
         BadInput: it is not.
 
@@ -66,6 +88,13 @@ def positive(name: str, value: float) -> float:
 def non_negative(name: str, value: float) -> float:
     """Return ``value`` as a finite float that is not below zero.
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Returns:
+        The number as a float.
+
     Raises:
         BadInput: it is not.
 
@@ -81,6 +110,15 @@ def non_negative(name: str, value: float) -> float:
 
 def within(name: str, value: float, low: float, high: float) -> float:
     """Return ``value`` as a float in ``[low, high]``; rounding of 1e-12 is clipped.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        low: the smallest that is accepted.
+        high: the largest.
+
+    Returns:
+        The number as a float, inside the interval.
 
     Raises:
         BadInput: it lies outside.
@@ -112,6 +150,14 @@ def sample_count(value: float) -> float:
 
 def one_of(kind: str, value: str, known: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``known``.
+
+    Args:
+        kind: of name, for the message.
+        value: the name that was given.
+        known: the names that exist.
+
+    Returns:
+        The name itself.
 
     Raises:
         UnknownName: it is not.

@@ -11,6 +11,11 @@ from sigprop.errors import BadInput, suggestion
 def check_known(option: str, value: object, known: Iterable[str]) -> None:
     """Refuse a word that is not among the known ones.
 
+    Args:
+        option: name of the option, for the message.
+        value: the word that was given.
+        known: the words that exist.
+
     Raises:
         BadInput: as said.
 
@@ -26,6 +31,11 @@ def check_known(option: str, value: object, known: Iterable[str]) -> None:
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """Refuse what is not a whole number of at least ``least``.
 
+    Args:
+        name: of the option, for the message.
+        value: what was given.
+        least: the smallest that is accepted.
+
     Raises:
         BadInput: as said.
 
@@ -38,6 +48,14 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
 
 def check_number(name: str, value: float, least: float = 0.0) -> float:
     """Return a finite number of at least ``least``.
+
+    Args:
+        name: of the option, for the message.
+        value: what was given.
+        least: the smallest that is accepted.
+
+    Returns:
+        The number itself.
 
     Raises:
         BadInput: it is smaller, NaN or infinite.
@@ -53,6 +71,13 @@ def check_number(name: str, value: float, least: float = 0.0) -> float:
 
 def check_rate(name: str, rate: float) -> float:
     """Return a rate of dropping, refused outside [0, 1).
+
+    Args:
+        name: of the option, for the message.
+        rate: what was given.
+
+    Returns:
+        The rate itself.
 
     Raises:
         BadInput: as said.

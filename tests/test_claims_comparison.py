@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from sigprop import claims
-from sigprop.claims import CLAIMS, SABOTEURS, Check, Trial
-from sigprop.claims.checks import at_least, at_most, close, estimate, mean_ratio, together
+from sigprop.claims import CLAIMS, SABOTEURS, Comparison, Trial
+from sigprop.claims.comparison import (
+    at_least,
+    at_most,
+    close,
+    estimate,
+    mean_ratio,
+    overall_verdict,
+)
 from sigprop.errors import BadInput, UnknownName
 from sigprop.theory import ERRATA
 from sigprop.verification.intervals import quantile
@@ -30,12 +37,12 @@ from sigprop.verification.laws import LAWS
     ],
 )
 def test_an_interval_inside_holds_outside_is_violated_across_is_undecided(measured, error, verdict):
-    assert Check("x", 2.0, measured, error, draws=10, tolerance=0.1).verdict == verdict
+    assert Comparison("x", 2.0, measured, error, draws=10, tolerance=0.1).verdict == verdict
 
 
 def test_a_number_that_is_not_random_is_compared_as_it_is():
-    assert Check("x", 2.0, 2.1, tolerance=0.1 + 1e-12).verdict == "holds"
-    assert Check("x", 2.0, 2.1, tolerance=0.0999).verdict == "violated"
+    assert Comparison("x", 2.0, 2.1, tolerance=0.1 + 1e-12).verdict == "holds"
+    assert Comparison("x", 2.0, 2.1, tolerance=0.0999).verdict == "violated"
 
 
 @pytest.mark.parametrize(
@@ -60,10 +67,11 @@ def test_an_inequality_over_draws_needs_its_whole_interval():
 
 
 def test_mean_error_and_interval_of_draws():
-    check = close("x", 1.0, [1.0, 2.0, 3.0], "why", share=0.1, by=0.2)
-    assert (check.measured, check.draws, check.tolerance) == (2.0, 3, pytest.approx(0.3))
-    assert check.error == pytest.approx(1 / math.sqrt(3))
-    assert check.half_width == pytest.approx(quantile(0.95, 3) / math.sqrt(3))
+    comparison = close("x", 1.0, [1.0, 2.0, 3.0], "why", share=0.1, by=0.2)
+    assert (comparison.measured, comparison.draws) == (2.0, 3)
+    assert comparison.tolerance == pytest.approx(0.3)
+    assert comparison.error == pytest.approx(1 / math.sqrt(3))
+    assert comparison.half_width == pytest.approx(quantile(0.95, 3) / math.sqrt(3))
 
 
 def test_a_single_draw_and_an_infinite_one_have_no_error():
@@ -73,27 +81,29 @@ def test_a_single_draw_and_an_infinite_one_have_no_error():
 
 def test_growth_is_the_log_of_the_mean_not_the_mean_of_the_logs():
     ratios = np.array([1.0, 4.0])
-    check = mean_ratio("x", 1.0, ratios, "why", by=0.1)
-    assert check.measured == pytest.approx(math.log2(2.5))
-    assert check.measured > np.log2(ratios).mean()
+    comparison = mean_ratio("x", 1.0, ratios, "why", by=0.1)
+    assert comparison.measured == pytest.approx(math.log2(2.5))
+    assert comparison.measured > np.log2(ratios).mean()
 
 
 def test_strain_is_the_share_of_the_tolerance_that_is_used():
-    assert Check("x", 2.0, 1.95, tolerance=0.1).strain == pytest.approx(-0.5)
-    assert Check("x", 0.0, 0.0, tolerance=0.0).strain == 0
-    assert Check("x", 0.0, 1.0, tolerance=0.0).strain == math.inf
-    assert at_least("x", 1.0, 4.0, "why").strain == pytest.approx(0.25)
-    assert at_most("x", 1.0, 4.0, "why").strain == pytest.approx(4)
+    assert Comparison("x", 2.0, 1.95, tolerance=0.1).tolerance_used == pytest.approx(-0.5)
+    assert Comparison("x", 0.0, 0.0, tolerance=0.0).tolerance_used == 0
+    assert Comparison("x", 0.0, 1.0, tolerance=0.0).tolerance_used == math.inf
+    assert at_least("x", 1.0, 4.0, "why").tolerance_used == pytest.approx(0.25)
+    assert at_most("x", 1.0, 4.0, "why").tolerance_used == pytest.approx(4)
 
 
 def test_one_violation_outweighs_what_is_undecided():
-    assert together(["holds", "undecided", "violated"]) == "violated"
-    assert together(["holds", "undecided"]) == "undecided"
-    assert together([]) == "holds"
+    assert overall_verdict(["holds", "undecided", "violated"]) == "violated"
+    assert overall_verdict(["holds", "undecided"]) == "undecided"
+    assert overall_verdict([]) == "holds"
 
 
 def test_a_verdict_from_elsewhere_stands():
-    assert Check("x", 1.0, 1.0, tolerance=1.0, own="violated").verdict == "violated"
+    assert (
+        Comparison("x", 1.0, 1.0, tolerance=1.0, verdict_elsewhere="violated").verdict == "violated"
+    )
 
 
 # --- the registry --------------------------------------------------------------------------------
@@ -132,18 +142,18 @@ def test_every_misprint_has_a_claim_that_shows_both_forms():
     deciding = {claim.erratum: name for name, claim in CLAIMS.items() if claim.erratum}
     assert set(deciding) == set(ERRATA)
     for name in deciding.values():
-        checks = claims.measured(name, Trial(quick=True)).findings
-        assert any(not math.isnan(finding.check.printed) for finding in checks), name
+        comparisons = claims.measure_claim(name, Trial(quick=True)).findings
+        assert any(not math.isnan(finding.comparison.printed) for finding in comparisons), name
 
 
 def test_a_claim_name_is_taken_once():
     with pytest.raises(BadInput, match="exists already"):
-        claims.claim("rescale-algebra", "again", saboteurs={}, **dict.fromkeys(_FACTS, ""))(
+        claims.claim("rescale-algebra", "again", saboteurs={}, **dict.fromkeys(_WORDS, ""))(
             lambda trial: []
         )
 
 
-_FACTS = ("source", "conditions", "statement")
+_WORDS = ("source", "conditions", "statement")
 
 
 def test_saboteurs_of_an_unknown_claim():

@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Check:
+class Comparison:
     """A prediction, its measurement, and how far apart the two may be.
 
     Attributes:
@@ -28,9 +28,9 @@ class Check:
         tolerance: the absolute deviation that still holds; missing for an inequality.
         reason: why that much.
         relation: how the measured number relates to the predicted one: ``"="``, ``"≥"``, ``"≤"``.
-        at: where on a curve, when several checks make one (depth, batch size); else missing.
+        at: where on a curve, when several comparisons make one (depth, batch size); else missing.
         printed: what a source document prints instead, when it is wrong; else missing.
-        own: a verdict reached elsewhere (by `sigprop.verify`), which then stands.
+        verdict_elsewhere: a verdict reached elsewhere (by `sigprop.verify`), which then stands.
     """
 
     what: str
@@ -43,7 +43,7 @@ class Check:
     relation: str = "="
     at: float = math.nan
     printed: float = math.nan
-    own: str = ""
+    verdict_elsewhere: str = ""
 
     @property
     def half_width(self) -> float:
@@ -57,11 +57,11 @@ class Check:
         """Holds: the interval lies inside what is allowed; violated: outside; else undecided.
 
         Example:
-            >>> Check("growth", 2.0, 2.01, error=0.01, draws=9, tolerance=0.05).verdict
+            >>> Comparison("growth", 2.0, 2.01, error=0.01, draws=9, tolerance=0.05).verdict
             'holds'
         """
-        if self.own:
-            return self.own
+        if self.verdict_elsewhere:
+            return self.verdict_elsewhere
         if math.isnan(self.measured):
             return VIOLATED
         below, above = self._allowed
@@ -77,11 +77,11 @@ class Check:
         return (self.predicted, math.inf) if self.relation == "≥" else (-math.inf, self.predicted)
 
     @property
-    def strain(self) -> float:
+    def tolerance_used(self) -> float:
         """How much of what is allowed is used: -1..1 holds; 0 for an inequality met by far.
 
         Example:
-            >>> Check("growth", 2.0, 2.01, tolerance=0.05).strain.__round__(6)
+            >>> Comparison("growth", 2.0, 2.01, tolerance=0.05).tolerance_used.__round__(6)
             0.2
         """
         if math.isnan(self.measured):
@@ -110,8 +110,8 @@ def close(
     by: float = 0.0,
     at: float = math.nan,
     printed: float = math.nan,
-) -> Check:
-    """Return a check that the mean over draws equals a prediction.
+) -> Comparison:
+    """Return a comparison that the mean over draws equals a prediction.
 
     Args:
         what: the number, in words.
@@ -123,13 +123,18 @@ def close(
         at: where on a curve.
         printed: what a source document prints instead.
 
+    Returns:
+        A comparison of the mean over draws.
+
     Example:
         >>> close("growth", 2.0, [1.98, 2.02, 2.0], "3 draws", share=0.1).verdict
         'holds'
     """
     measured, error, count = estimate(draws)
     tolerance = abs(predicted) * share + by
-    return Check(what, predicted, measured, error, count, tolerance, reason, at=at, printed=printed)
+    return Comparison(
+        what, predicted, measured, error, count, tolerance, reason, at=at, printed=printed
+    )
 
 
 def mean_ratio(
@@ -141,8 +146,20 @@ def mean_ratio(
     by: float,
     per: float = 1.0,
     at: float = math.nan,
-) -> Check:
-    """Return a check of log2 E[ratio] / per: growth per layer, without the bias of a mean of logs.
+) -> Comparison:
+    """Return a comparison of log2 E[ratio] / per, which has no bias as a mean of logs has.
+
+    Args:
+        what: the number, in words.
+        predicted: log2 of the mean ratio, over ``per``.
+        ratios: one ratio per independent draw.
+        reason: why the tolerance is what it is.
+        by: absolute tolerance.
+        per: number of layers that the ratio spans.
+        at: where on a curve.
+
+    Returns:
+        A comparison in doublings per layer.
 
     Example:
         >>> mean_ratio("doublings", 3.0, [7.9, 8.1, 8.0], "3 draws", by=0.1).verdict
@@ -150,19 +167,33 @@ def mean_ratio(
     """
     found = log_mean_interval(ratios, LEVEL)
     scale = 1 / (math.log(2) * per)
-    return Check(
+    return Comparison(
         what, predicted, found.estimate * scale, found.error * scale, found.draws, by, reason, at=at
     )
 
 
-def at_least(what: str, bound: float, draws: npt.ArrayLike, reason: str) -> Check:
-    """Return a check that the mean over draws is at least a bound."""
-    return Check(what, bound, *estimate(draws), reason=reason, relation="≥")
+def at_least(what: str, bound: float, draws: npt.ArrayLike, reason: str) -> Comparison:
+    """Return a comparison that the mean over draws is at least a bound.
+
+    Args:
+        what: the number, in words.
+        bound: the smallest that holds.
+        draws: one value per independent draw, or a single number that is not random.
+        reason: why the bound is what it is.
+    """
+    return Comparison(what, bound, *estimate(draws), reason=reason, relation="≥")
 
 
-def at_most(what: str, bound: float, draws: npt.ArrayLike, reason: str) -> Check:
-    """Return a check that the mean over draws is at most a bound."""
-    return Check(what, bound, *estimate(draws), reason=reason, relation="≤")
+def at_most(what: str, bound: float, draws: npt.ArrayLike, reason: str) -> Comparison:
+    """Return a comparison that the mean over draws is at most a bound.
+
+    Args:
+        what: the number, in words.
+        bound: the largest that holds.
+        draws: one value per independent draw, or a single number that is not random.
+        reason: why the bound is what it is.
+    """
+    return Comparison(what, bound, *estimate(draws), reason=reason, relation="≤")
 
 
 def estimate(draws: npt.ArrayLike) -> tuple[float, float, int]:
@@ -180,11 +211,11 @@ def estimate(draws: npt.ArrayLike) -> tuple[float, float, int]:
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))), len(values)
 
 
-def together(verdicts: Sequence[str]) -> str:
+def overall_verdict(verdicts: Sequence[str]) -> str:
     """Return the verdict of several: violated if one is, undecided if one is, else holds.
 
     Example:
-        >>> together(["holds", "undecided"])
+        >>> overall_verdict(["holds", "undecided"])
         'undecided'
     """
     for verdict in (VIOLATED, UNDECIDED):

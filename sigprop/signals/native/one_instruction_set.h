@@ -1,4 +1,4 @@
-/* The templates for the instruction set that targets.h has just named. */
+/* The templates for the instruction set that instruction_sets.h has just named. */
 
 #define REAL float
 #define WHOLE int32_t

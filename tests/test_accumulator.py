@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sigprop.capture.recording.accumulator import Accumulator
 from sigprop.capture.recording.tap import Tap
 from sigprop.errors import BadInput
-from sigprop.signals.channel_statistics import read
+from sigprop.signals.channel_statistics import compute
 from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.signal import interpret, measure_signal, pool
 
@@ -43,7 +43,7 @@ def test_any_order_of_readings_and_fetches_gives_the_whole(happens, seed: int) -
             gathering.flush()
             continue
         x = torch.randn(4, CHANNELS.get(names[0], 2), generator=generator, dtype=torch.float64)
-        gathering.reading(read(x, 1), [address(name) for name in names])
+        gathering.reading(compute(x, 1), [address(name) for name in names])
         for name in names:
             samples.setdefault(name, []).append(x)
     gathering.flush()
@@ -61,7 +61,7 @@ def test_forgetting_the_merge_is_caught() -> None:
     x, y = torch.zeros(4, 1), torch.ones(4, 1)
     gathering = Accumulator()
     for part in (x, y):
-        gathering.reading(read(part, 1), [address("a")])
+        gathering.reading(compute(part, 1), [address("a")])
     gathering.flush()
     assert interpret(gathering.tables[0]).number("second_moment") == 0.5
     assert measure_signal(y).number("second_moment") == 1.0
@@ -69,15 +69,15 @@ def test_forgetting_the_merge_is_caught() -> None:
 
 def test_a_channel_count_that_changes_within_a_step_is_told() -> None:
     gathering = Accumulator()
-    gathering.reading(read(torch.ones(4, 2), 1), [address("c")])
-    gathering.reading(read(torch.ones(4, 5), 1), [address("c")])
+    gathering.reading(compute(torch.ones(4, 2), 1), [address("c")])
+    gathering.reading(compute(torch.ones(4, 5), 1), [address("c")])
     with pytest.raises(BadInput, match="a signal of 2 channels with one of 5"):
         gathering.flush()
 
 
 def test_nothing_of_a_step_is_left_in_the_next() -> None:
     gathering = Accumulator()
-    gathering.reading(read(torch.ones(4, 2), 1), [address("c")])
+    gathering.reading(compute(torch.ones(4, 2), 1), [address("c")])
     gathering.flush()
     gathering.clear()
     assert gathering.empty

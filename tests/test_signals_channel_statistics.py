@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sigprop.errors import BadInput
 from sigprop.signals import Signal, measure_signal, native
-from sigprop.signals.channel_statistics import COLUMNS, read
+from sigprop.signals.channel_statistics import compute
+from sigprop.signals.columns import COLUMNS
 from sigprop.signals.signal import alive, interpret
 
 
@@ -99,9 +100,9 @@ def test_half_precision_is_read_in_single(dtype: torch.dtype) -> None:
 def test_autocast_does_not_reach_the_statistics(way: str) -> None:
     x = normal(64, 8, mean=5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = read(x)
+        inside = compute(x)
     assert inside.dtype == {"compiled": torch.float64, "plain": torch.float32}[way]
-    assert torch.equal(inside, read(x))
+    assert torch.equal(inside, compute(x))
 
 
 def test_nonfinite_values_are_counted_and_left_out() -> None:
@@ -159,7 +160,7 @@ def test_a_channel_axis_outside_the_tensor_is_refused() -> None:
 def test_a_reading_has_one_row_a_channel_and_changes_nothing() -> None:
     x = normal(8, 5)
     before = x.clone()
-    reading = read(x)
+    reading = compute(x)
     assert reading.shape == (5, len(COLUMNS))
     assert torch.equal(x, before)
     assert isinstance(interpret(reading.numpy()), Signal)

@@ -1,20 +1,19 @@
-/* Readings of tensors: for every channel its counts, extremes and sums of four powers.
+/* Statistics of every channel of a tensor: counts, extremes and sums of four powers.
 
-   Plain C on plain pointers; reading.py says what the numbers mean. A channel is read once about a
-   provisional center, the mean of a few values spread over it, in single precision whose sums are
-   folded into doubles. It is read again where that was no good: about its true mean where the
-   center was off by more than a standard deviation, scaled by a power of two where fourth powers
-   left single precision, and in double precision where values are not finite. */
+   Plain C on plain pointers; channel_statistics.py says what the numbers mean. A channel is summed
+   once about a provisional center, the mean of a few values spread over it, in single precision
+   whose sums are folded into doubles. It is summed again where that was no good: about its true
+   mean where the center was off by more than a standard deviation, scaled by a power of two where
+   fourth powers left single precision, and in double precision where values are not finite. */
 
 enum {
     SAMPLED = 16,  /* rows that the provisional center is taken from */
     SHORTEST = 16, /* neighbors that make a row worth its own loop */
-    TRIES = 3,     /* readings in one precision */
-    NUMBERS = 11,  /* columns of the table */
+    TRIES = 3,     /* sums in one precision */
     TOGETHER = 128, /* columns that are a piece of work */
 };
 
-/* Channels that are read together: one in rows of its own, or many as the columns of each row. */
+/* Channels that are summed together: one in rows of its own, or many as the columns of each row. */
 struct group {
     const char *x;
     int type;
@@ -25,7 +24,7 @@ struct group {
     double elements;              /* of one channel */
 };
 
-/* Read elements that are too few for lanes: those after the last row. */
+/* Add elements that are too few for lanes: those after the last row. */
 static void add_odd(const struct group *g, int careful, const double *center, const double *factor,
                     struct sums *s) {
     for (int64_t i = 0; i < g->odd; i++) {
@@ -43,7 +42,7 @@ static void add_odd(const struct group *g, int careful, const double *center, co
 }
 
 /* Add the columns of a channel together, in place. */
-static void gather(const struct group *g, struct sums *s) {
+static void join_columns(const struct group *g, struct sums *s) {
     int64_t period = g->channels * g->inner;
     for (int64_t c = 0; c < g->channels; c++) {
         struct { double s1, s2, s3, s4, lowest, highest, zeros, nonfinite; } t = {
@@ -61,15 +60,15 @@ static void gather(const struct group *g, struct sums *s) {
     }
 }
 
-/* Read a group once, about these centers. */
-static void read_once(const struct group *g, int careful, const double *center,
-                      const double *factor, struct sums *s) {
+/* Sum a group once, about these centers. */
+static void sum_once(const struct group *g, int careful, const double *center,
+                     const double *factor, struct sums *s) {
     const struct passes *p = chosen();
-    pass *read = g->columnwise ? p->columns[careful] : p->rows[careful];
+    pass *sum = g->columnwise ? p->columns[careful] : p->rows[careful];
     int scaled = 0;
     for (int64_t c = 0; c < g->channels; c++) scaled |= factor[c] != 1;
     if (!g->columnwise || g->length == g->channels) {
-        read(g->x, g->type, g->rows, g->stride, g->length, center, factor, scaled, s);
+        sum(g->x, g->type, g->rows, g->stride, g->length, center, factor, scaled, s);
         return;
     }
     double centers[WIDEST], factors[WIDEST];
@@ -77,8 +76,8 @@ static void read_once(const struct group *g, int careful, const double *center,
         for (int64_t c = 0; c < g->channels; c++)
             for (int64_t i = 0; i < g->inner; i++, j++)
                 centers[j] = center[c], factors[j] = factor[c];
-    if (g->rows) read(g->x, g->type, g->rows, g->stride, g->length, centers, factors, scaled, s);
-    gather(g, s);
+    if (g->rows) sum(g->x, g->type, g->rows, g->stride, g->length, centers, factors, scaled, s);
+    join_columns(g, s);
     add_odd(g, careful, center, factor, s);
 }
 
@@ -90,9 +89,9 @@ static double factor_for(double spread) {
     return ldexp(1, exponent < -126 ? 126 : exponent > 126 ? -126 : -exponent);
 }
 
-/* Put the centers at the means that were read, and the factors where their spreads ask for them. */
-static void place(const struct group *g, int careful, const struct sums *s, double *center,
-                  double *factor) {
+/* Put the centers at the means found, and the factors where their spreads ask for them. */
+static void set_centers(const struct group *g, int careful, const struct sums *s, double *center,
+                        double *factor) {
     for (int64_t c = 0; c < g->channels; c++) {
         double low = s->lowest[c], high = s->highest[c];
         double mean = center[c] + s->s1[c] / (g->elements - s->nonfinite[c]) / factor[c];
@@ -105,8 +104,8 @@ static void place(const struct group *g, int careful, const struct sums *s, doub
 }
 
 /* Take provisional centers from a few values spread over the tensor. */
-static void sample(const struct group *g, int careful, double *center, double *factor,
-                   struct sums *s) {
+static void guess_centers(const struct group *g, int careful, double *center, double *factor,
+                          struct sums *s) {
     struct group few = *g;
     few.odd = g->rows ? 0 : g->odd;
     if (!g->columnwise && g->rows == 1) { /* one long row: pieces of it */
@@ -120,13 +119,13 @@ static void sample(const struct group *g, int careful, double *center, double *f
     few.rows = few.rows < SAMPLED ? few.rows : SAMPLED;
     few.elements = (double)(few.rows * few.length + few.odd) / (double)g->channels;
     for (int64_t c = 0; c < g->channels; c++) center[c] = 0, factor[c] = 1;
-    read_once(&few, careful, center, factor, s);
-    place(&few, careful, s, center, factor);
+    sum_once(&few, careful, center, factor, s);
+    set_centers(&few, careful, s, center, factor);
 }
 
 enum verdict { GOOD, MISPLACED, BROKEN };
 
-/* Say whether sums can be trusted: about a center within a standard deviation of the mean, whose
+/* Judge whether sums can be trusted: about a center within a standard deviation of the mean, whose
    fourth powers neither overflowed nor sank below single precision. */
 static enum verdict judge(const struct group *g, const struct sums *s) {
     int misplaced = 0, broken = 0;
@@ -143,37 +142,43 @@ static enum verdict judge(const struct group *g, const struct sums *s) {
 
 /* Write the channels from `first` on. */
 static void write(const struct group *g, const struct sums *s, const double *center,
-                  const double *factor, int64_t first, double *out) {
-    for (int64_t c = first; c < g->channels; c++, out += NUMBERS) {
+                  const double *factor, int64_t first, struct channel_row *out) {
+    for (int64_t c = first; c < g->channels; c++, out++) {
         double finite = g->elements - s->nonfinite[c];
-        out[0] = g->elements, out[1] = finite, out[2] = s->zeros[c];
-        out[3] = finite > 0 ? s->lowest[c] : 0, out[4] = finite > 0 ? s->highest[c] : 0;
-        out[5] = 1 / factor[c], out[6] = center[c] * factor[c];
-        out[7] = s->s1[c], out[8] = s->s2[c], out[9] = s->s3[c], out[10] = s->s4[c];
+        *out = (struct channel_row){
+            .elements = g->elements, .finite = finite, .zeros = s->zeros[c],
+            .lowest = finite > 0 ? s->lowest[c] : 0, .highest = finite > 0 ? s->highest[c] : 0,
+            .scale = 1 / factor[c], .center = center[c] * factor[c],
+            .s1 = s->s1[c], .s2 = s->s2[c], .s3 = s->s3[c], .s4 = s->s4[c],
+        };
     }
 }
 
-static void read_group(const struct group *g, int64_t first, double *out) {
+static void sum_group(const struct group *g, int64_t first, struct channel_row *out) {
     double center[WIDEST], factor[WIDEST];
     struct sums s;
     int careful = g->type == FLOAT64;
-    sample(g, careful, center, factor, &s);
+    guess_centers(g, careful, center, factor, &s);
     for (int tries = 1;; tries++) {
-        read_once(g, careful, center, factor, &s);
+        sum_once(g, careful, center, factor, &s);
         enum verdict verdict = judge(g, &s);
         if (verdict == GOOD || (careful && tries == TRIES)) break;
-        place(g, careful, &s, center, factor);
+        set_centers(g, careful, &s, center, factor);
         if (!careful && (verdict == BROKEN || tries == TRIES)) careful = 1, tries = 0;
     }
     write(g, &s, center, factor, first, out);
 }
 
-/* A whole tensor of outer x channels x inner elements; `most` channels are a piece of work. */
+/* A dense tensor of outer x channels x inner elements, and where its statistics go; as Python writes
+   it, once for all steps in which nothing but the address of the tensor changes. */
+struct layout { int64_t type, outer, channels, inner, out; };
+
+/* The same for one call; `most` channels are a piece of work. */
 struct tensor {
     const char *x;
     int type;
     int64_t outer, channels, inner, most;
-    double *out;
+    struct channel_row *out;
 };
 
 static struct group whole(const struct tensor *t) {
@@ -183,52 +188,52 @@ static struct group whole(const struct tensor *t) {
 }
 
 /* Channels in rows of their own. */
-static void read_rows(const void *tensor, int64_t place) {
+static void sum_rows(const void *tensor, int64_t index) {
     const struct tensor *t = tensor;
     struct group g = whole(t);
     g.channels = 1, g.length = t->inner;
-    int64_t c = place * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
+    int64_t c = index * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
     for (; c < end; c++) {
         g.x = t->x + c * t->inner * SIZE[t->type];
-        read_group(&g, 0, t->out + c * NUMBERS);
+        sum_group(&g, 0, t->out + c);
     }
 }
 
 /* Channels as neighboring columns. */
-static void read_columns(const void *tensor, int64_t place) {
+static void sum_columns(const void *tensor, int64_t index) {
     const struct tensor *t = tensor;
     struct group g = whole(t);
-    int64_t c = place * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
-    /* Too few to fill lanes: some that belong to the piece before are read along. */
+    int64_t c = index * t->most, end = c + t->most < t->channels ? c + t->most : t->channels;
+    /* Too few to fill lanes: some that belong to the piece before are summed along. */
     int64_t least = (SHORTEST + t->inner - 1) / t->inner, first = end - c < least ? end - least : c;
     g.columnwise = 1, g.channels = end - first, g.length = g.channels * t->inner;
     g.x = t->x + first * t->inner * SIZE[t->type];
-    read_group(&g, c - first, t->out + c * NUMBERS);
+    sum_group(&g, c - first, t->out + c);
 }
 
-/* So few columns that whole rows are read side by side, until they fill lanes evenly. */
-static void read_narrow(const struct tensor *t) {
+/* So few columns that whole rows are summed side by side, until they fill lanes evenly. */
+static void sum_narrow(const struct tensor *t) {
     struct group g = whole(t);
     int64_t together = 1;
     while (g.stride * together % SHORTEST) together *= 2;
     g.columnwise = 1, g.channels = t->channels;
     g.rows = t->outer / together, g.odd = t->outer % together * g.stride;
     g.stride = g.length = g.stride * together;
-    read_group(&g, 0, t->out);
+    sum_group(&g, 0, t->out);
 }
 
-/* Read a dense tensor of outer x channels x inner elements into a table of channels x NUMBERS. */
-void sigprop_read(const void *x, int type, int64_t outer, int64_t channels, int64_t inner,
-                  int threads, double *out) {
-    struct tensor t = {x, type, outer, channels, inner, 1, out};
-    const int64_t elements = outer * channels * inner;
-    if (inner < SHORTEST && channels * inner < SHORTEST) {
-        read_narrow(&t);
-    } else if (inner < SHORTEST) {
-        t.most = TOGETHER / inner;
-        share(threads, elements, (channels + t.most - 1) / t.most, read_columns, &t);
+/* Write the channel statistics of a tensor that lies at `x` in this layout. */
+void sigprop_channel_statistics(const struct layout *layout, const void *x, int threads) {
+    struct tensor t = {x, (int)layout->type, layout->outer, layout->channels, layout->inner, 1,
+                       (struct channel_row *)(intptr_t)layout->out};
+    const int64_t elements = t.outer * t.channels * t.inner;
+    if (t.inner < SHORTEST && t.channels * t.inner < SHORTEST) {
+        sum_narrow(&t);
+    } else if (t.inner < SHORTEST) {
+        t.most = TOGETHER / t.inner;
+        share(threads, elements, (t.channels + t.most - 1) / t.most, sum_columns, &t);
     } else {
-        t.most = 1 + channels / (8 * (int64_t)threads);
-        share(threads, elements, (channels + t.most - 1) / t.most, read_rows, &t);
+        t.most = 1 + t.channels / (8 * (int64_t)threads);
+        share(threads, elements, (t.channels + t.most - 1) / t.most, sum_rows, &t);
     }
 }

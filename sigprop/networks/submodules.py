@@ -1,4 +1,4 @@
-"""Where the layers of a user's model stand, and what was done to them."""
+"""The submodules of a user's model, each with its parent, and what was changed in them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a module stands: under which parent, by which key.
+class Submodule:
+    """A module inside a model: under which parent, by which key.
 
     Attributes:
         name: from the root.
@@ -59,23 +59,23 @@ class Place:
         assert isinstance(self.module, nn.Conv2d | nn.Linear)
         return self.module
 
-    def put(self, module: nn.Module) -> None:
-        """Put another module in its place."""
+    def replace_by(self, module: nn.Module) -> None:
+        """Register another module in the parent under the same key."""
         setattr(self.parent, self.key, module)
 
 
-def places(model: nn.Module) -> list[Place]:
-    """Return every module below the model with its place, in the order of assignment, depth first.
+def submodules(model: nn.Module) -> list[Submodule]:
+    """Return every module below the model once, in the order of assignment, depth first.
 
     Raises:
-        BadInput: an addition or a layer with a weight stands in two places.
+        BadInput: an addition or a layer with a weight is registered twice.
     """
-    found: list[Place] = []
+    found: list[Submodule] = []
     _walk(model, "", found, {})
     return found
 
 
-def _walk(parent: nn.Module, prefix: str, found: list[Place], seen: dict[int, str]) -> None:
+def _walk(parent: nn.Module, prefix: str, found: list[Submodule], seen: dict[int, str]) -> None:
     # named_children() hides a second mention
     for key, module in parent.named_modules(remove_duplicate=False):
         if not key or "." in key:  # the parent itself, and what lies deeper
@@ -89,35 +89,48 @@ def _walk(parent: nn.Module, prefix: str, found: list[Place], seen: dict[int, st
                 )
             continue
         seen[id(module)] = name
-        found.append(Place(name, parent, key, module))
+        found.append(Submodule(name, parent, key, module))
         _walk(module, name, found, seen)
 
 
-def weighted(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[Place]:
-    """Return the places of plain layers of the given kinds.
+def weighted_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[Submodule]:
+    """Return the submodules that are layers of the given kinds.
 
     Subclasses are passed over: the projection inside nn.MultiheadAttention is never called.
 
+    Args:
+        model: the model, left as it is.
+        kinds: classes of layers, such as ``(nn.Conv2d, nn.Linear)``.
+
+    Returns:
+        One `Submodule` per layer, in the order of assignment.
+
     Raises:
-        BadInput: there is none, or one is lazy, parametrized, or stands in two places.
+        BadInput: there is none, or one is lazy, parametrized, or registered twice.
     """
     words = " or ".join(kind.__name__ for kind in kinds)
     if isinstance(model, kinds):
         raise BadInput(f"the model is one {words} itself; wrap it in nn.Sequential first")
-    near = [place for place in places(model) if isinstance(place.module, kinds)]
-    for place in near:
-        if isinstance(place.module, LazyModuleMixin):
-            raise BadInput(f"{place.name!r} is lazy: send one batch through the model first")
-        if parametrize.is_parametrized(place.module):
-            raise BadInput(f"{place.name!r} is parametrized already; remove that first")
-    found = [place for place in near if type(place.module) in kinds]
+    near = [submodule for submodule in submodules(model) if isinstance(submodule.module, kinds)]
+    for submodule in near:
+        if isinstance(submodule.module, LazyModuleMixin):
+            raise BadInput(f"{submodule.name!r} is lazy: send one batch through the model first")
+        if parametrize.is_parametrized(submodule.module):
+            raise BadInput(f"{submodule.name!r} is parametrized already; remove that first")
+    found = [submodule for submodule in near if type(submodule.module) in kinds]
     if not found:
         raise BadInput(f"the model has no {words} layer of its own")
     return found
 
 
-def forward(model: nn.Module, inputs: Tensor, training: Iterable[nn.Module] = ()) -> None:
-    """Run the model in evaluation mode but for ``training``, without gradient; restore flags."""
+def run_in_evaluation(model: nn.Module, inputs: Tensor, training: Iterable[nn.Module] = ()) -> None:
+    """Run the model once without gradient, in evaluation mode but for ``training``.
+
+    Args:
+        model: every module's mode is put back afterwards, also after an exception.
+        inputs: the batch.
+        training: modules that run in training mode.
+    """
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     for module in training:

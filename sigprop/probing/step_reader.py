@@ -1,0 +1,107 @@
+"""Reads one step: its parameters at the optimizer's step, and all of its rows when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.optim import Optimizer
+
+from sigprop.capture import ParameterStatistics, Recorder
+from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, leaves_step_out
+from sigprop.capture.recording.rows import Collector
+from sigprop.probing.loss_scale import LossScale
+from sigprop.probing.options import ProbeOptions, split_metrics
+
+#: What is undefined where the optimizer's step was left out.
+_OF_AN_UPDATE = (
+    "grad_norm",
+    "grad_to_weight",
+    "update_to_weight",
+    "unit_grad_to_weight_max",
+    "angular_update",
+)
+
+
+class StepReader:
+    """What is read in one step of training, and what of it spans steps.
+
+    Args:
+        model: the probed model; it is not kept.
+        targets: names of the modules chosen as blocks.
+        recorder: takes the tensors of the step.
+        options: the probe's options.
+        scale: what the loss is multiplied by.
+
+    Attributes:
+        collector: makes rows of what was read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Iterable[str],
+        recorder: Recorder,
+        options: ProbeOptions,
+        scale: LossScale,
+    ) -> None:
+        _, quantities = split_metrics(options.metrics)
+        self._recorder, self._scale = recorder, scale
+        self._scaled_at_arrival = options.optimizer is None
+        self._skipped = False
+        self._parameters = ParameterStatistics()
+        self._info = ParameterInfo(model)
+        self.collector = Collector(
+            recorder, self._parameters, list(targets), quantities, options.window
+        )
+
+    def remember(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Copy the weights that an optimizer is about to update."""
+        self._parameters.remember(self._info.updated(model, optimizer))
+
+    def gradients_ready(self, model: nn.Module, optimizer: Optimizer, remember: bool) -> None:
+        """Read weights and gradients.
+
+        Args:
+            model: the model.
+            optimizer: gives the learning rates.
+            remember: copy the weights too, for `update_ended`.
+        """
+        self._parameters.read(self._info.updated(model, optimizer), remember)
+        self.collector.gradient_scale = gradient_scale(optimizer)
+        self._skipped = leaves_step_out(optimizer)
+
+    def update_left_out(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Read the weights of a step that a gradient scaler left out."""
+        self._parameters.read(self._info.updated(model, optimizer))
+        self._skipped = True
+
+    def gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
+        """Read one parameter whose gradient is complete for a backward pass."""
+        self._parameters.read([self._info.known(name, parameter)])
+
+    def update_ended(self) -> None:
+        """Read how far the weights have moved since they were copied."""
+        self._parameters.compare()
+
+    def rows(self, provisional: bool = False) -> Mapping[str, tuple[Mapping[str, Any], int]]:
+        """Return (columns, number of rows) of the step by table.
+
+        Args:
+            provisional: the step goes on; its rows will be asked for again.
+        """
+        self.collector.loss_scale = self._scale.value
+        if self._scaled_at_arrival:
+            self.collector.gradient_scale = self._scale.value
+        tables = self.collector.collect(provisional)
+        columns, count = tables["parameters"]
+        nothing = dict.fromkeys(_OF_AN_UPDATE, np.full(count, np.nan)) if self._skipped else {}
+        tables["parameters"] = {**columns, **nothing, "skipped": self._skipped}, count
+        return tables
+
+    def clear(self) -> None:
+        """Forget the parameters of the step."""
+        self._parameters.clear()
+        self._skipped = False

@@ -1,0 +1,46 @@
+"""What a probe has recorded: rows by table, each with the run, network and seed it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sigprop.records import SCHEMA, Records
+from sigprop.records.column_buffer import ColumnBuffer
+
+Columns = Mapping[str, Any]
+
+
+class Tables:
+    """The rows of every table, by column.
+
+    Args:
+        origin: the columns that say where every row is from: run, network, seed.
+    """
+
+    def __init__(self, origin: Columns) -> None:
+        self._origin = origin
+        self._tables = {table: ColumnBuffer(table) for table in SCHEMA}
+
+    def append(self, table: str, columns: Columns, rows: int, **more: Any) -> None:
+        """Add rows to a table; a column may hold one value for all."""
+        self._tables[table].append({**self._origin, **more, **columns}, rows)
+
+    def copy(self) -> Tables:
+        """Return the same rows, to which others can be added."""
+        other = Tables(self._origin)
+        other._tables = {table: rows.copy() for table, rows in self._tables.items()}
+        return other
+
+    def drain(self) -> Records:
+        """Return every row, and let go of them."""
+        records = self.records()
+        self._tables = {table: ColumnBuffer(table) for table in SCHEMA}
+        return records
+
+    def records(self) -> Records:
+        """Return every row as frames."""
+        records = Records()
+        for table, rows in self._tables.items():
+            setattr(records, table, rows.frame())
+        return records
