@@ -84,6 +84,12 @@ class TracedModuleHook(ModuleHook):
         assert recorder is not None
         return recorder
 
+    def module(self) -> nn.Module:
+        """Return the module; what is called at trace time takes no modules, only constants."""
+        module = self._module()
+        assert module is not None
+        return module
+
     def trace_value(self, value: object, port: str, call: int) -> None:
         """Add the sums of every tensor in ``value`` to its buffer, and of its gradient later."""
         for path, x in tensors(value):
@@ -95,7 +101,7 @@ class TracedModuleHook(ModuleHook):
                 if forward:
                     add(getattr(BUFFERS, forward), x.detach(), int(axis))
                 if backward:
-                    watch = getattr(torch.ops.sigprop, f"watch_{way}")
+                    watch = getattr(torch.ops.sigprop, way.replace("add", "watch"))
                     watch(getattr(BUFFERS, backward), x, int(axis))
 
     @at_trace_time
@@ -168,7 +174,7 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
         """Take the inputs."""
         if not self.begin():
             return
-        call = self.entered(module)
+        call = self.entered()
         if call >= 0:
             given = first_readable((*args, *(kwargs or {}).values()), self.can_read)
             self.trace_value(given, "in", call)
@@ -200,12 +206,12 @@ class TracedForwardPreHook(TracedModuleHook, ForwardPreHook):
             add(getattr(BUFFERS, slot), skip.detach(), branch.detach())
 
     @at_trace_time
-    def entered(self, module: nn.Module) -> int:
+    def entered(self) -> int:
         """Return the number of this call, -1 if the inputs are none of a block.
 
         Warns once of what only an eager forward shows.
         """
-        recorder = self.living()
+        recorder, module = self.living(), self.module()
         children = list(module.children())
         records_own_output = not children or any(hasattr(child, "ports") for child in children)
         if not (records_own_output or recorder.warned_of_functions) and adds(module):
@@ -248,17 +254,17 @@ class TracedForwardHook(TracedModuleHook, ForwardHook):
         """Count the call, and take the output."""
         if not self.begin():
             return
-        call = self.made(module)
+        call = self.made()
         if call >= 0:
             self.trace_value(output, "out", call)
 
     @at_trace_time
-    def made(self, module: nn.Module) -> int:
+    def made(self) -> int:
         """Return the number of this call, -1 if nobody asked for the output.
 
         Notes what makes channels, and what rectifies.
         """
-        recorder = self.living()
+        recorder, module = self.living(), self.module()
         trace, call = recorder.trace, recorder.trace.calls[self.name]
         trace.calls[self.name] += 1
         recorder.total_calls[self.name] += 1
@@ -280,7 +286,7 @@ def _watch(way: str) -> Callable[[Tensor, Tensor, int], None]:
 
     def watch(sums: Tensor, x: Tensor, channel_dim: int) -> None:
         def hook(grad: Tensor) -> None:
-            getattr(torch.ops.sigprop, way)(sums, grad.detach(), channel_dim)
+            getattr(torch.ops.sigprop, f"add_{way}")(sums, grad.detach(), channel_dim)
 
         x.register_hook(hook)
 
@@ -291,7 +297,7 @@ def _watch(way: str) -> Callable[[Tensor, Tensor, int], None]:
 # and not the hook: versions differ in what they let a hook do, and those before 2.15 lose the
 # attributes of objects that are older than a hook (a Transformer's cache of keys and values).
 _LIBRARY = torch.library.Library("sigprop", "FRAGMENT")
-for _way in ("add_statistics", "add_statistics_native"):
+for _way in ("statistics", "statistics_native"):
     _LIBRARY.define(
         f"watch_{_way}(Tensor(a!) sums, Tensor x, int channel_dim) -> ()",
         tags=(torch.Tag.pt2_compliant_tag,),

@@ -92,6 +92,7 @@ class ModuleHook(Hook):
     ) -> None:
         super().__init__(recorder)
         self.name, self.target, self.axis = name, target, axis
+        self._module = weakref.ref(module)
         self.is_target = target == name
         self.chosen_kind = chosen_kind
         # Of what was not chosen only rectifiers hand over what they return.
