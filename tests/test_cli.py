@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sigprop.cli.commands import main
+from sigprop.cli.app import main
 
 SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    code = int(stop.value.code or 0)
     seen = capsys.readouterr()
     return code, seen.out, seen.err
 
@@ -167,7 +166,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
 
 def test_the_installed_command_answers() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from sigprop.cli.commands import main; main()", "measure", "plian"],
+        [sys.executable, "-c", "from sigprop.cli.app import main; main()", "measure", "plian"],
         capture_output=True,
         text=True,
         check=False,

@@ -106,7 +106,7 @@ def test_resolving_leaves_the_global_generators_alone():
 
 
 def test_scikit_learn_is_loaded_by_digits_only():
-    code = "import sys, sigprop.data; assert 'sklearn' not in sys.modules"
+    code = "import sys, sigprop.inputs.datasets; assert 'sklearn' not in sys.modules"
     python(code)
 
 

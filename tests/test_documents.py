@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sigprop.records import column_pages
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 
@@ -41,13 +43,30 @@ def test_the_readmes_links_lead_to_files() -> None:
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-def test_the_readmes_columns_are_those_of_the_records() -> None:
-    from sigprop.records import SCHEMA
+def test_the_documents_say_of_each_column_what_the_schema_says() -> None:
+    """Make them anew with ``python -m sigprop.records.column_pages``."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert column_pages.updated(readme) == readme
+    assert (ROOT / "docs/columns.md").read_text("utf-8") == column_pages.page()
 
-    known = set(SCHEMA["signals"]) | set(SCHEMA["parameters"])
-    named = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert len(named) > 10
-    assert set(named) <= known
+
+def test_the_documents_of_the_columns_are_written_in_place(tmp_path: Path) -> None:
+    marked = f"# Title\n{column_pages.BEGIN}\nstale\n{column_pages.END}\nend\n"
+    (tmp_path / "README.md").write_text(marked, "utf-8")
+    column_pages.write(tmp_path)
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert readme.startswith("# Title\n")
+    assert readme.endswith("end\n")
+    assert "stale" not in readme
+    assert "| `grad_to_weight` | ‖g‖ / ‖w‖ |" in readme
+    assert "`max \\|x\\|`" not in readme
+    assert "| max \\|x\\| |" in readme, "a bar inside of a cell would end it"
+    assert (tmp_path / "docs/columns.md").read_text("utf-8") == column_pages.page()
+
+
+def test_a_readme_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="README has no pair of lines"):
+        column_pages.updated("no markers")
 
 
 def test_the_make_targets_are_documented() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 
 import sigprop
+from sigprop.errors import BadInput
+from sigprop.networks import resolve
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.theory import Kernel
 from sigprop.verification.predictions import RECURSIONS, predictions, recursion_of, start_kernel
@@ -30,10 +34,11 @@ def test_every_family_follows_its_recursion(name: str) -> None:
     assert whole["measured"] == pytest.approx(whole["predicted"], rel=tolerance)
 
 
-def test_a_wrong_recursion_would_be_told() -> None:
-    """The saboteur: batchnorm judged by plain's recursion."""
-    doubling = sigprop.verify("batchnorm", X, "doubling", seeds=6, options=SIZE)
-    assert doubling.verdict == "violated"
+def test_a_wrong_recursion_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saboteur: batchnorm, whose second moment grows by 1 a block, judged by plain's, 2**k."""
+    monkeypatch.setitem(RECURSIONS._things, "batchnorm", RECURSIONS["plain"])
+    result = sigprop.verify("batchnorm", X, "predicted", seeds=6, options=SIZE)
+    assert result.verdict == "violated"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,57 @@ def test_a_wrong_recursion_would_be_told() -> None:
     ids=str,
 )
 def test_theory_is_silent_where_it_has_nothing_to_say(design: dict[str, object]) -> None:
+    name = design.get("network")
+    if name in sigprop.networks.names():
+        given = {key: value for key, value in design.items() if key != "network"}
+        design = {"network": name, **sigprop.networks.resolve(str(name), **given)}
     assert recursion_of(design, Kernel()) is None
+
+
+def test_a_design_without_its_options_is_refused() -> None:
+    with pytest.raises(BadInput) as error:
+        recursion_of({"network": "skipinit", "architecture": "mlp"}, Kernel())
+    assert str(error.value) == (
+        "this design of 'skipinit' does not say its 'padding'; sigprop.networks.resolve gives all "
+        "options"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({}, {}),
+        ({"gain": 0.0, "depth": 20}, {"branch_layers": 2}),
+    ],
+)
+def test_options_at_their_defaults_predict_what_options_not_given_do(
+    given: dict[str, object], same: dict[str, object]
+) -> None:
+    one = recursion_of({"network": "skipinit", **resolve("skipinit", **given)}, Kernel())
+    two = recursion_of({"network": "skipinit", **resolve("skipinit", **same)}, Kernel())
+    assert one is not None
+    assert two is not None
+    np.testing.assert_array_equal(one.second_moment, two.second_moment)
+    assert len(one.second_moment) == 21
+
+
+@pytest.mark.parametrize("name", sigprop.networks.names())
+def test_a_resolved_design_names_every_option_and_builds_the_same_network(name: str) -> None:
+    design = resolve(name)
+    assert set(design) == {f.name for f in fields(sigprop.networks.Design)} | set(
+        sigprop.networks.options(name)
+    )
+    torch.manual_seed(0)
+    one = sigprop.networks.build(name, depth=2, width=8)
+    torch.manual_seed(0)
+    two = sigprop.networks.build(name, **{**design, "depth": 2, "width": 8})  # type: ignore[arg-type]
+    assert [p.tolist() for p in one.parameters()] == [p.tolist() for p in two.parameters()]
+
+
+def test_resolving_refuses_what_building_refuses() -> None:
+    with pytest.raises(BadInput, match="network 'rezero' has no option 'gain'"):
+        resolve("rezero", gain=1.0)
+    assert resolve("plain", inputs=5)["inputs"] == (5,)
 
 
 def test_a_measured_start_is_where_the_curves_begin() -> None:
@@ -76,7 +131,7 @@ def test_curves_lie_on_the_measurements() -> None:
         ("forward", "channel_variance", 0.05),
         ("backward", "second_moment", 0.35),
     ):
-        rows = at_first_step(by_block(records.signals, direction, [quantity]))
+        rows = at_first_step(by_block(records.signals, quantity, direction))
         measured = rows.groupby("block")[quantity].mean().to_numpy()
         line = curves[(curves["direction"] == direction) & (curves["quantity"] == quantity)]
         np.testing.assert_allclose(line["value"].to_numpy(), measured, rtol=within)

@@ -20,7 +20,7 @@ from sigprop.records import (
     RunWriter,
     atomic_write,
     concat,
-    provenance,
+    new_manifest,
     tidy,
 )
 from sigprop.records.column_buffer import ColumnBuffer
@@ -33,13 +33,14 @@ def losses(network: str, steps: range) -> pd.DataFrame:
 
 
 def some(network: str = "plain", steps: range = range(3)) -> Records:
-    manifest = provenance(networks=[network], seeds=[0])
+    manifest = new_manifest(networks=[network], seeds=[0])
     return Records(training=losses(network, steps), manifest=manifest)
 
 
 @pytest.mark.parametrize("table", SCHEMA)
 def test_every_table_round_trips_with_its_columns_and_dtypes(table: str, tmp_path: Path) -> None:
-    row = {name: {"str": "a", "bool": True}.get(kind, 1) for name, kind in SCHEMA[table].items()}
+    values = {"str": "a", "bool": True, "int64": 1, "float64": 1.5}
+    row = {name: values[column.dtype] for name, column in SCHEMA[table].items()}
     records = Records()
     setattr(records, table, tidy(table, [row]))
     records.save(tmp_path / "run")

@@ -77,7 +77,7 @@ def test_by_block_keeps_one_pass_and_port():
         ("forward", "in", 2.0),
         ("backward", "out", 3.0),
     ):
-        rows = select.by_block(frame, direction, ["second_moment"], port)
+        rows = select.by_block(frame, "second_moment", direction, port)
         assert rows["second_moment"].tolist() == [value]
 
 
@@ -86,7 +86,7 @@ def test_calls_of_one_block_are_averaged_and_a_broken_one_marks_the_block():
         {"call": 0, "second_moment": 1.0},
         {"call": 1, "second_moment": 3.0, "nonfinite": 2},
     )
-    (row,) = select.by_block(frame, "forward", ["second_moment"]).to_dict("records")
+    (row,) = select.by_block(frame, "second_moment").to_dict("records")
     assert row["second_moment"] == 2.0
     assert row["nonfinite"] is True or row["nonfinite"] == np.True_
 
@@ -210,9 +210,7 @@ def test_an_undefined_ratio_is_missing_and_not_zero():
 
 
 def test_the_synthetic_records_say_what_they_claim():
-    rows = select.by_block(
-        make(blocks=6, seeds=2, steps=(0,)).signals, "forward", ["second_moment"]
-    )
+    rows = select.by_block(make(blocks=6, seeds=2, steps=(0,)).signals, "second_moment")
     for _, row in rows.iterrows():
         expected = second_moment(row["network"], row["block"], row["seed"])
         assert row["second_moment"] == pytest.approx(expected, rel=1e-15)

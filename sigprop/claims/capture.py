@@ -124,7 +124,7 @@ def recorded(model: nn.Module, x: Tensor) -> dict[str, float]:
     Returns:
         ``"name port direction"`` to second moment.
     """
-    rows = measure(model, x, blocks="leaves", spectra=False).signals
+    rows = measure(model, x, blocks="leaves", spectra=False, device=x.device).signals
     keys = zip(rows["name"], rows["port"], rows["direction"], strict=True)
     return {" ".join(key): value for key, value in zip(keys, rows["second_moment"], strict=True)}
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from sigprop.claims.comparison import Comparison
+from sigprop.inputs.devices import Device
 from sigprop.registry import Registry
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ class Trial:
     Attributes:
         base: the first seed.
         quick: small sizes, for the test suite; the ledger runs the full ones.
+        device: where networks are measured and trained; what a claim draws is on the CPU.
     """
 
     base: int = 0
     quick: bool = False
+    device: Device = "auto"
 
     def pick(self, full: T, quick: T) -> T:
         """Return the value for this size.

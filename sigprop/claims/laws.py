@@ -76,6 +76,7 @@ def _verified(
         trial.seeds(24, 8),
         tolerance,
         blocks=lambda name, module: isinstance(module, Residual),
+        device=trial.device,
     )
     stage = found.table[found.table["block"] == -1].iloc[0]
     error = float(stage["spread"] * stage["measured"]) / np.sqrt(found.seeds)

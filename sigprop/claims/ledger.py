@@ -17,7 +17,8 @@ from sigprop.claims.claim import CLAIMS, NOT_RUN, SABOTEURS, Claim, Trial, sabot
 from sigprop.claims.comparison import overall_verdict
 from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
 from sigprop.errors import BadInput, UnknownName, suggestion
-from sigprop.records import provenance
+from sigprop.inputs.devices import Device, resolve_device
+from sigprop.records import new_manifest
 
 #: The order in which themes are run and shown; others follow.
 THEMES = (
@@ -135,6 +136,7 @@ def run(
     *,
     quick: bool = False,
     jobs: int = 1,
+    device: Device = "auto",
 ) -> Ledger:
     """Measure claims and return the ledger.
 
@@ -145,19 +147,20 @@ def run(
         seed_base: the first seed; verdicts should not depend on it.
         quick: small sizes, for a test suite.
         jobs: processes; each uses one thread.
+        device: where networks are measured and trained, as in `sigprop.measure`.
 
     Returns:
         Outcomes in the order of the themes, and the manifest.
 
     Raises:
         UnknownName: something asked for is neither a name nor a tag.
-        BadInput: fewer than one job.
+        BadInput: fewer than one job, or the device is not there.
     """
     if jobs < 1:
         raise BadInput(f"jobs must be at least 1, got {jobs!r}")
     claims = select_claims(asked)
     names = [claim.name for claim in claims]
-    trial = Trial(seed_base, quick)
+    trial = Trial(seed_base, quick, str(resolve_device(device)))
     report_progress: Progress = on_progress or (lambda name, done, of, outcome: None)
     many = jobs > 1 and len(names) > 1
     found: dict[str, Outcome] = {}
@@ -167,7 +170,9 @@ def run(
         found[outcome.name] = outcome
         report_progress(outcome.name, len(found), len(names), outcome)
     threads = 1 if many else torch.get_num_threads()
-    manifest = provenance(seeds=[seed_base], quick=quick, threads=threads)
+    manifest = new_manifest(
+        seeds=[seed_base], quick=quick, threads=threads, device=str(trial.device)
+    )
     return Ledger([found[name] for name in names], {**manifest, "status": "complete"})
 
 

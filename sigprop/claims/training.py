@@ -15,6 +15,7 @@ from sigprop.claims.comparison import Comparison, at_least, at_most
 from sigprop.claims.subjects import HE, Net, Residual, dense, digits, initialized
 from sigprop.claims.zero_start import fixup, rescaled, rezero
 from sigprop.experiments.training import Plan, Training
+from sigprop.inputs.devices import Device
 
 WIDTH = 64
 Make = Callable[[int], Net]
@@ -46,10 +47,10 @@ HEALTHY: Mapping[str, Make] = {
 }
 
 
-def _trained(make: Make, seed: int, depth: int, steps: int, rate: float) -> float:
+def _trained(make: Make, seed: int, depth: int, steps: int, rate: float, device: Device) -> float:
     """Return the test accuracy after training; 0 when the loss became NaN or infinite."""
     plan = Plan(steps=steps, learning_rate=rate, schedule="constant")
-    run = Training(initialized(lambda: make(depth), seed), "digits", plan, seed=seed)
+    run = Training(initialized(lambda: make(depth), seed), "digits", plan, seed, device)
     rows = list(run.run())
     return 0.0 if run.diverged else rows[-1].accuracy
 
@@ -80,11 +81,13 @@ def depth_trains(trial: Trial, healthy: Mapping[str, Make] = HEALTHY) -> list[Co
     steps, depth = trial.pick(150, 60), trial.pick(30, 16)
     comparisons = []
     for name, make in healthy.items():
-        found = [_trained(make, seed, depth, steps, 1e-2) for seed in trial.seeds(4, 2)]
+        found = [
+            _trained(make, seed, depth, steps, 1e-2, trial.device) for seed in trial.seeds(4, 2)
+        ]
         reason = "360 test digits: ±.013 at .93; seeds differ by .015"
         comparisons.append(at_least(f"{name}: test accuracy", trial.pick(0.9, 0.5), found, reason))
     for rate in (1e-3, 1e-2):
-        found = [_trained(plain, seed, 30, 20, rate) for seed in trial.seeds(2, 1)]
+        found = [_trained(plain, seed, 30, 20, rate, trial.device) for seed in trial.seeds(2, 1)]
         diverged = sum(accuracy == 0 for accuracy in found) / len(found)
         comparisons.append(
             at_least(f"plain at rate {rate:g}: share that diverges", 1.0, diverged, "all")

@@ -161,7 +161,9 @@ def zero_gradients(
         comparisons.append(
             close(f"{name}: matrices without gradient", expected[name], silent, "a count")
         )
-    frame = measure(nets["Fixup"], images, labels, blocks="blocks.*", spectra=False).parameters
+    frame = measure(
+        nets["Fixup"], images, labels, blocks="blocks.*", spectra=False, device=trial.device
+    ).parameters
     ratios = frame["grad_to_weight"][frame["weight_norm"] > 0]
     bad = int((~np.isfinite(ratios)).sum())
     missing = int(frame["grad_to_weight"][frame["weight_norm"] == 0].notna().sum())

@@ -1,5 +1,5 @@
-"""The command line: the only folder that prints."""
+"""The command line: the only folder that prints. One file per command, joined in `app`."""
 
-from sigprop.cli.commands import main
+from sigprop.cli.app import main
 
 __all__ = ["main"]

@@ -10,10 +10,11 @@ from torch import nn
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss, backward, call, split_batch
+from sigprop.inputs.devices import Device, moved, placed, resolve_device
 from sigprop.inputs.factories import Factory, copied, design, factory, initialize
 from sigprop.probing.options import Metrics
 from sigprop.probing.probe import attach
-from sigprop.records import Records, concat, provenance
+from sigprop.records import Records, concat, new_manifest
 
 
 def measure(
@@ -29,6 +30,7 @@ def measure(
     channel_dim: ChannelDim = None,
     spectra: bool = True,
     options: Mapping[str, object] | None = None,
+    device: Device = "auto",
 ) -> Records:
     """Record one forward and one backward pass, per seed; the model itself is not touched.
 
@@ -46,10 +48,17 @@ def measure(
         channel_dim: the channel axis, as in `attach`.
         spectra: record the singular values of every weight too.
         options: of a network of the zoo (depth, width, ...).
+        device: where to compute: ``"auto"`` (CUDA, else MPS, else the CPU; a model that is on an
+            accelerator stays there), or a device's name. Weights and random gradients are drawn on
+            the CPU, so that the numbers differ by rounding only.
+
+    Returns:
+        The records of all seeds, at step 0.
 
     Raises:
+        UnknownName: no network, module or block has that name.
         BadInput: several seeds for a plain model, inputs that do not fit or hold NaN, a model
-            without parameters.
+            without parameters, a device that is not there.
 
     Example:
         >>> records = measure(lambda: nn.Linear(3, 2), torch.ones(4, 3), seeds=2)
@@ -59,9 +68,10 @@ def measure(
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not which:
         raise BadInput("measure needs at least one seed")
-    batch, wanted = split_batch(inputs, targets)
+    chosen = resolve_device(device, model if isinstance(model, nn.Module) else None)
+    batch, wanted = moved(split_batch(inputs, targets), chosen)
     found = []
-    for seed, fresh in _initialized(model, which, options or {}):
+    for seed, fresh in _initialized(model, which, options or {}, chosen):
         with attach(
             fresh,
             blocks=blocks,
@@ -78,12 +88,17 @@ def measure(
         found.append(probe.records)
     records = concat(found)
     designs = {} if isinstance(model, nn.Module) else {network: design(model, **(options or {}))}
-    records.manifest = provenance(networks=[network], seeds=which, designs=designs)
+    records.manifest = new_manifest(
+        networks=[network], seeds=which, designs=designs, device=str(chosen)
+    )
     return records
 
 
 def _initialized(
-    model: nn.Module | Factory | str, seeds: Sequence[int], options: Mapping[str, object]
+    model: nn.Module | Factory | str,
+    seeds: Sequence[int],
+    options: Mapping[str, object],
+    device: torch.device,
 ) -> Iterator[tuple[int, nn.Module]]:
     if isinstance(model, nn.Module):
         if len(seeds) > 1:
@@ -91,8 +106,8 @@ def _initialized(
                 f"a model has one initialization, so {len(seeds)} seeds would repeat it; pass a "
                 "callable that builds it anew"
             )
-        yield seeds[0], copied(model)
+        yield seeds[0], placed(copied(model), device)
         return
     build = factory(model, **options)
     for seed in seeds:
-        yield seed, initialize(build, seed)
+        yield seed, initialize(build, seed, device)

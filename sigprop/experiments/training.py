@@ -15,6 +15,14 @@ from torch.nn import functional
 from sigprop.errors import BadInput, suggestion
 from sigprop.inputs.batching import Batch
 from sigprop.inputs.datasets import resolve
+from sigprop.inputs.devices import (
+    Device,
+    moved,
+    placed,
+    random_state,
+    resolve_device,
+    set_random_state,
+)
 
 SCHEDULES = ("cosine", "constant", "step")
 
@@ -118,7 +126,7 @@ class Training:
         data: a `sigprop.inputs.datasets.Data`, or anything that `resolve` there takes.
         plan: how long and how fast.
         seed: of the order of batches.
-        device: where to train.
+        device: where to train: ``"auto"`` or a device's name.
 
     Attributes:
         optimizer: the SGD optimizer, for a probe to attach to.
@@ -126,7 +134,7 @@ class Training:
         diverged: whether a loss was NaN or infinite; training has stopped then.
 
     Raises:
-        BadInput: the data cannot be used.
+        BadInput: the data cannot be used, or the device is not there.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -141,10 +149,10 @@ class Training:
         data: object,
         plan: Plan,
         seed: int = 0,
-        device: str | torch.device = "cpu",
+        device: Device = "auto",
     ) -> None:
-        self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self.device = resolve_device(device, model)
+        self.model = placed(model, self.device)
         self.data = resolve(data)
         self.plan = plan
         self.seed = seed
@@ -178,7 +186,7 @@ class Training:
         rate = self.plan.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = self._place(batch)
+        inputs, targets = moved(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.model(inputs)
         loss = functional.cross_entropy(logits, targets)
@@ -199,7 +207,7 @@ class Training:
         loss, correct, count = 0.0, 0.0, 0
         with _evaluation_mode(self.model), torch.no_grad():
             for batch in self.data.test_batches():
-                inputs, targets = self._place(batch)
+                inputs, targets = moved(batch, self.device)
                 logits = self.model(inputs)
                 loss += functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += _accuracy(logits, targets) * len(targets)
@@ -208,37 +216,28 @@ class Training:
         rate = self.plan.rate(self.step - 1)
         return Progress(self.step - 1, "eval", loss / count, correct / count, rate)
 
-    def _place(self, batch: Batch) -> Batch:
-        inputs, targets = batch
-        return inputs.to(self.device), targets.to(self.device)
-
     def state_dict(self) -> dict[str, Any]:
         """Return what resuming needs: model, optimizer, step, and torch's generators.
 
         As torch's own, it refers to the live tensors: save or copy it before training goes on.
         """
-        state: dict[str, Any] = {
+        return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "evaluated": self._evaluated,
             "diverged": self.diverged,
-            "generator": torch.get_rng_state(),
+            "generators": random_state(self.device),
         }
-        if self.device.type == "cuda":
-            state["cuda_generator"] = torch.cuda.get_rng_state(self.device)
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; sets torch's global generator too."""
+        """Continue where `state_dict` was taken; sets torch's global generators too."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self._evaluated = state["evaluated"]
         self.diverged = state["diverged"]
-        torch.set_rng_state(state["generator"].cpu())
-        if self.device.type == "cuda" and "cuda_generator" in state:
-            torch.cuda.set_rng_state(state["cuda_generator"].cpu(), self.device)
+        set_random_state(state["generators"], self.device)
 
 
 def _accuracy(logits: Tensor, targets: Tensor) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from sigprop.errors import BadInput
+from sigprop.inputs.devices import derived_seed, permutation, seeded
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Source: TypeAlias = Batch | Dataset[Any] | DataLoader[Any]
@@ -61,8 +61,7 @@ def _from_indices(source: Any, seed: int, batch_size: int, start: int) -> Iterat
     for step in count(start):
         epoch, place = divmod(step, per_epoch)
         if epoch != ordered:
-            own = torch.Generator().manual_seed(_derived_seed(seed, epoch))
-            order, ordered = torch.randperm(length(source), generator=own), epoch
+            order, ordered = permutation(length(source), derived_seed(seed, epoch)), epoch
         with _isolated(seed, epoch, place):
             batch = _take(source, order[place * size : (place + 1) * size])
         yield batch
@@ -164,18 +163,6 @@ def _pair(batch: Any) -> Batch:
     raise BadInput("a batch must be a pair (inputs, targets) of tensors")
 
 
-def _derived_seed(*parts: object) -> int:
-    """Return 63 bits that depend on every part, the same in every process and on every machine."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-@contextmanager
-def _isolated(*parts: object) -> Iterator[None]:
+def _isolated(*parts: object) -> AbstractContextManager[None]:
     """Let user code draw from a seeded CPU generator, and put the global one back after it."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(_derived_seed(*parts))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+    return seeded(derived_seed(*parts), torch.device("cpu"))

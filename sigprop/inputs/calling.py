@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sigprop.capture.model.nested import tensors
 from sigprop.errors import BadInput
+from sigprop.inputs.devices import normal
 
 Loss = Callable[[Any, Any], Tensor]
 
 
 def split_batch(inputs: object, targets: object) -> tuple[Any, Any]:
     """Return one batch of (inputs, targets); a DataLoader gives its first.
+
+    Args:
+        inputs: a tensor, tuple, dict, or a DataLoader.
+        targets: what a loss compares with; None where there is none or the loader brings its own.
 
     Raises:
         BadInput: the loader is empty, or the inputs hold non-finite values.
@@ -40,6 +44,10 @@ def split_batch(inputs: object, targets: object) -> tuple[Any, Any]:
 def call(model: nn.Module, inputs: Any) -> Any:
     """Return ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
 
+    Args:
+        model: the model.
+        inputs: what it takes, on its device.
+
     Raises:
         BadInput: the model does not take these inputs.
     """
@@ -51,41 +59,84 @@ def call(model: nn.Module, inputs: Any) -> Any:
         if isinstance(error, BadInput):
             raise
         shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for _, x in tensors(inputs)) or "no tensor"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"the model does not take inputs of {shapes}: {reason}") from error
+        raise BadInput(
+            f"the model does not take inputs of {shapes}: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def backward(output: Any, targets: Any, loss: Loss | None, seed: int) -> bool:
     """Send a gradient back through ``output``; return whether there was a way back.
 
-    Without a loss, integer targets get a cross entropy and float targets a squared error; without
-    targets every output element receives a standard normal gradient, which is what backward
-    recursions assume. The global random state is not touched.
+    Without a loss, integer targets get a cross entropy and float targets a squared error; of
+    several outputs the first that fits the targets is taken. Without targets every element of the
+    first output receives a standard normal gradient, which is what backward recursions assume; it
+    is drawn on the CPU, so that it does not depend on the device. The global random state is not
+    touched.
+
+    Args:
+        output: what the model returned.
+        targets: what the loss compares with, on the model's device, or None.
+        loss: ``(output, targets) -> scalar``, or None.
+        seed: of the standard normal gradient.
 
     Raises:
         BadInput: the output holds no tensor, or the loss cannot be computed.
     """
-    out = next((x for _, x in tensors(output) if x.is_floating_point()), None)
-    if out is None:
+    outputs = [x for _, x in tensors(output) if x.is_floating_point()]
+    if not outputs:
         raise BadInput(f"the model returned no floating-point tensor but {type(output).__name__}")
-    if not out.requires_grad:
+    with_graph = [x for x in outputs if x.requires_grad]
+    if not with_graph:
         return False
     if loss is None and targets is None:
-        generator = torch.Generator().manual_seed(seed)
-        gradient = torch.randn(out.shape, generator=generator, dtype=torch.float32)
-        out.backward(gradient.to(out))
+        out = with_graph[0]
+        out.backward(normal(out.shape, seed).to(out))
+        return True
+    if loss is None:
+        if not isinstance(targets, Tensor):
+            raise BadInput(
+                f"targets are a tensor, not {type(targets).__name__}, unless a loss is given: "
+                "loss=(output, targets) -> scalar"
+            )
+        _default_loss(with_graph, targets).backward()
         return True
     try:
-        if loss is not None:
-            loss(output, targets).backward()
-        elif targets.is_floating_point():
-            nn.functional.mse_loss(out, targets).backward()
-        else:
-            nn.functional.cross_entropy(out, targets).backward()
+        loss(output, targets).backward()
     except (RuntimeError, ValueError, IndexError) as error:
-        shape = tuple(getattr(targets, "shape", ()))
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"no loss of outputs {tuple(out.shape)} and targets {shape}: {reason}"
-        ) from error
+        raise BadInput(_no_loss(outputs, targets, first_line(error))) from error
     return True
+
+
+def _default_loss(outputs: list[Tensor], targets: Any) -> Tensor:
+    """Return the loss of the first output that fits the targets."""
+    errors: list[Exception] = []
+    for out in outputs:
+        try:
+            if targets.is_floating_point():
+                return nn.functional.mse_loss(out, _like(targets, out))
+            return nn.functional.cross_entropy(out, targets)
+        except (RuntimeError, ValueError, IndexError) as error:
+            errors.append(error)
+    raise BadInput(_no_loss(outputs, targets, first_line(errors[0]))) from errors[0]
+
+
+def _like(targets: Tensor, out: Tensor) -> Tensor:
+    """Return targets in the shape of an output with as many elements: (N,) for (N, 1)."""
+    if targets.numel() != out.numel():  # never broadcast: that would be another loss
+        raise ValueError("the numbers of elements differ")
+    return targets.reshape(out.shape)
+
+
+def _no_loss(outputs: list[Tensor], targets: Any, reason: str) -> str:
+    shapes = " or ".join(str(tuple(x.shape)) for x in outputs)
+    shape = tuple(getattr(targets, "shape", ()))
+    return (
+        f"no loss of outputs {shapes} and targets {shape}: {reason}; give "
+        "loss=(output, targets) -> scalar"
+    )

@@ -11,7 +11,7 @@ from sigprop.networks import fixup, weightnorm, nf_networks, deepnorm, width_tra
 
 # isort: on
 from sigprop.networks.agc import AGC, clip_adaptively, unit_norms
-from sigprop.networks.catalog import NETWORKS, build, names, options, register
+from sigprop.networks.catalog import NETWORKS, build, names, options, register, resolve
 from sigprop.networks.deepnorm import deepnorm_constants
 from sigprop.networks.design import Design
 from sigprop.networks.first_batch import Affine, BiasBefore, DataDependentLayer
@@ -84,6 +84,7 @@ __all__ = [
     "register",
     "rescale",
     "rescale_",
+    "resolve",
     "standardize_",
     "unit_norms",
     "unit_scaled_taus",

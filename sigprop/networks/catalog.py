@@ -57,6 +57,32 @@ def options(name: str) -> Mapping[str, object]:
     return {parameter.name: parameter.default for parameter in own}
 
 
+def resolve(name: str, **given: object) -> dict[str, object]:
+    """Return every option of a network: those given, and the defaults of all others.
+
+    Args:
+        name: one of `names()`.
+        given: options of `build`.
+
+    Raises:
+        UnknownName: no network has that name.
+        BadInput: it has no such option.
+
+    Example:
+        >>> design = resolve("skipinit", depth=3)
+        >>> design["depth"], design["width"], design["gain"]
+        (3, 64, 0.0)
+    """
+    shared = {field.name: field.default for field in fields(Design)}
+    _check_options(name, [option for option in given if option not in shared])
+    resolved = {**shared, **options(name), **given}
+    return {**resolved, "inputs": _shape(resolved["inputs"])}
+
+
+def _shape(inputs: object) -> tuple[int, ...]:
+    return (inputs,) if isinstance(inputs, int) else tuple(inputs)  # type: ignore[arg-type]
+
+
 def build(
     name: str,
     *,
@@ -120,7 +146,7 @@ def build(
         depth=depth,
         width=width,
         architecture=architecture,
-        inputs=(inputs,) if isinstance(inputs, int) else tuple(inputs),
+        inputs=_shape(inputs),
         classes=classes,
         order=order,
         branch_layers=branch_layers,

@@ -18,6 +18,7 @@ from sigprop.capture.recording.coverage import BYPASSED, COMPILED, FUSED, SCRIPT
 from sigprop.capture.torch_internals import compiled
 from sigprop.errors import ProbeWarning
 from sigprop.inputs.calling import Loss, backward, call, split_batch
+from sigprop.inputs.devices import Device, kept_random_state, moved, placed, resolve_device
 from sigprop.inputs.factories import copied
 from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
@@ -96,6 +97,7 @@ def check(
     loss: Loss | None = None,
     *,
     blocks: Blocks = "auto",
+    device: Device = "auto",
 ) -> Check:
     """Send one batch forward and back through a copy of a model and say what a probe sees.
 
@@ -105,8 +107,13 @@ def check(
         targets: what the loss compares with.
         loss: ``(output, targets) -> scalar``; as in `measure` when not given.
         blocks: what to record, as in `attach`.
+        device: where to compute, as in `measure`; a model on an accelerator stays there.
+
+    Returns:
+        The tree, a table with one row per module, and notes.
 
     Raises:
+        UnknownName: a glob matches no module.
         BadInput: the model cannot be copied or probed, or does not take the inputs.
 
     Example:
@@ -117,15 +124,16 @@ def check(
         >>> len(seen.blind)
         0
     """
-    batch, wanted = split_batch(inputs, targets)
     check_model(model)
-    twin = copied(bare(model))
+    chosen = resolve_device(device, model)
+    batch, wanted = moved(split_batch(inputs, targets), chosen)
+    twin = placed(copied(bare(model)), chosen)
     watch = _Watch()
     told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
         probe = attach(twin, blocks=blocks)
-        with torch.random.fork_rng(), probe, torch.enable_grad(), watch.on(twin):
+        with kept_random_state(chosen), probe, torch.enable_grad(), watch.on(twin):
             output = call(twin, batch)
             if not backward(output, wanted, loss, seed=0):
                 told.append("no gradient comes back: nothing in this model requires one")

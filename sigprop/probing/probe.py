@@ -35,7 +35,7 @@ from sigprop.probing.overhead import Budget
 from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
-from sigprop.records import Records, provenance, tidy
+from sigprop.records import Records, new_manifest, tidy
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -185,7 +185,7 @@ class Probe:
         records = tables.records()
         records.coverage = tidy("coverage", self._coverage())
         networks, seeds = [self.options.network], [self.options.seed]
-        records.manifest = provenance(networks=networks, seeds=seeds, steps=self.step_index)
+        records.manifest = new_manifest(networks=networks, seeds=seeds, steps=self.step_index)
         return records
 
     def drain(self) -> Records:

@@ -1,17 +1,12 @@
 """What was recorded: tidy frames and the run directory that keeps them. The only run-file I/O."""
 
-from sigprop.records.frames import (
-    MANIFEST,
-    SCHEMA,
-    SCHEMA_VERSION,
-    Records,
-    RunWriter,
-    atomic_write,
-    concat,
-    load,
-    provenance,
-    tidy,
-)
+from sigprop.records.atomic import atomic_write
+from sigprop.records.frames import tidy
+from sigprop.records.loading import load
+from sigprop.records.manifest import MANIFEST, new_manifest
+from sigprop.records.records import Records, concat
+from sigprop.records.run_writer import RunWriter
+from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
 
 __all__ = [
     "MANIFEST",
@@ -22,6 +17,6 @@ __all__ = [
     "atomic_write",
     "concat",
     "load",
-    "provenance",
+    "new_manifest",
     "tidy",
 ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sigprop.records import SCHEMA, tidy
+from sigprop.records.frames import tidy
+from sigprop.records.schema import SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +51,12 @@ class ColumnBuffer:
         return tidy(self._table, pd.DataFrame({name: self._column(name) for name in names}))
 
     def _column(self, name: str) -> list[Any] | np.ndarray[Any, Any]:
-        kind = SCHEMA[self._table].get(name, "float64")
+        column = SCHEMA[self._table].get(name)
+        dtype = "float64" if column is None else column.dtype
         pieces = [_expanded(part.get(name, np.nan), rows) for part, rows in self._parts]
-        if kind == "str":
+        if dtype == "str":
             return list(itertools.chain.from_iterable(pieces))
-        return np.concatenate([np.asarray(piece, dtype=kind) for piece in pieces])
+        return np.concatenate([np.asarray(piece, dtype=dtype) for piece in pieces])
 
 
 def _expanded(column: Column, rows: int) -> Sequence[Any] | np.ndarray[Any, Any]:

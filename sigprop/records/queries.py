@@ -10,6 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.records.schema import SCHEMA
+
+#: Which of the recorded steps: the last or first of each draw, one by its number, or None for all.
+Step = int | str | None
+
+#: Whole numbers of a row that can be asked for by block.
+COUNTS = ("count", "channels")
 #: What makes one independent draw: the same seed in two runs counts twice.
 DRAW = ["network", "run", "seed"]
 #: Kinds of the modules that were chosen: blocks, or leaves where those were asked for.
@@ -39,28 +47,74 @@ def own_rows(signals: pd.DataFrame) -> pd.DataFrame:
     return signals[signals["kind"].isin(CHOSEN)]
 
 
-def by_block(
-    signals: pd.DataFrame, direction: str, columns: Sequence[str], port: str = "out"
-) -> pd.DataFrame:
-    """Return ``columns`` of the blocks' own rows for one pass and port, in training mode.
+def at_step(rows: pd.DataFrame, step: Step) -> pd.DataFrame:
+    """Return the rows of one step.
 
-    Several calls of a block at one step are averaged; ``nonfinite`` is true where any element was
-    NaN or infinite, even though the moments are taken over the finite ones.
+    Args:
+        rows: a frame with the columns of a draw and ``step``.
+        step: ``"last"`` or ``"first"`` of each draw, a step's number, or None for all.
+
+    Raises:
+        BadInput: no row has that number, or ``step`` is none of the above.
+    """
+    if step is None or not len(rows):
+        return rows
+    if step in ("first", "last"):
+        return at_first_step(rows) if step == "first" else at_last_step(rows)
+    found = rows[rows["step"] == step]
+    if isinstance(step, str) or not len(found):
+        steps = sorted(rows["step"].unique())
+        shown = map(str, steps if len(steps) <= 8 else [*steps[:4], "...", *steps[-3:]])
+        raise BadInput(f"step is 'first', 'last', None or one of {', '.join(shown)}, not {step!r}")
+    return found
+
+
+def by_block(
+    signals: pd.DataFrame,
+    quantity: str | Sequence[str],
+    direction: str = "forward",
+    port: str = "out",
+    step: Step = None,
+) -> pd.DataFrame:
+    """Return a number of every block: how it travels through the depth.
+
+    Rows of training mode are taken; of a network that has none, those of evaluation mode. Several
+    calls of a block in one step are averaged. ``nonfinite`` is true where any element was NaN or
+    infinite, even though the moments are taken over the finite ones.
 
     Args:
         signals: the frame of that name.
+        quantity: a column of it, or several.
         direction: ``"forward"`` or ``"backward"``.
-        columns: the columns to keep.
-        port: which of the block's ports.
+        port: ``"out"``, ``"in"``, ``"skip"`` or ``"branch"``.
+        step: see `at_step`.
+
+    Returns:
+        Columns ``network, run, seed, step, block, module, *quantity, nonfinite``, sorted.
+
+    Raises:
+        UnknownName: a quantity, direction or port has no such name.
+        BadInput: there is no such step.
     """
+    wanted = [quantity] if isinstance(quantity, str) else list(quantity)
+    numbers = [str(name) for name in signals.columns[signals.dtypes == "float64"]]
+    for what, asked, known in (
+        *(("number", name, [*numbers, *COUNTS]) for name in wanted),
+        ("direction", direction, SCHEMA["signals"]["direction"].codes),
+        ("port", port, SCHEMA["signals"]["port"].codes),
+    ):
+        if asked not in known:
+            raise UnknownName(
+                f"no {what} of signals is called {asked!r}; {suggestion(asked, known)}"
+            )
     rows = in_training_mode(signals[signals["direction"] == direction])
     rows = own_rows(rows[rows["port"] == port])
-    return _collapse(rows, columns)
+    return at_step(_collapse(rows, wanted, module="first"), step)
 
 
-def _collapse(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _collapse(rows: pd.DataFrame, columns: Sequence[str], **others: str) -> pd.DataFrame:
     marked = rows.assign(nonfinite=rows["nonfinite"] > 0)
-    how = {**dict.fromkeys(columns, "mean"), "nonfinite": "any"}
+    how = {**others, **dict.fromkeys(columns, "mean"), "nonfinite": "any"}
     return marked.groupby(PLACE, sort=True).agg(how).reset_index()
 
 
@@ -108,7 +162,7 @@ def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
 
 def relative_gradient(signals: pd.DataFrame) -> pd.DataFrame:
     """Return the gradient's second moment per block over that of the same draw's last block."""
-    rows = by_block(signals, "backward", ["second_moment"])
+    rows = by_block(signals, "second_moment", "backward")
     last = rows.groupby([*DRAW, "step"])["second_moment"].transform("last")
     rows["relative_gradient"] = rows["second_moment"] / last.where(last > 0)
     return rows

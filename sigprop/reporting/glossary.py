@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sigprop.records.schema import SCHEMA
+
 #: How a quantity is averaged over seeds and what axis it may have.
 #: ``scale``: non-negative, geometric mean, logarithmic when it spans decades;
 #: ``share``: a fraction, arithmetic mean, linear; ``signed``: arithmetic mean, linear;
@@ -29,42 +31,24 @@ class Quantity:
     kind: Kind
 
 
+def _column(table: str, name: str, label: str, kind: Kind, more: str = "") -> Quantity:
+    """Return a column of the records, defined as the schema has it, and what the report adds."""
+    return Quantity(name, label, f"{SCHEMA[table][name].definition} {more}".strip(), kind)
+
+
 _ALL = (
-    Quantity(
-        "second_moment",
-        "second moment  E[x²]",
-        "Mean of x² over every element. The identity second_moment = channel_variance + "
-        "mean_shift holds for each row.",
-        "scale",
-    ),
-    Quantity(
-        "channel_variance",
-        "channel variance  mean$_c$ Var(x$_c$)",
-        "Mean over channels of the biased variance over all other axes (the 'average channel "
-        "variance' of signal propagation plots).",
-        "scale",
-    ),
-    Quantity(
-        "mean_shift",
-        "mean shift  mean$_c$ (E[x$_c$])²",
-        "Mean over channels of the squared channel mean (the 'average squared channel mean' of "
-        "signal propagation plots).",
-        "scale",
-    ),
-    Quantity(
+    _column("signals", "second_moment", "second moment  E[x²]", "scale"),
+    _column("signals", "channel_variance", "channel variance  mean$_c$ Var(x$_c$)", "scale"),
+    _column("signals", "mean_shift", "mean shift  mean$_c$ (E[x$_c$])²", "scale"),
+    _column(
+        "signals",
         "dead_fraction",
         "dead units  [share of channels]",
-        "Share of units whose activation is never above 0 in the whole recorded window; it exists "
-        "at rectified taps only, and a block's value is the mean over its taps weighted by "
-        "channels.",
         "share",
+        "It exists behind rectifiers only; a block's value is the mean over those in it, weighted "
+        "by channels.",
     ),
-    Quantity(
-        "zero_fraction",
-        "zeros  [share of elements]",
-        "Share of elements that are exactly 0.",
-        "share",
-    ),
+    _column("signals", "zero_fraction", "zeros  [share of elements]", "share"),
     Quantity(
         "relative_gradient",
         "E[g²] / E[g²] at the last block",
@@ -79,37 +63,24 @@ _ALL = (
         "addition that joins them.",
         "scale",
     ),
-    Quantity(
-        "skip_branch_correlation",
-        "correlation of skip and branch",
-        "Correlation of the two operands of the residual addition; 0 is what additive variance "
-        "laws assume.",
-        "signed",
-    ),
-    Quantity(
+    _column("signals", "skip_branch_correlation", "correlation of skip and branch", "signed"),
+    _column(
+        "parameters",
         "grad_to_weight",
         "gradient to weight  ‖g‖ / ‖w‖",
-        "Frobenius norm of the gradient over that of the weight, as the optimizer sees them; a "
-        "block's value is the geometric mean over its weight matrices.",
         "scale",
+        "A block's value is the geometric mean over its weight matrices.",
     ),
-    Quantity(
-        "update_to_weight",
-        "update to weight  ‖Δw‖ / ‖w‖",
-        "Norm of the change that one optimizer step made over the norm of the weight before it.",
-        "scale",
-    ),
-    Quantity(
+    _column("parameters", "update_to_weight", "update to weight  ‖Δw‖ / ‖w‖", "scale"),
+    _column(
+        "spectra",
         "singular_value",
         "singular value  σ",
-        "A singular value of a weight as a linear map; condition number is largest over smallest, "
-        "stable rank is Σσ² / σ²max.",
         "scale",
+        "The condition number is the largest over the smallest, the stable rank Σσ² / σ²max.",
     ),
-    Quantity("loss", "training loss", "The training objective, per step.", "cost"),
-    Quantity(
-        "accuracy", "accuracy  [share correct]", "Share of samples classified correctly.", "share"
-    ),
+    _column("training", "loss", "training loss", "cost"),
+    _column("training", "accuracy", "accuracy  [share correct]", "share"),
 )
 
 #: Quantity by name.

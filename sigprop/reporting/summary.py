@@ -59,8 +59,8 @@ _COUNTS = (
 def summarize(records: Records) -> pd.DataFrame:
     """Return one row per network with the columns of `SUMMARY`; what is unknown is missing."""
     signals = at_first_step(records.signals)
-    forward = by_block(signals, "forward", MOMENTS)
-    start = by_block(signals, "forward", MOMENTS, port="in")
+    forward = by_block(signals, MOMENTS)
+    start = by_block(signals, MOMENTS, port="in")
     facts = pd.DataFrame(index=pd.Index(records.networks(), name="network"))
     for part in (
         _travel(forward, start),

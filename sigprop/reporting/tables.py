@@ -69,7 +69,7 @@ def init_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
     """Return activation statistics by network and block at the first recorded step."""
     signals = at_first_step(records.signals)
     columns = ["second_moment", "channel_variance", "mean_shift", "kurtosis", "zero_fraction"]
-    merged = _by_block(by_block(signals, "forward", columns), columns)
+    merged = _by_block(by_block(signals, columns), columns)
     dead = _mean(dead_by_block(signals), "dead_fraction")
     return merged.merge(dead, on=["network", "block"], how="left")
 
@@ -84,7 +84,7 @@ def gradient_by_block(records: Records, predictions: Predictions) -> pd.DataFram
     """Return gradient statistics by network and block at the first recorded step."""
     signals = at_first_step(records.signals)
     columns = ["second_moment", "channel_variance", "mean_shift", "zero_fraction"]
-    merged = _by_block(by_block(signals, "backward", columns), columns)
+    merged = _by_block(by_block(signals, columns, "backward"), columns)
     relative = _mean(relative_gradient(signals), "relative_gradient")
     return merged.merge(relative, on=["network", "block"], how="left")
 
@@ -118,7 +118,7 @@ def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
     parts = []
     for (direction, quantity), rows in predictions.groupby(["direction", "quantity"], sort=False):
         seen = over_seeds(
-            by_block(signals, str(direction), [str(quantity)]),
+            by_block(signals, str(quantity), str(direction)),
             str(quantity),
             ["network", "block"],
             QUANTITIES[str(quantity)].kind if quantity in QUANTITIES else "share",

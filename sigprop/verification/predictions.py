@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sigprop.errors import BadInput
 from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.registry import Registry
@@ -20,7 +21,7 @@ Recursion = Callable[[Design, Kernel], Prediction]
 #: Network of the zoo -> its recursion, given the design and the kernel of the first block's input.
 RECURSIONS: Registry[Recursion] = Registry("recursion")
 
-#: Options on which the recursions depend -> the values they cover, the default first.
+#: Options on which the recursions depend -> the values they cover.
 _COVERED: Mapping[str, tuple[object, ...]] = {
     "architecture": ("mlp", "resnet"),
     "order": ("norm-act-weight", "act-norm-weight"),
@@ -38,27 +39,41 @@ _FORWARD = ("second_moment", "channel_variance", "mean_shift")
 
 
 def recursion_of(design: Design, start: Kernel) -> Prediction | None:
-    """Return a network's predicted course, or None where theory has none.
+    """Return what theory predicts of a network's second moments, or None where it has nothing.
 
-    Theory is silent on networks that are not of the zoo, on an activation after the addition
-    (the trunk is then not Gaussian), on stages (strided shortcuts), and on zero padding.
+    There is no recursion of networks that are not of the zoo, of an activation after the addition
+    (the trunk is then not Gaussian), of stages (strided shortcuts), and of zero padding.
 
     Args:
-        design: ``{"network": name, **options of networks.build}``.
+        design: ``"network"``, a name of the zoo, and all its options, as `networks.resolve` gives
+            them and a run's manifest keeps them.
         start: second-order statistics of the first block's input.
 
+    Raises:
+        BadInput: the design lacks an option.
+
     Example:
-        >>> design = {"network": "plain", "depth": 3}
+        >>> from sigprop.networks import resolve
+        >>> design = {"network": "plain", **resolve("plain", depth=3)}
         >>> recursion_of(design, Kernel()).second_moment.tolist()
         [1.0, 2.0, 4.0, 8.0]
     """
     name = design.get("network")
-    images = design.get("architecture") == "resnet"
-    covered = all(design.get(option, values[0]) in values for option, values in _COVERED.items())
-    bordered = images and design.get("padding", "zeros") != "circular"
-    if name not in RECURSIONS or not covered or bordered:
+    if name not in RECURSIONS:
         return None
-    return RECURSIONS[str(name)](design, start)
+    try:
+        return RECURSIONS[str(name)](design, start) if _covered(design) else None
+    except KeyError as error:
+        raise BadInput(
+            f"this design of {name!r} does not say its {error.args[0]!r}; sigprop.networks.resolve "
+            "gives all options"
+        ) from None
+
+
+def _covered(design: Design) -> bool:
+    covered = all(design[name] in values for name, values in _COVERED.items() if name in design)
+    bordered = design["architecture"] == "resnet" and design["padding"] != "circular"
+    return covered and not bordered
 
 
 def predictions(records: Records) -> pd.DataFrame:
@@ -97,7 +112,7 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
         return pd.DataFrame()
     forward = {name: getattr(predicted, name)[1:] for name in _FORWARD}
     frames = [_frame(label, "forward", name, values) for name, values in forward.items()]
-    back = at_first_step(by_block(signals, "backward", ["second_moment"]))
+    back = at_first_step(by_block(signals, "second_moment", "backward"))
     last = back[back["block"] == back["block"].max()]["second_moment"]
     if len(last) and (last > 0).all():
         scale = float(np.exp(np.log(last).mean()))
@@ -120,9 +135,9 @@ def _frame(label: str, direction: str, quantity: str, values: np.ndarray) -> pd.
 
 def _shape(design: Design) -> dict[str, Any]:
     return {
-        "depth": design.get("depth", 20),
-        "layers": design.get("branch_layers", 2),
-        "activation": design.get("activation", "relu"),
+        "depth": design["depth"],
+        "layers": design["branch_layers"],
+        "activation": design["activation"],
     }
 
 
@@ -133,16 +148,16 @@ def _plain(design: Design, start: Kernel) -> Prediction:
 
 @RECURSIONS.register("batchnorm")
 def _batchnorm(design: Design, start: Kernel) -> Prediction:
-    order = design.get("order", "norm-act-weight")
+    order = design["order"]
     return predict("batchnorm", **_shape(design), order=order, start=start)
 
 
 @RECURSIONS.register("rescale")
 def _rescale(design: Design, start: Kernel) -> Prediction:
     init = "he"
-    if design.get("bias", True):
-        init = "centered_he" if design.get("gain") == "he" else "centered_preserving"
-    shape, c = _shape(design), design.get("c")
+    if design["bias"]:
+        init = "centered_he" if design["gain"] == "he" else "centered_preserving"
+    shape, c = _shape(design), design["c"]
     c = shape["depth"] - 1 if c == "official" else c
     return predict("rescale", **shape, c=c, init=init, start=start)
 
@@ -159,7 +174,7 @@ def _fixup(design: Design, start: Kernel) -> Prediction:
 
 @RECURSIONS.register("skipinit")
 def _skipinit(design: Design, start: Kernel) -> Prediction:
-    return predict("skipinit", **_shape(design), gain=design.get("gain", 0.0), start=start)
+    return predict("skipinit", **_shape(design), gain=design["gain"], start=start)
 
 
 @RECURSIONS.register("rezero")
@@ -169,31 +184,31 @@ def _rezero(design: Design, start: Kernel) -> Prediction:
 
 @RECURSIONS.register("scaled-weightnorm")
 def _scaled_weightnorm(design: Design, start: Kernel) -> Prediction:
-    return predict("weightnorm", **_shape(design), power=design.get("power", 0.5), start=start)
+    return predict("weightnorm", **_shape(design), power=design["power"], start=start)
 
 
 @RECURSIONS.register("unit-scaled")
 def _unit_scaled(design: Design, start: Kernel) -> Prediction:
-    own = {key: design.get(key, 1.0) for key in ("residual_mult", "attn_ratio")}
+    own = {key: design[key] for key in ("residual_mult", "attn_ratio")}
     return predict("unit_scaled", **_shape(design), **own, start=start)
 
 
 @RECURSIONS.register("nf-resnet")
 def _nf_resnet(design: Design, start: Kernel) -> Prediction:
     shape = _shape(design)
-    own = {"alpha": design.get("alpha", 0.2), "skip_gain": design.get("skip_gain", 1.0)}
+    own = {"alpha": design["alpha"], "skip_gain": design["skip_gain"]}
     return predict("nf", **{**shape, "depth": [shape["depth"]]}, **own, start=start)
 
 
 @RECURSIONS.register("mup")
 def _mup(design: Design, start: Kernel) -> Prediction:
     shape = _shape(design)
-    gain = design.get("branch", 1.0) / math.sqrt(shape["depth"])
+    gain = design["branch"] / math.sqrt(shape["depth"])
     return predict("skipinit", **shape, gain=gain, start=start)
 
 
 @RECURSIONS.register("groupnorm")
 @RECURSIONS.register("layernorm")
 def _layernorm(design: Design, start: Kernel) -> Prediction:
-    order = design.get("order", "norm-act-weight")
+    order = design["order"]
     return predict("layernorm", **_shape(design), order=order, start=start)

@@ -15,6 +15,7 @@ from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
 from sigprop.experiments.measure import measure
 from sigprop.inputs.calling import split_batch
+from sigprop.inputs.devices import Device
 from sigprop.inputs.factories import Factory, design
 from sigprop.records import Records, concat
 
@@ -33,6 +34,7 @@ def verify(
     blocks: Blocks = "auto",
     channel_dim: ChannelDim = None,
     options: Mapping[str, object] | None = None,
+    device: Device = "auto",
 ) -> Result:
     """Test a law of signal propagation over freshly initialized weights, block by block.
 
@@ -56,6 +58,7 @@ def verify(
         blocks: what a block is, as in `attach`.
         channel_dim: the channel axis, as in `attach`.
         options: of a network of the zoo (depth, width, ...).
+        device: where to compute, as in `measure`.
 
     Raises:
         UnknownName: no law or network has that name.
@@ -77,7 +80,8 @@ def verify(
     chosen = law_of(law)
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check(which, tolerance, level)
-    records = concat(list(_draws(model, inputs, which, blocks, channel_dim, options)))
+    how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
+    records = concat(list(_draws(model, inputs, which, how)))
     if not isinstance(model, nn.Module):
         _check_weights_differ(records)
     found = evidence(records, chosen)
@@ -136,21 +140,11 @@ def _draws(
     model: nn.Module | Factory | str,
     inputs: object,
     seeds: Sequence[int],
-    blocks: Blocks,
-    channel_dim: ChannelDim,
-    options: Mapping[str, object] | None,
+    how: Mapping[str, Any],
 ) -> Iterator[Records]:
     batches = _batches(inputs, len(seeds), isinstance(model, nn.Module))
     for seed, batch in zip(seeds, batches, strict=False):
-        yield measure(
-            model,
-            batch,
-            seeds=[seed],
-            blocks=blocks,
-            channel_dim=channel_dim,
-            spectra=False,
-            options=options,
-        )
+        yield measure(model, batch, seeds=[seed], spectra=False, **how)
 
 
 def _batches(inputs: object, count: int, one_model: bool) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
 def gradient_propagation(study: Study) -> Figure:
     """Draw the gradient's second moment, absolute and relative, mean shift and zeros by block."""
     signals = at_first_step(study.records.signals)
-    rows = by_block(signals, "backward", ["second_moment", "mean_shift", "zero_fraction"])
+    rows = by_block(signals, ["second_moment", "mean_shift", "zero_fraction"], "backward")
     rows = without_rounding(rows)
     if rows.empty:
         raise NothingToDraw("No gradients at block outputs were recorded.")

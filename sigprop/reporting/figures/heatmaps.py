@@ -77,7 +77,7 @@ def _layers(study: Study) -> list[Layer]:
     signals, parameters = study.records.signals, study.records.parameters
     wanted = [
         (
-            by_block(signals, "forward", ["second_moment"]),
+            by_block(signals, "second_moment"),
             "second_moment",
             "log₁₀ E[x²]",
             "viridis",

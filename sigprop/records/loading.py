@@ -1,0 +1,148 @@
+"""Reads run directories: whole ones, killed ones, damaged ones, and those of older schemas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sigprop.errors import RunError
+from sigprop.records.frames import stack, tidy
+from sigprop.records.manifest import MANIFEST, NotARun, read_manifest
+from sigprop.records.records import Records, concat
+from sigprop.records.run_writer import parts_of
+from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
+from sigprop.records.schema_1 import upgraded_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Kind of a numpy type -> the type of a column that it may be in; all else is text.
+_KINDS = {"i": "int64", "f": "float64", "b": "bool", "u": "another", "c": "another", "M": "another"}
+
+
+def load(*directories: str | Path) -> Records:
+    """Read one or several run directories (each may hold runs in subfolders) as one.
+
+    A run that was killed loads; what is absent is listed in `Records.missing`. Runs of older
+    schemas are upgraded.
+
+    Args:
+        directories: paths of runs, or of folders that hold runs.
+
+    Raises:
+        RunError: nothing there is a run, or a run was written by a newer sigprop.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Records(training=tidy("training", [{"loss": 2.5}])).save(tempfile.mkdtemp())
+        >>> load(folder).training["loss"].tolist()
+        [2.5]
+    """
+    return concat([run for directory in directories for run in _runs_below(Path(directory))])
+
+
+def _runs_below(directory: Path) -> list[Records]:
+    """Load every run in a folder, and say of a manifest that is none of a run.
+
+    Raises:
+        RunError: nothing there is a run, or one is of a newer schema.
+    """
+    if not directory.exists():
+        raise RunError(f"there is no directory {directory}")
+    folders = [path.parent for path in sorted(directory.rglob(MANIFEST))]
+    if not folders:
+        raise RunError(f"{directory} holds no run: there is no {MANIFEST} in it or below it")
+    runs, strays = [], []
+    for folder in folders:
+        try:
+            runs.append(_load_one(folder))
+        except NotARun as error:
+            strays.append(error)
+    if not runs:
+        raise strays[0]
+    return [*runs, Records(missing=[f"{error}; it is passed over" for error in strays])]
+
+
+def _load_one(directory: Path) -> Records:
+    manifest = read_manifest(directory)
+    parts, missing = _parts(directory, manifest.get("parts"))
+    frames = _tables(parts)
+    if manifest["status"] != "complete":
+        steps = frames["training"]["step"]
+        last = f"after step {steps.max()}" if len(steps) else "before any step was written"
+        missing.append(f"{directory} was not completed: it ends {last}")
+    return Records(**frames, manifest=upgraded_manifest(manifest), missing=missing)
+
+
+def _parts(
+    directory: Path, listed: list[dict[str, Any]] | None
+) -> tuple[list[tuple[str, pd.DataFrame]], list[str]]:
+    """Return (table, rows) of every part that can be read, and a sentence for each that cannot.
+
+    Args:
+        directory: of the run.
+        listed: name and rows of each part, from the manifest; None where it lists none.
+    """
+    there = {path: table for path, table, _ in parts_of(directory)}
+    rows = {directory / part["name"]: part["rows"] for part in listed or ()}
+    gone = [path for path in rows if path not in there]
+    missing = [f"{path} is gone; its {rows[path]} rows are lost" for path in gone]
+    found = []
+    for path, table in there.items():
+        if listed is not None and path not in rows:
+            missing.append(f"{path} is not listed in {MANIFEST}; its rows are left out")
+            continue
+        part, fault = _read(path, table, rows.get(path))
+        if fault:
+            missing.append(f"{path} {fault}")
+        if part is not None:
+            found.append((table, part))
+    return found, missing
+
+
+def _read(path: Path, table: str, rows: int | None) -> tuple[pd.DataFrame | None, str]:
+    """Return a part, and what is wrong with it; None if its rows cannot be used."""
+    import pandas as pd
+
+    try:
+        part = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        return None, f"cannot be read ({type(error).__name__}); its rows are lost"
+    fault = _foreign(table, part)
+    if fault:
+        return None, f"is no part of a run ({fault}); its rows are left out"
+    short = rows is not None and len(part) != rows
+    return part, f"holds {len(part)} rows, not the {rows} that were written" if short else ""
+
+
+def _foreign(table: str, part: pd.DataFrame) -> str:
+    """Return what a part has that the table cannot have, "" for nothing."""
+    from sigprop.records.upgrade import columns_of, renamed, schema_of
+
+    if not schema_of(table, part.columns):
+        absent = sorted(columns_of(table, SCHEMA_VERSION) - set(part.columns))
+        return f"it lacks the columns {', '.join(absent)}"
+    for name, dtype in renamed(part).dtypes.items():
+        column = SCHEMA[table].get(str(name))
+        if column is not None and _KINDS.get(dtype.kind, "str") != column.dtype:
+            return f"its column {name!r} is of type {dtype}, not {column.dtype}"
+    return ""
+
+
+def _tables(parts: list[tuple[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Return whole tables; the rows of schema 1 are upgraded, by what the run's coverage says."""
+    from sigprop.records.upgrade import renamed, schema_of, upgraded
+
+    old = {table: [] for table in SCHEMA}  # type: dict[str, list[pd.DataFrame]]
+    new = {table: [] for table in SCHEMA}  # type: dict[str, list[pd.DataFrame]]
+    for table, part in parts:
+        now = schema_of(table, part.columns) == SCHEMA_VERSION
+        (new if now else old)[table].append(renamed(part))
+    coverage = tidy("coverage", stack([*old["coverage"], *new["coverage"]]))
+    frames = {}
+    for table in SCHEMA:
+        before = stack(old[table])
+        if len(before):
+            before = upgraded(table, before, coverage)
+        frames[table] = tidy(table, stack([before, *new[table]]))
+    return frames

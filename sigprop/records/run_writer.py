@@ -1,0 +1,174 @@
+"""Writes a run directory as the run goes on: numbered parts of each table, and a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sigprop.errors import RunError
+from sigprop.records.atomic import atomic_write, remove_leftovers
+from sigprop.records.frames import stack, tidy
+from sigprop.records.manifest import MANIFEST, new_manifest, read_manifest, write_manifest
+from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
+from sigprop.records.schema_1 import upgraded_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Tables(Protocol):
+    """What holds a frame for each table."""
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the frames by table name."""
+
+
+class RunWriter:
+    """Appends rows to a run directory so that a kill at any moment loses only unflushed rows.
+
+    Every file is written beside its place, synced to disk and renamed. Rows wait in memory until
+    `flush`; each flush makes one numbered Parquet part per table. The manifest lists the parts.
+
+    Args:
+        directory: where to write; made if absent.
+        manifest: facts from `new_manifest`; taken from there when not given.
+        resume: continue the run that is already there.
+
+    Attributes:
+        directory: where the run is written.
+        manifest: its facts; of a resumed run, those that were there.
+        parts: the number that the next parts will have.
+
+    Raises:
+        RunError: the directory cannot be written, or holds a run and ``resume`` is false.
+
+    Example:
+        >>> import tempfile
+        >>> writer = RunWriter(tempfile.mkdtemp())
+        >>> writer.append("training", tidy("training", [{"step": 0, "loss": 2.5}]))
+        >>> writer.complete()
+        >>> writer.manifest["parts"]
+        [{'name': 'training-00000.parquet', 'rows': 1}]
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        manifest: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.directory = Path(directory)
+        self._waiting: dict[str, list[pd.DataFrame]] = {table: [] for table in SCHEMA}
+        there = (self.directory / MANIFEST).exists()
+        if there and not resume:
+            raise RunError(
+                f"{self.directory} holds a run already; choose another directory or delete it"
+            )
+        if there:
+            self.manifest = upgraded_manifest(read_manifest(self.directory))
+            self._clean()
+        else:
+            begun = {"schema": SCHEMA_VERSION, "status": "running", "parts": []}
+            self.manifest = {**new_manifest(), **(manifest or {}), **begun}
+        self.parts = 1 + max((n for _, _, n in parts_of(self.directory)), default=-1)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make the run directory {self.directory}: {error.strerror}"
+            ) from None
+        if not there or self.manifest != read_manifest(self.directory):
+            write_manifest(self.directory, self.manifest)
+
+    def _clean(self) -> None:
+        """Delete what a killed flush left: temporary files, and parts that were not listed yet."""
+        remove_leftovers(self.directory)
+        listed = {part["name"] for part in self.manifest.get("parts", [])}
+        for path, _, _ in parts_of(self.directory):
+            if "parts" in self.manifest and path.name not in listed:
+                path.unlink()
+
+    def append(self, table: str, rows: pd.DataFrame) -> None:
+        """Keep rows for the next flush.
+
+        Args:
+            table: a key of `SCHEMA`.
+            rows: a frame with columns of that table.
+        """
+        if len(rows):
+            self._waiting[table].append(rows)
+
+    def extend(self, records: Tables) -> None:
+        """Keep every row of ``records`` for the next flush."""
+        for table, frame in records.tables().items():
+            self.append(table, frame)
+
+    def flush(self) -> None:
+        """Write the waiting rows as one part per table, and list the parts in the manifest.
+
+        Raises:
+            RunError: the directory cannot be written, or the disk is full; the rows wait on.
+        """
+        if not any(self._waiting.values()):
+            return
+        written = []
+        for table, frames in self._waiting.items():
+            if frames:
+                part = tidy(table, stack(frames))
+                name = f"{table}-{self.parts:05d}.parquet"
+                atomic_write(self.directory / name, partial(part.to_parquet, index=False))
+                written.append({"name": name, "rows": len(part)})
+        for frames in self._waiting.values():
+            frames.clear()
+        self.parts += 1
+        self.manifest["status"] = "running"
+        if "parts" in self.manifest:  # a run that schema 1 began keeps no list
+            self.manifest["parts"] = [*self.manifest["parts"], *written]
+        write_manifest(self.directory, self.manifest)
+
+    def rewind(self, parts: int) -> None:
+        """Delete the parts numbered ``parts`` and above: rows after the checkpoint resumed from.
+
+        Args:
+            parts: the number of the first part to go, as `parts` was when the checkpoint was made.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        gone = {path.name for path, _, number in parts_of(self.directory) if number >= parts}
+        if "parts" in self.manifest:  # the list first: what it lacks is no loss
+            kept = [part for part in self.manifest["parts"] if part["name"] not in gone]
+            self.manifest["parts"] = kept
+            write_manifest(self.directory, self.manifest)
+        for name in gone:
+            (self.directory / name).unlink()
+        self.parts = parts
+
+    def complete(self) -> None:
+        """Flush, and mark the run complete.
+
+        Raises:
+            RunError: the directory cannot be written, or the disk is full.
+        """
+        self.flush()
+        self.manifest["status"] = "complete"
+        write_manifest(self.directory, self.manifest)
+
+
+def parts_of(directory: Path) -> Iterator[tuple[Path, str, int]]:
+    """Yield (path, table, number) of every part in a run directory, by name.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("signals-00002.parquet", "other.parquet"):
+        ...     (folder / name).touch()
+        >>> [(path.name, table, number) for path, table, number in parts_of(folder)]
+        [('signals-00002.parquet', 'signals', 2)]
+    """
+    for path in sorted(directory.glob("*.parquet")):
+        table, _, number = path.stem.rpartition("-")
+        if table in SCHEMA and number.isdigit():
+            yield path, table, int(number)
