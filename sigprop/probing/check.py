@@ -23,6 +23,7 @@ from sigprop.inputs.factories import copied
 from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.records import Records
+from sigprop.torch_version import RUN_EAGERLY
 
 if TYPE_CHECKING:  # loaded with the first frame, see `records`
     import pandas as pd
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # loaded with the first frame, see `records`
 #: Why something is blind -> what is done, or can be done, about it.
 FALLBACKS = {
     BYPASSED: "its weights are read as parameters; its output is that of the attention",
-    COMPILED: "torch.compiler.set_stance('force_eager') around the steps to record",
+    COMPILED: f"run the steps to record {RUN_EAGERLY}",
     SCRIPTED: "read from outside where a module around it is a block",
     FUSED: "read from outside; with gradients or in training its inside is read too",
 }
@@ -40,8 +41,8 @@ _FUSED_NOTE = (
 )
 _COMPILED_NOTE = (
     "the model is compiled, and this check looked at an uncompiled copy: inside graphs, additions "
-    "and rectifiers that are no modules are not seen; to see them, run the steps to record under "
-    "torch.compiler.set_stance('force_eager')"
+    "and rectifiers that are no modules are not seen; to see them, run the steps to record "
+    f"{RUN_EAGERLY}"
 )
 _COLUMNS = (
     "name",

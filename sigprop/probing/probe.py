@@ -23,10 +23,12 @@ from sigprop.capture import (
     install,
     select,
 )
+from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
+from sigprop.capture.internals import warn_of_missing
 from sigprop.capture.model.naming import bare, parameters
 from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.parameters.info import spectra
-from sigprop.capture.torch_internals import HOOK_GUARDS, TRACEABLE, compiled, warn_of_missing
+from sigprop.capture.torch_internals import TRACEABLE, compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
@@ -36,6 +38,7 @@ from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.torch_version import RUN_EAGERLY
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -348,8 +351,7 @@ class Probe:
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
         leaves = isinstance(blocks, str) and blocks == "leaves"
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
-        HOOK_GUARDS.forget_graphs()
-        HOOK_GUARDS.on()
+        HOOK_GUARDS.on(self, model)
         self._installed, hooks, self._session = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )
@@ -385,8 +387,7 @@ class Probe:
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
-        if not _PROBES:
-            HOOK_GUARDS.off()
+        HOOK_GUARDS.off(self)
 
     def _compiled(self) -> bool:
         """Return whether graphs were made with the hooks, or will be.
@@ -446,8 +447,8 @@ class Probe:
 
 
 _UNCOMPILE = (
-    "Where code is compiled and nothing is read: run the steps to record in `with "
-    "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
+    f"Where code is compiled and nothing is read: run the steps to record {RUN_EAGERLY}, or train "
+    "the model uncompiled while probing"
 )
 
 

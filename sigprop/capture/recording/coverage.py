@@ -11,6 +11,7 @@ from torch import nn
 from sigprop.capture.model.naming import ROOT, aliases, modules
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.torch_internals import compiled
+from sigprop.torch_version import RUN_EAGERLY
 
 #: What became of a module, as a code.
 Status = Literal[
@@ -31,7 +32,7 @@ BYPASSED = "not callable: nn.MultiheadAttention uses its weight directly"
 DIRECT = "never called as a module, yet its weights have gradients: its forward is bypassed"
 FUSED = "not called: PyTorch ran the whole encoder layer as one fused function"
 UNCALLED = "never called in a recorded step (or its forward was called directly)"
-COMPILED = "compiled, and no graph was traced; use torch.compiler.set_stance('force_eager')"
+COMPILED = f"compiled, and no graph was traced; run the steps to record {RUN_EAGERLY}"
 RECORDED: State = "recorded", ""
 UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
 NO_GRADIENT = "none by design: nothing before it requires a gradient"
