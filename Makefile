@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := .venv-benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report claims ablation any-model benchmarks test lint types format clean
+.PHONY: help setup report claims ablation any-model benchmarks quick test lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ $(BENCHMARKS)/.ready: pyproject.toml constraints.txt
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest
+
+quick: lint  ## Style, doctests and the half of the tests that takes less than two minutes
+	$(BIN)/python -m pytest --quick
 
 lint: $(READY)  ## Check style
 	$(BIN)/ruff check .

@@ -3,15 +3,23 @@
 from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that is too old
 
 # isort: split
+from typing import TYPE_CHECKING
+
 from sigprop import networks
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare
 from sigprop.experiments.measure import measure
-from sigprop.probing.check import check
+from sigprop.experiments.training import Plan, Progress
+from sigprop.inputs.datasets import Data
+from sigprop.probing.check import Check, check
 from sigprop.probing.probe import Probe, attach
-from sigprop.records import Records, load
+from sigprop.records import Records, concat, load
 from sigprop.reporting import report
 from sigprop.verification.verify import assert_preserved, verify
+
+if TYPE_CHECKING:
+    from sigprop.verification.laws import Law
+    from sigprop.verification.result import Result
 
 __version__ = "0.1.0"
 
@@ -21,16 +29,23 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Probe",
     # before training: what a probe will see
     "check",
+    "Check",
     # a picture at initialization
     "measure",
     # networks side by side, during training
     "compare",
+    "Plan",
+    "Progress",
+    "Data",
     # do the laws hold
     "verify",
     "assert_preserved",
+    "Law",
+    "Result",
     # what was seen
     "Records",
     "load",
+    "concat",
     # how it is shown
     "report",
     # the networks to compare with
@@ -42,3 +57,20 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "RunError",
     "ProbeWarning",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what needs pandas and SciPy, which are imported when it is first asked for.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name == "Result":
+        from sigprop.verification.result import Result
+
+        return Result
+    if name == "Law":
+        from sigprop.verification.laws import Law
+
+        return Law
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,47 @@
-"""Shared set-up: helpers beside the tests can be imported by name."""
+"""Shared set-up: modules beside the tests can be imported by name; `--quick` is half of them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+#: What `pytest --quick` leaves out, and why; everything that is marked slow is left out too.
+LEFT_OUT = {
+    "test_any_model_pitfalls": "processes of data parallelism, compiled graphs",
+    "test_any_model_real": "published architectures",
+    "test_benchmarks": "timings",
+    "test_claims_ledger": "every claim, twice",
+    "test_claims_saboteurs": "every saboteur",
+    "test_compiled": "compiled graphs",
+    "test_packaging": "builds and installs a wheel",
+    "test_theory_simulated": "simulated networks, many seeds",
+    "test_zoo_facts": "networks measured over seeds",
+}
 
-def pytest_terminal_summary(terminalreporter) -> None:
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave the slow half out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what is slow when only the quick half is asked for."""
+    if not config.getoption("--quick"):
+        return
+    left_out = [
+        item
+        for item in items
+        if item.path.stem in LEFT_OUT or item.get_closest_marker("slow") is not None
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Show what each saboteur broke and what became of the check (test_claims_saboteurs.py)."""
     rows = [
         value

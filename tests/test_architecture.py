@@ -131,12 +131,19 @@ def test_the_public_page() -> None:
         "attach",
         "Probe",
         "check",
+        "Check",
         "measure",
         "compare",
+        "Plan",
+        "Progress",
+        "Data",
         "verify",
         "assert_preserved",
+        "Law",
+        "Result",
         "Records",
         "load",
+        "concat",
         "report",
         "networks",
         "SigpropError",
@@ -146,6 +153,8 @@ def test_the_public_page() -> None:
         "ProbeWarning",
     ]
     assert all(getattr(sigprop, name).__doc__ for name in sigprop.__all__)
+    with pytest.raises(AttributeError, match="module 'sigprop' has no attribute 'Resutl'"):
+        getattr(sigprop, "Resutl")  # noqa: B009 - mypy would see it
 
 
 #: Packages that take tenths of a second to import, and that no training loop needs.

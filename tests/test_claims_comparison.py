@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from messages import refusal
 
 from sigprop import claims
 from sigprop.claims import CLAIMS, SABOTEURS, Comparison, Trial
@@ -147,7 +148,7 @@ def test_every_misprint_has_a_claim_that_shows_both_forms():
 
 
 def test_a_claim_name_is_taken_once():
-    with pytest.raises(BadInput, match="exists already"):
+    with refusal(BadInput, "a claim called 'rescale-algebra' exists already; choose another name"):
         claims.claim("rescale-algebra", "again", saboteurs={}, **dict.fromkeys(_WORDS, ""))(
             lambda trial: []
         )
@@ -157,5 +158,5 @@ _WORDS = ("source", "conditions", "statement")
 
 
 def test_saboteurs_of_an_unknown_claim():
-    with pytest.raises(UnknownName, match="no claim is called 'rezero-jac'; did you mean"):
+    with refusal(UnknownName, "no claim is called 'rezero-jac'; did you mean 'rezero-jacobian'?"):
         claims.saboteurs_of("rezero-jac")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from messages import refusal
 
 from sigprop import claims
 from sigprop.claims import CLAIMS, NOT_RUN, Ledger, Trial, measure_claim, run
@@ -31,14 +32,14 @@ def test_names_and_tags_choose(ledger):
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
-    with pytest.raises(
-        UnknownName, match="no claim or tag is called 'rescale-algebr'; did you mean 'rescale-alg"
+    with refusal(
+        UnknownName, "no claim or tag is called 'rescale-algebr'; did you mean 'rescale-algebra'?"
     ):
         run(["rescale-algebr"])
 
 
 def test_no_jobs():
-    with pytest.raises(BadInput, match="jobs must be at least 1, got 0"):
+    with refusal(BadInput, "jobs must be at least 1, got 0"):
         run(FEW, jobs=0)
 
 
@@ -254,5 +255,6 @@ def test_an_empty_ledger_still_makes_a_page(tmp_path):
 
 def test_a_directory_that_cannot_be_made(tmp_path, ledger):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot make the directory"):
+    message = f"cannot make the directory {tmp_path / 'file'}: Not a directory"
+    with refusal(RunError, message):
         ledger.save(tmp_path / "file")

@@ -3,10 +3,21 @@
 The table of claims, saboteurs and verdicts stands at the end of pytest's output.
 """
 
-import pytest
+from functools import cache
 
-from sigprop.claims import CLAIMS, SABOTEURS, sabotage
+import pytest
+from messages import refusal
+
+from sigprop.claims import CLAIMS, SABOTEURS, Outcome, Trial, measure_claim, sabotage
 from sigprop.errors import BadInput, UnknownName
+
+#: These break what a claim predicts instead of what it measures.
+OF_THE_PREDICTION = {"sgd-noise: C of the estimate, not of one sample"}
+
+
+@cache
+def honest(claim: str) -> Outcome:
+    return measure_claim(claim, Trial(quick=True))
 
 
 @pytest.mark.parametrize("name", SABOTEURS)
@@ -19,6 +30,13 @@ def test_a_saboteur_turns_its_check_red(name, record_property):
     record_property("sabotage", (saboteur.claim, saboteur.what, finding.verdict, found))
     assert finding.verdict == "violated", comparison
     assert finding.saboteur == saboteur.what
+    # with the same seed and size the honest subject is not violated, and its number is another one
+    outcome = honest(saboteur.claim)
+    assert outcome.verdict != "violated"
+    same = [f.comparison for f in outcome.findings if f.comparison.what == comparison.what]
+    for unbroken in same:
+        assert unbroken.measured != comparison.measured or name in OF_THE_PREDICTION
+        assert (unbroken.predicted != comparison.predicted) == (name in OF_THE_PREDICTION)
 
 
 def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():
@@ -26,12 +44,20 @@ def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():
 
 
 def test_what_cannot_be_run_cannot_be_sabotaged():
-    with pytest.raises(BadInput, match="has no saboteur: it is not run"):
+    with refusal(
+        BadInput, "'bjorck-110-layers' has no saboteur: it is not run: needs a GPU-size run"
+    ):
         sabotage("bjorck-110-layers")
 
 
 def test_an_unknown_saboteur():
-    with pytest.raises(UnknownName, match="no saboteur is called"):
+    with refusal(
+        UnknownName,
+        (
+            "no saboteur is called 'rezero-jacobian: nothing'; did you mean"
+            " 'rezero-jacobian: gain of .1'?"
+        ),
+    ):
         sabotage("rezero-jacobian: nothing")
 
 

@@ -113,13 +113,20 @@ def test_every_graph_that_holds_the_model_is_made_anew(form: str) -> None:
 
 # PyTorch's own, where it hands a tensor to a graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_a_part_that_is_compiled_alone_is_made_anew() -> None:
-    model = Net()
-    model.rest.compile(backend="eager")
+@pytest.mark.parametrize("kind", ["own code", "container"])
+def test_a_part_that_is_compiled_alone_is_made_anew(kind: str) -> None:
+    """Of a container alone PyTorch makes no graph, but then graphs of its modules' hooks."""
+    part = Net() if kind == "own code" else nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(4, 4), part)
+    part.compile(backend="eager")
     model(batch())
     with sigprop.attach(model, blocks="leaves", strict=True) as probe:
         model(batch()).sum().backward()
-    assert set(probe.records.signals["name"]) == {"first", "rest.0", "rest.1"}
+    rows = probe.records.signals.query("port == 'out' and kind == 'leaf'")
+    leaves = {name for name, leaf in model.named_modules() if not list(leaf.children())}
+    for direction in ("forward", "backward"):
+        counts = rows[rows["direction"] == direction].set_index("name")["count"]
+        assert counts.to_dict() == dict.fromkeys(leaves, 12)
 
 
 def test_a_second_probe_forgets_the_graphs_of_its_model_too() -> None:
@@ -179,7 +186,7 @@ def test_what_the_user_had_set_comes_back() -> None:
         assert not skipped()
 
 
-@pytest.mark.parametrize("blocks", ["no such module", 3])
+@pytest.mark.parametrize("blocks", ["no such module", []])
 def test_a_failed_attach_changes_no_flag_and_no_graph(blocks: object) -> None:
     model, backend = made(Net())
     with pytest.raises((BadInput, LookupError)):

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from messages import refusal
 from scipy import integrate
 
 from sigprop import theory
@@ -278,5 +279,16 @@ def test_bad_input_says_what_was_asked(call, message):
 
 
 def test_unknown_method():
-    with pytest.raises(UnknownName, match=r"no method is called 'quad'; known: auto, closed"):
+    with refusal(UnknownName, "no method is called 'quad'; known: auto, closed, quadrature"):
         theory.mean("relu", method=cast(Any, "quad"))
+
+
+@pytest.mark.parametrize("kink", [-1.37, -0.7, 0.3])  # no panel ends there by chance
+def test_a_kink_away_from_zero_at_correlation_minus_one(kink):
+    # g(u) = max(u - k, 0), v = -u: g(u) g(v) = k^2 - u^2 for |u| < -k, so with a = -k > 0
+    # E g(u) g(-u) = (a^2 - 1) P(|z| < a) + 2 a phi(a), and 0 for k >= 0
+    a = max(-kink, 0.0)
+    inside, density = math.erf(a / math.sqrt(2)), math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+    expected = (a * a - 1) * inside + 2 * a * density
+    found = theory.pair_expectation(lambda u: np.maximum(u - kink, 0), 1.0, -1.0, (kink,))
+    assert found == pytest.approx(expected, abs=1e-13)  # a missed kink would leave 1e-4

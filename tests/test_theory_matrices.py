@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from messages import refusal
 from scipy import special
 
 from sigprop import theory
@@ -348,7 +349,18 @@ def test_bad_input_says_what_was_asked(call, message):
 
 
 def test_unknown_kinds():
-    with pytest.raises(UnknownName, match="no kind is called 'rel'; did you mean 'relu'"):
+    with refusal(UnknownName, "no kind is called 'rel'; did you mean 'relu'?"):
         theory.squared_ratio(10, 2, "rel")
-    with pytest.raises(UnknownName, match="no weights is called 'ortho'; did you mean 'orthog"):
+    with refusal(UnknownName, "no weights is called 'ortho'; did you mean 'orthogonal'?"):
         theory.jacobian_dispersion(2, weights="ortho")
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3, 5])
+def test_the_second_moment_of_a_product_of_numbers(factors):
+    # N = 1: P is a product of M standard normal numbers, and E (P P')^2 = (E z^4)^M = 3^M
+    assert theory.product_second_moment(1, factors) == 3**factors
+
+
+def test_a_block_without_skip_and_branch_is_refused():
+    with refusal(BadInput, "every block needs a skip or a scale other than 0"):
+        theory.residual_log_variance([1.0, 0.0], [1.0, 0.0], 100)

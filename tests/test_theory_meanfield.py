@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from messages import refusal
 from scipy import integrate
 
 from sigprop import theory
@@ -105,13 +106,24 @@ def test_relu_below_criticality():
 
 
 def test_critical_relu_has_no_single_fixed_point():
-    with pytest.raises(BadInput, match="every q is a fixed point of 'relu' at weight_variance 2"):
+    with refusal(
+        BadInput,
+        (
+            "every q is a fixed point of 'relu' at weight_variance 2: the "
+            "signal keeps the variance it starts with"
+        ),
+    ):
         theory.fixed_point("relu", 2.0, 0.0)
 
 
 @pytest.mark.parametrize("point", [(2.0, 0.1), (3.0, 0.0)])
 def test_a_variance_that_grows_without_bound(point):
-    with pytest.raises(BadInput, match="the variance of 'relu' grows without bound"):
+    weight_variance, bias_variance = point
+    message = (
+        "the variance of 'relu' grows without bound at weight_variance "
+        f"{weight_variance:g}, bias_variance {bias_variance:g}; lower the weight variance"
+    )
+    with refusal(BadInput, message):
         theory.fixed_point("relu", *point)
 
 
@@ -256,5 +268,19 @@ def test_bad_input_says_what_was_asked(call, message):
 
 
 def test_unknown_activation():
-    with pytest.raises(UnknownName, match="no activation is called 'tahn'; did you mean 'tanh'"):
+    with refusal(UnknownName, "no activation is called 'tahn'; did you mean 'tanh'?"):
         theory.mean_field("tahn", 1.0, 0.0)
+
+
+def test_a_bias_too_small_to_see_in_float64_still_grows_without_bound():
+    # q + 1e-6 rounds to q beyond 2^33: that must not pass for a fixed point
+    message = (
+        "the variance of 'relu' grows without bound at weight_variance 2, bias_variance 1e-06; "
+        "lower the weight variance"
+    )
+    with refusal(BadInput, message):
+        theory.fixed_point("relu", 2.0, 1e-6)
+
+
+def test_a_signal_of_zero_has_correlation_one():
+    assert theory.fixed_correlation("tanh", 2.0, 0.0, 0.0) == 1.0

@@ -308,3 +308,9 @@ def test_t1_the_sum_is_one_only_with_the_right_exponent():
     assert right_value(4.0, 8.0, 8.0, 2.0) == pytest.approx(1)
     assert wrong_value(4.0, 8.0, 8.0, 3.0) == pytest.approx(1)
     assert wrong_value(4.0, 8.0, 8.0, 2.0) > 1.01
+
+
+def test_an_infinite_population_leaves_only_units_that_correlate_perfectly_dead():
+    assert theory.dead_fraction(0.999, math.inf) == 0.0
+    assert theory.dead_fraction(0.0, math.inf) == 0.0
+    assert theory.dead_fraction(1.0, math.inf) == 0.5

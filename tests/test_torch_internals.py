@@ -265,6 +265,18 @@ def backward_ends(door: ModuleType) -> list[str]:
     return order
 
 
+def calls(door: ModuleType) -> list[bool]:
+    model, other = nn.Sequential(nn.Identity()), nn.Identity()
+    seen: list[bool] = []
+
+    def look(*_: object) -> None:
+        seen.extend(door.calling(frozenset({id(module)})) for module in (model, other))
+
+    model[0].register_forward_hook(look)
+    model(torch.ones(2))
+    return [*seen, door.calling(frozenset({id(model)}))]
+
+
 def scales(door: ModuleType) -> list[object]:
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     before = door.scale_of(scaler)
@@ -318,6 +330,7 @@ USES: dict[str, tuple[Callable[[ModuleType], object], object]] = {
     "foreach": (zeroed, [0.0, 0.0]),
     "replicas": (replicas, [False, True]),
     "end of backward": (backward_ends, ["leaf", "end"]),
+    "calls": (calls, [True, False, False]),
     "loss scale": (scales, [None, 4.0]),
     "compiled modules": (compiled, [False, True, True, True]),
     "hook guards": (guards, True),
@@ -391,6 +404,7 @@ GONE: dict[str, tuple[object, str, Callable[[ModuleType], object], object]] = {
         lambda d: d.after_backward(lambda: None),
         False,
     ),
+    "calls": (nn.Module, "_call_impl", lambda d: d.calling(frozenset()), True),
     "compiled modules": (
         torch._dynamo,
         "OptimizedModule",

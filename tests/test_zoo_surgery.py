@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import refusal
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -114,17 +115,32 @@ def test_rescale_keeps_precision_and_mode():
 
 
 def test_rescale_refuses_what_it_cannot_find_or_did_already():
-    with pytest.raises(sigprop.BadInput, match=r"no residual addition can be found.*x \+ f\(x\)"):
+    with refusal(
+        sigprop.BadInput,
+        (
+            "no residual addition can be found: additions written x + f(x) "
+            "have no module; write them as sigprop.networks.Add()(x, f(x)) "
+            "in the model's blocks"
+        ),
+    ):
         rescale_(nn.Sequential(nn.Linear(2, 2)))
     net = model()
     rescale_(net)
-    with pytest.raises(sigprop.BadInput, match="have coefficients already"):
+    with refusal(sigprop.BadInput, "the model's additions have coefficients already"):
         rescale_(net)
     shared = model()
     shared[2].add = shared[1].add
-    with pytest.raises(sigprop.BadInput, match=r"'2.add' and '1.add' are one module in two places"):
+    with refusal(
+        sigprop.BadInput,
+        (
+            "'2.add' and '1.add' are one module in two places; what suits "
+            "one does not suit the other: give each its own"
+        ),
+    ):
         rescale_(shared)
-    with pytest.raises(sigprop.BadInput, match="c must be a positive number, got 0"):
+    with refusal(
+        sigprop.BadInput, "c must be a positive number, got 0; the paper's choice is the depth"
+    ):
         rescale_(model(), c=0)
 
 
@@ -146,17 +162,19 @@ def test_standardize_gives_convolutions_gamma_and_leaves_linears():
 
 
 def test_standardize_refuses_what_has_no_variance_and_what_is_parametrized():
-    with pytest.raises(sigprop.BadInput, match="no Conv2d layer of its own"):
+    with refusal(sigprop.BadInput, "the model has no Conv2d layer of its own"):
         standardize_(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(sigprop.BadInput, match="'0' has one input per output: its variance is 0"):
+    with refusal(sigprop.BadInput, "'0' has one input per output: its variance is 0"):
         standardize_(nn.Sequential(nn.Conv2d(1, 4, 1)))
-    with pytest.raises(sigprop.BadInput, match="no gain is known for 'rleu'"):
+    with refusal(sigprop.BadInput, "no gain is known for 'rleu'; did you mean 'relu'?"):
         standardize_(model(), "rleu")
     net = model()
     standardize_(net)
-    with pytest.raises(sigprop.BadInput, match="'0' is parametrized already; remove that first"):
+    with refusal(sigprop.BadInput, "'0' is parametrized already; remove that first"):
         standardize_(net)
-    with pytest.raises(sigprop.BadInput, match=r"the model is one Conv2d itself; wrap it"):
+    with refusal(
+        sigprop.BadInput, "the model is one Conv2d itself; wrap it in nn.Sequential first"
+    ):
         standardize_(nn.Conv2d(2, 2, 3))
 
 
@@ -232,8 +250,14 @@ def test_a_layer_that_the_pass_does_not_reach_is_reported():
 
 
 BATCHES = [
-    (torch.randn(1, 2, 6, 6), r"shape \(1, 2, 6, 6\); statistics need at least 2 samples"),
-    (torch.randn(0, 2, 6, 6), "statistics need at least 2 samples"),
+    (
+        torch.randn(1, 2, 6, 6),
+        "the first batch has shape (1, 2, 6, 6); statistics need at least 2 samples",
+    ),
+    (
+        torch.randn(0, 2, 6, 6),
+        "the first batch has shape (0, 2, 6, 6); statistics need at least 2 samples",
+    ),
     (torch.full((4, 2, 6, 6), math.nan), "the first batch holds NaN or infinity"),
     ([1, 2], "inputs must be one tensor, got list"),
 ]
@@ -244,7 +268,7 @@ BATCHES = [
 def test_unusable_batches_are_refused_before_anything_changes(operation, inputs, message):
     net = model()
     before = str(net)
-    with pytest.raises(sigprop.BadInput, match=message):
+    with refusal(sigprop.BadInput, message):
         operation(net, inputs)
     assert str(net) == before
     assert not [m for m in net.modules() if isinstance(m, BiasBefore)]
@@ -255,13 +279,19 @@ def test_unusable_batches_are_refused_before_anything_changes(operation, inputs,
 )
 def test_shared_lazy_and_parametrized_layers_are_refused(operation):
     linear = nn.Linear(72, 72)
-    with pytest.raises(sigprop.BadInput, match="'1' and '0' are one module in two places"):
+    with refusal(
+        sigprop.BadInput,
+        (
+            "'1' and '0' are one module in two places; what suits one does "
+            "not suit the other: give each its own"
+        ),
+    ):
         operation(nn.Sequential(linear, linear))
-    with pytest.raises(sigprop.BadInput, match="'0' is lazy: send one batch through"):
+    with refusal(sigprop.BadInput, "'0' is lazy: send one batch through the model first"):
         operation(nn.Sequential(nn.LazyLinear(3)))
-    with pytest.raises(sigprop.BadInput, match="'0' is parametrized already"):
+    with refusal(sigprop.BadInput, "'0' is parametrized already; remove that first"):
         operation(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(72, 3))))
-    with pytest.raises(sigprop.BadInput, match="no Conv2d or Linear layer of its own"):
+    with refusal(sigprop.BadInput, "the model has no Conv2d or Linear layer of its own"):
         operation(nn.Sequential(nn.ReLU()))
 
 
@@ -307,7 +337,7 @@ def test_lsuv_reports_a_constant_output_and_says_what_it_multiplied():
     assert str(changes[0]) == "0: unchanged, its output has variance 0"
     assert str(changes[1]).startswith("1: unchanged, its bias alone has variance")
     assert torch.equal(net[1].weight, before)
-    with pytest.raises(sigprop.BadInput, match="target must be above 0, got 0"):
+    with refusal(sigprop.BadInput, "target must be above 0, got 0"):
         lsuv_(net, torch.randn(8, 2), target=0)
 
 

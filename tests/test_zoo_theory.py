@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import refusal
 from zoo import channel_variance, gaussian, made, second, trunk
 
 from sigprop import theory
@@ -65,5 +66,5 @@ def test_unit_scaling_at_one_is_rescalenet_with_half_the_depth():
 
 
 def test_unit_scaling_refuses_a_negative_depth():
-    with pytest.raises(BadInput, match="depth"):
+    with refusal(BadInput, "depth must be a whole number of at least 0; got -1"):
         theory.predict("unit_scaled", -1)

@@ -111,6 +111,12 @@ INTERNALS = {
         "a compiled forward runs no hook at its start; only its backward pass says that it ended",
         "without an optimizer, a compiled model's step ends at probe.step() only",
     ),
+    "calls": Internal(
+        ("torch.nn.Module._call_impl",),
+        _ALL,
+        "a KeyboardInterrupt ends a forward without calling its hooks, also those always called",
+        "after a KeyboardInterrupt inside a forward, functions outside of the model are recorded",
+    ),
     "loss scale": Internal(
         ("torch.amp.GradScaler._scale",),
         _ALL,

@@ -13,6 +13,7 @@ meanwhile depend on their modules' hooks. Graphs of other models stay.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import sys
 import weakref
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from sigprop.capture.internals import INTERNALS, missing, switch_off, switched_off
 from sigprop.torch_version import VERSION
@@ -100,6 +102,30 @@ def ordinary(x: Tensor) -> bool:
 OwnArithmetic: Callable[[], AbstractContextManager[None]] = _found(
     "own arithmetic", "torch._C.DisableTorchFunction", nullcontext
 )
+
+
+_CALL = getattr(_found("calls", "torch.nn.Module._call_impl", None), "__code__", None)
+_CHECKPOINT = CheckpointFunction.forward.__code__
+
+
+def calling(modules: frozenset[int]) -> bool:
+    """Return whether a call of one of these modules, by id, is on this thread's stack."""
+    frame = inspect.currentframe() if _CALL is not None else None
+    while frame is not None:
+        if frame.f_code is _CALL and id(frame.f_locals.get("self")) in modules:
+            return True
+        frame = frame.f_back
+    return _CALL is None
+
+
+def checkpointing() -> bool:
+    """Return whether reentrant checkpointing runs a forward for the first time: no gradients."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is _CHECKPOINT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_replica(module: nn.Module) -> bool:

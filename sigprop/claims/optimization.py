@@ -65,7 +65,7 @@ def noise_draws(trial: Trial, batch: int, replace: bool = True) -> tuple[float, 
     Returns:
         C, and one squared error per draw.
     """
-    rng = np.random.default_rng([trial.base, batch, replace])
+    rng = np.random.default_rng([trial.base, batch])  # the same data, however they are drawn
     x, y = rng.standard_normal((512, 20)), rng.standard_normal(512)
     each = 2 * (x @ rng.standard_normal(20) - y)[:, None] * x
     mean = each.mean(axis=0)

@@ -17,6 +17,7 @@ from sigprop.claims.figures import FIGURES, NothingToDraw
 from sigprop.claims.outcome import Outcome, counts, table
 from sigprop.errors import RunError
 from sigprop.records import atomic_write
+from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.canvas import save
 from sigprop.theory import ERRATA
 
@@ -50,7 +51,7 @@ def write(outcomes: Sequence[Outcome], manifest: Mapping[str, Any], directory: P
             atomic_write(directory / "figures" / f"{name}.{kind}", partial(save, made, kind))
     page = directory / "claims.md"
     texts = {
-        "claims.csv": table(outcomes).to_csv(index=False, lineterminator="\n"),
+        "claims.csv": csv_text(table(outcomes)),
         "claims.json": json.dumps(plain(outcomes, manifest), indent=1, ensure_ascii=False) + "\n",
         "claims.md": "\n".join(_page(outcomes, manifest, drawn)) + "\n",
     }

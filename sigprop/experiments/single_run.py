@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class SingleRun:
         """
         writer = self._writer(Path(directory), resume) if directory is not None else None
         if writer is not None and writer.manifest["status"] == "complete":
+            (writer.directory / CHECKPOINT).unlink(missing_ok=True)  # of a kill just before its end
             return Records()
         model = initialize(self._build, self.seed)
         self._check_batch(model)
@@ -157,7 +159,9 @@ def _save(training: Training, probe: Probe, writer: RunWriter) -> None:
     writer.extend(probe.drain())
     writer.flush()
     state = {"training": training.state_dict(), "parts": writer.parts}
-    atomic_write(writer.directory / CHECKPOINT, lambda path: torch.save(state, path))
+    whole = io.BytesIO()  # in memory: torch's own file writer reports a full disk as its own fault
+    torch.save(state, whole)
+    atomic_write(writer.directory / CHECKPOINT, lambda path: path.write_bytes(whole.getbuffer()))
 
 
 def _restore(training: Training, writer: RunWriter) -> None:

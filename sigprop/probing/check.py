@@ -190,12 +190,12 @@ class _Watch:
 def _table(model: nn.Module, records: Records, watch: _Watch) -> pd.DataFrame:
     import pandas as pd
 
+    from sigprop.records.queries import own_rows
+
     everything = dict(modules(model))
-    ports = records.signals.query("port in ('in', 'out')")
-    names = set(ports["name"].str.replace(r"(#\d+|\[.*)", "", regex=True))
-    inner = {n for n in everything if n in names} - _only_rectified(records, everything)
+    blocks = set(own_rows(records.signals)["module"])
     rows = [
-        _row(row, everything, inner, records, watch) for row in records.coverage.to_dict("records")
+        _row(row, everything, blocks, records, watch) for row in records.coverage.to_dict("records")
     ]
     order = [_first_call(str(row["name"]), watch.order) for row in rows]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -210,7 +210,7 @@ def _row(
         **{key: row[key] for key in ("name", "type", "calls", "gradient", "reason")},
         "block": name in blocks,
         "status": _status(name, row, module, blocks),
-        "ports": _ports(records, name),
+        "ports": _ports(records, row),
         "output": watch.shapes.get(name, ""),
         "parameters": _weights(module),
         "fallback": FALLBACKS.get(row["reason"], ""),
@@ -223,12 +223,6 @@ def _weights(module: nn.Module | None) -> int:
     return sum(0 if is_lazy(p) else p.numel() for p in module.parameters())
 
 
-def _only_rectified(records: Records, everything: dict[str, nn.Module]) -> set[str]:
-    """Return the rectifiers that were read for their dead units only, inside a block."""
-    asked = records.coverage[records.coverage["gradient"].str.startswith("not asked")]
-    return set(asked["name"]) & set(everything)
-
-
 def _first_call(name: str, order: dict[str, int]) -> int:
     """Return a module's place in execution order; a container's is that of its first module."""
     name = name.partition(":")[0]
@@ -236,11 +230,17 @@ def _first_call(name: str, order: dict[str, int]) -> int:
     return order.get(name, min(within, default=len(order)))
 
 
-def _ports(records: Records, name: str) -> str:
-    """Return what is read of a module: ``"in skip branch (2x) out"``."""
+def _ports(records: Records, row: Any) -> str:
+    """Return what is read of a module or function: ``"in skip branch (2x) out"``."""
+    if not row["recorded"]:
+        return ""
     rows = records.signals.query("direction == 'forward'")
-    rows = rows[rows["name"].str.replace(r"(#\d+|\[.*)", "", regex=True) == name]
-    counts = rows.groupby("port")["call"].nunique()
+    rows = rows[rows["module"] == row["name"]]
+    own = rows[rows["kind"].isin(["block", "leaf", "addition"])]
+    rows = own if len(own) else rows  # those of a rectifier inside a block
+    counts = dict(rows.groupby("port")["call"].nunique())
+    if row["type"] == "function":  # of one forward pass
+        counts = {"out": row["calls"]}
     return " ".join(
         port + (f" ({counts[port]}x)" if counts[port] > 1 else "")
         for port in ("in", "skip", "branch", "out")

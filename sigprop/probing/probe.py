@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from sigprop.capture import (
     Blocks,
     ChannelDim,
-    ForwardContext,
+    Forwards,
     Hooks,
     Recorder,
     Scope,
@@ -24,11 +24,12 @@ from sigprop.capture import (
     select,
 )
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
+from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
 from sigprop.capture.model.naming import bare, parameters
 from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.parameters.info import spectra
-from sigprop.capture.torch_internals import TRACEABLE, compiled
+from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
@@ -153,8 +154,7 @@ class Probe:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
-        if not TRACEABLE:
-            _warn_of_compiled(model)
+        _warn_of_compiled(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -171,7 +171,7 @@ class Probe:
         self._last_coverage: list[dict[str, Any]] = []
         self._installed: list[Any] = []
         self._hooks: list[Hooks | GradientHooks] = []
-        self._session: ForwardContext | None = None
+        self._forwards: Forwards | None = None
         try:
             self._install(model, targets)
         except BaseException:
@@ -183,6 +183,8 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
+        if self._forwards is not None:
+            self._forwards.end_interrupted()
         tables = self._tables.copy()
         self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
@@ -279,6 +281,8 @@ class Probe:
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
+        if self._forwards is not None:
+            self._forwards.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
@@ -352,7 +356,7 @@ class Probe:
         leaves = isinstance(blocks, str) and blocks == "leaves"
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.on(self, model)
-        self._installed, hooks, self._session = install(
+        self._installed, hooks, self._forwards = install(
             model, targets, self._recorder, self._forward_begins, axis, scope
         )
         self._hooks.append(hooks)
@@ -382,8 +386,8 @@ class Probe:
             if isinstance(hooks, GradientHooks):
                 hooks.clear()
         self._installed.clear()
-        if self._session is not None:
-            self._session.stop()
+        if self._forwards is not None:
+            self._forwards.remove()
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
@@ -453,5 +457,5 @@ _UNCOMPILE = (
 
 
 def _warn_of_compiled(model: nn.Module) -> None:
-    if any(compiled(module) for module in model.modules()):
+    if any(compiled(module) for module in model.modules()) and not can_trace():
         warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)

@@ -37,6 +37,7 @@ def csv_text(frame: pd.DataFrame, **options: object) -> str:
 
 
 def _harmless(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_BEGINNINGS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    mark = "'" if value.startswith(_BEGINNINGS) else ""
+    return mark + value.replace("\r", " ")  # it would end the row, as pandas does not quote it

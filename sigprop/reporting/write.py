@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sigprop.errors import BadInput, RunError
 from sigprop.records import Records, atomic_write, load
+from sigprop.records.spreadsheet import csv_text
 
 if TYPE_CHECKING:  # matplotlib, pandas and scipy are loaded by the first report, not with sigprop
     import pandas as pd
@@ -120,6 +121,6 @@ def _tables(
     for name, frame in frames.items():
         atomic_write(
             folder / f"{name}.csv",
-            lambda path, frame=frame: frame.to_csv(path, index=False, lineterminator="\n"),
+            lambda path, frame=frame: path.write_text(csv_text(frame), "utf-8"),
         )
     return frames

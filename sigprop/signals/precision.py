@@ -14,9 +14,17 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that a real type is computed in: float32, or itself where that is wider.
+
+    PyTorch promotes no type of eight bits.
+    """
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
 def widened(x: Tensor) -> Tensor:
     """Return ``x`` detached, in float32 or wider."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    return x.detach().to(wide_type(x.dtype))
 
 
 def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sigprop.signals.precision import wide_type
+
 #: The smallest unit norm that AGC divides by (Brock et al. 2021, section 4.1).
 UNIT_FLOOR = 1e-3
 
@@ -44,7 +46,7 @@ def unit_ratio_max(weight: Tensor, grad: Tensor, unit_dim: int = 0) -> Tensor:
         >>> float(unit_ratio_max(w, g).prod())
         1.0
     """
-    grad = grad.detach().to(torch.promote_types(grad.dtype, torch.float32))
+    grad = grad.detach().to(wide_type(grad.dtype))
     size = grad.abs().amax().clamp_min(torch.finfo(grad.dtype).tiny)
     units = unit_norms(weight.to(grad.dtype), unit_dim).clamp_min(UNIT_FLOOR)
     return torch.stack([(unit_norms(grad / size, unit_dim) / units).amax(), size])
@@ -61,9 +63,7 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
         >>> round(float(right), 6)
         1.570796
     """
-    u, v = (
-        _unit(x.detach().to(torch.promote_types(x.dtype, torch.float32))) for x in (before, after)
-    )
+    u, v = (_unit(x.detach().to(wide_type(x.dtype))) for x in (before, after))
     norm_of = torch.linalg.vector_norm
     return 2 * torch.atan2(norm_of(u - v), norm_of(u + v))
 

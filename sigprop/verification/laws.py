@@ -26,6 +26,9 @@ class Law:
         direction: ``"forward"`` (output over input) or ``"backward"`` (input over output).
         ratios: block indices, shape (blocks,), and the network's prediction (None when there is
             none) -> predicted ratios, shape (blocks,).
+        ports: where the quantity is compared, the side of the input first: ``"in"``, ``"skip"``,
+            ``"branch"`` or ``"out"``.
+        needs_prediction: `ratios` cannot do without one.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Law:
     quantity: str
     direction: str
     ratios: Callable[[Array, Prediction | None], Array]
+    ports: tuple[str, str] = ("in", "out")
+    needs_prediction: bool = False
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
@@ -41,14 +46,21 @@ def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
 
 def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
     if prediction is None:
+        raise no_prediction()
+    trajectory = prediction.second_moment
+    if len(trajectory) <= int(blocks.max()) + 1:
         raise BadInput(
-            "theory predicts nothing for this network; state the law as a callable "
-            "'block -> ratio', or choose 'preserved' or 'doubling'"
+            f"the prediction has {len(trajectory) - 1} blocks, the network {len(blocks)}"
         )
-    course = prediction.second_moment
-    if len(course) <= int(blocks.max()) + 1:
-        raise BadInput(f"the prediction has {len(course) - 1} blocks, the network {len(blocks)}")
-    return np.asarray((course[1:] / course[:-1])[blocks.astype(int)])
+    return np.asarray((trajectory[1:] / trajectory[:-1])[blocks.astype(int)])
+
+
+def no_prediction() -> BadInput:
+    """Return the error of a law that needs a prediction where theory has none."""
+    return BadInput(
+        "theory predicts nothing for this network; state the law as a callable "
+        "'block -> ratio', or choose 'preserved' or 'doubling'"
+    )
 
 
 #: The laws by name; a user's callable needs no registration.
@@ -88,13 +100,17 @@ for _law in (
         "second_moment",
         "forward",
         _predicted,
+        needs_prediction=True,
     ),
 ):
     LAWS.register(_law.name)(_law)
 
 
-def law_of(law: str | Callable[[int], float]) -> Law:
+def law_of(law: str | Law | Callable[[int], float]) -> Law:
     """Return a law by name, or make one of a callable ``block -> ratio`` of second moments.
+
+    Args:
+        law: a name, a callable that is given a block's number, counted from 0, or a `Law`.
 
     Raises:
         UnknownName: no law has that name.
@@ -108,6 +124,8 @@ def law_of(law: str | Callable[[int], float]) -> Law:
         if law not in LAWS:
             raise UnknownName(f"no law is called {law!r}; {suggestion(law, LAWS)}")
         return LAWS[law]
+    if isinstance(law, Law):
+        return law
     if not callable(law):
         raise BadInput(f"a law is a name or a callable 'block -> ratio', not {law!r}")
 

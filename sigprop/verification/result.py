@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sigprop.records import Records
+from sigprop.verification.annihilation import NOT_STATED
 from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
+from sigprop.verification.judgment import TRANSITION
 from sigprop.verification.laws import Law
+
+#: Verdicts with which a law as a whole may hold.
+_SATISFIED = {HOLDS, TRANSITION, NOT_STATED}
 
 #: A cross term that explains this much of a deviation is named as its cause.
 _EXPLAINS = 0.5
@@ -26,7 +31,9 @@ class Result:
             that an undecided one needs, ``spread`` (standard deviation of the log ratio over
             seeds), ``skip`` and ``branch`` (second moments of the operands over the input's),
             their ``correlation`` (what the law assumes to be 0), and ``share``, the block's part
-            of its stage's output.
+            of its stage's output. Where a block ends the signal: ``kind`` (killed, cut from the
+            loss, not finite, skipped, from nothing), ``share_of_seeds`` in which it does, and
+            ``reason``, a sentence.
         records: everything measured.
         tolerance: the relative deviation that still holds.
         level: confidence of all intervals together.
@@ -44,11 +51,15 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``"holds"``, ``"violated"`` or ``"undecided"``: of all blocks and stages together."""
+        """``"holds"``, ``"violated"`` or ``"undecided"``: of all blocks and stages together.
+
+        A block that could not be read leaves the law undecided; one on which the law is not
+        stated (a change of width) does not.
+        """
         verdicts = set(self.table["verdict"])
         if VIOLATED in verdicts:
             return VIOLATED
-        return HOLDS if HOLDS in verdicts and UNDECIDED not in verdicts else UNDECIDED
+        return HOLDS if HOLDS in verdicts and verdicts <= _SATISFIED else UNDECIDED
 
     @property
     def holds(self) -> bool:
@@ -88,7 +99,8 @@ class Result:
         if row is None:
             return ""
         if row["reason"]:
-            return str(row["reason"])
+            name = f"block {row['block']} ({row['name']}) " if row["block"] >= 0 else ""
+            return f"{name}{row['reason']}"
         if row["block"] < 0:
             return (
                 f"no single block is far off, but together they change the signal by "
@@ -100,10 +112,12 @@ class Result:
         """Return the message of a failed assertion: headline, cause and the rows around it."""
         row = self.first_violation
         if row is None:
-            rows = self.table[self.table["verdict"] == UNDECIDED]
+            rows = self.table[~self.table["verdict"].isin(_SATISFIED)]
             return f"{self.headline()}\n{_text(rows.head(5))}"
         place = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
         near = self.table.iloc[max(0, place - 1) : place + 2]
+        if row["kind"]:
+            return f"{self.headline()}\n{self.cause()}\n{_text(near)}"
         block = f"block {row['block']} ({row['name']})" if row["block"] >= 0 else row["name"]
         return f"{self.headline()}\nfirst broken by {block}: {self.cause()}\n{_text(near)}"
 
@@ -114,8 +128,9 @@ class Result:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the result as plain numbers and strings, for JSON."""
-        rows = self.table.astype(object).where(self.table.notna(), None)
+        """Return the result as numbers and strings, for JSON; None is undefined or infinite."""
+        finite = ~self.table.isin([math.inf, -math.inf]) & self.table.notna()
+        rows = self.table.astype(object).where(finite, None)
         return {
             "law": self.law.name,
             "verdict": self.verdict,

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
-from sigprop.experiments.measure import measure
-from sigprop.inputs.calling import split_batch
 from sigprop.inputs.devices import Device
 from sigprop.inputs.factories import Factory, design
-from sigprop.records import Records, concat
+from sigprop.records import Records
 
 if TYPE_CHECKING:  # pandas, scipy and the theory are loaded by the first verdict, not with sigprop
+    import pandas as pd
+
+    from sigprop.theory import Prediction
+    from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
 
 
 def verify(
     model: nn.Module | Factory | str,
     inputs: object,
-    law: str | Callable[[int], float] = "preserved",
+    law: str | Law | Callable[[int], float] = "preserved",
     seeds: int | Sequence[int] = 16,
     tolerance: float = 0.05,
     *,
@@ -45,6 +44,9 @@ def verify(
 
     A block that changes width or resolution opens a new stage; the law is not stated across it.
 
+    A block that makes the quantity exactly zero or not finite, that cuts the gradient, or that is
+    not called, in any draw, breaks the law: `Result.cause` names it, its share of seeds and how.
+
     Args:
         model: a callable that builds the network anew, ``"module:factory"``, or a name of the zoo.
             A plain model is taken as it is: intervals then speak of this one draw of weights,
@@ -60,43 +62,41 @@ def verify(
         options: of a network of the zoo (depth, width, ...).
         device: where to compute, as in `measure`.
 
+    Returns:
+        The verdict and its evidence.
+
     Raises:
-        UnknownName: no law or network has that name.
-        BadInput: fewer than two seeds, a factory that repeats its weights, or inputs that do not
-            fit.
+        UnknownName: no law, network or block has that name.
+        BadInput: fewer than two seeds, a factory that repeats its weights, inputs that do not
+            fit, blocks that are never called, or a law of a quantity or port that does not exist,
+            or that theory does not have.
 
     Example:
         >>> options = {"depth": 4, "width": 128, "inputs": 64}
+        >>> import torch
         >>> x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
         >>> verify("plain", x, seeds=4, options=options).verdict
         'violated'
     """
+    from sigprop.verification.draws import draw
     from sigprop.verification.evidence import evidence
     from sigprop.verification.judgment import judgment
     from sigprop.verification.laws import law_of
-    from sigprop.verification.predictions import recursion_of, start_kernel
     from sigprop.verification.result import Result
 
     chosen = law_of(law)
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check(which, tolerance, level)
+    if chosen.needs_prediction:
+        _check_predicted(model, options)
+    one_model = isinstance(model, nn.Module)
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
-    records = concat(list(_draws(model, inputs, which, how)))
-    if not isinstance(model, nn.Module):
-        _check_weights_differ(records)
-    found = evidence(records, chosen)
-    prediction = None
-    if isinstance(model, str):
-        start = start_kernel(records.signals)
-        prediction = recursion_of(design(model, **(options or {})), start) if start else None
-    indices = np.sort(found["block"].unique()).astype(np.float64)
-    targets = dict(
-        zip(indices.astype(int), np.log(chosen.ratios(indices, prediction)), strict=True)
-    )
-    table = judgment(found, targets, tolerance, level)
-    return Result(
-        chosen, table, records, tolerance, level, len(which), isinstance(model, nn.Module)
-    )
+    records, entered = draw(model, inputs, which, chosen.direction == "backward", how)
+    found = evidence(records, chosen, entered)
+    targets = _targets(chosen, found, _prediction(model, records, options))
+    unit = "batches" if one_model else "seeds"
+    table = judgment(found, targets, tolerance, level, chosen.quantity, unit)
+    return Result(chosen, table, records, tolerance, level, len(which), one_model)
 
 
 def assert_preserved(
@@ -104,11 +104,19 @@ def assert_preserved(
     inputs: object,
     tolerance: float = 0.05,
     *,
-    law: str | Callable[[int], float] = "preserved",
+    law: str | Law | Callable[[int], float] = "preserved",
     seeds: int | Sequence[int] = 16,
     **options: Any,
 ) -> None:
     """Assert that a law holds, for a test suite; the options are those of `verify`.
+
+    Args:
+        model: as in `verify`.
+        inputs: as in `verify`.
+        tolerance: relative deviation that still counts as holding.
+        law: as in `verify`.
+        seeds: how many initializations, or which.
+        **options: the other arguments of `verify`.
 
     Raises:
         AssertionError: the law is violated or undecided. The message is a small table around the
@@ -116,6 +124,7 @@ def assert_preserved(
 
     Example:
         >>> options = {"depth": 4, "width": 256, "inputs": 64}
+        >>> import torch
         >>> x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
         >>> assert_preserved("rescale", x, options=options)
     """
@@ -136,38 +145,33 @@ def _check(seeds: Sequence[int], tolerance: float, level: float) -> None:
         raise BadInput(f"level is a confidence between 0 and 1, got {level!r}")
 
 
-def _draws(
-    model: nn.Module | Factory | str,
-    inputs: object,
-    seeds: Sequence[int],
-    how: Mapping[str, Any],
-) -> Iterator[Records]:
-    batches = _batches(inputs, len(seeds), isinstance(model, nn.Module))
-    for seed, batch in zip(seeds, batches, strict=False):
-        yield measure(model, batch, seeds=[seed], spectra=False, **how)
+def _check_predicted(
+    model: nn.Module | Factory | str, options: Mapping[str, object] | None
+) -> None:
+    """Raise where theory predicts nothing, before anything is measured."""
+    from sigprop.theory import Kernel
+    from sigprop.verification.laws import no_prediction
+    from sigprop.verification.predictions import recursion_of
+
+    designed = {} if isinstance(model, nn.Module) else design(model, **(options or {}))
+    if recursion_of(designed, Kernel()) is None:
+        raise no_prediction()
 
 
-def _batches(inputs: object, count: int, one_model: bool) -> Iterator[Any]:
-    if isinstance(inputs, DataLoader):
-        given = itertools.islice(itertools.chain.from_iterable(itertools.repeat(inputs)), count)
-        for batch in given:
-            yield batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
-    elif one_model:
-        x, _ = split_batch(inputs, None)
-        if not isinstance(x, torch.Tensor) or len(x) < 2 * count:
-            raise BadInput(
-                f"a plain model needs {count} batches of at least 2 samples: pass a tensor of "
-                f"{2 * count} or more, a DataLoader, or a callable that builds the model anew"
-            )
-        yield from x.tensor_split(count)
-    else:
-        yield from itertools.repeat(inputs, count)
+def _prediction(
+    model: nn.Module | Factory | str, records: Records, options: Mapping[str, object] | None
+) -> Prediction | None:
+    """Return what theory predicts of a network of the zoo, from its first block's input on."""
+    from sigprop.verification.predictions import recursion_of, start_kernel
+
+    if not isinstance(model, str):
+        return None
+    start = start_kernel(records.signals)
+    return recursion_of(design(model, **(options or {})), start) if start else None
 
 
-def _check_weights_differ(records: Records) -> None:
-    norms = records.parameters.pivot_table(index="name", columns="seed", values="weight_norm")
-    if len(norms) and norms.eq(norms.iloc[:, 0], axis=0).all(axis=None):
-        raise BadInput(
-            "the factory returned the same weights for every seed; let it draw them from torch's "
-            "global generator, which is seeded before each call"
-        )
+def _targets(law: Law, found: pd.DataFrame, prediction: Prediction | None) -> dict[int, float]:
+    """Return block -> log of the ratio that the law predicts."""
+    indices = np.sort(found["block"].unique()).astype(np.float64)
+    logs = np.log(law.ratios(indices, prediction))
+    return dict(zip(indices.astype(int), logs, strict=True))

@@ -22,11 +22,11 @@ from sigprop.capture.hooks.graph_buffers import BUFFERS
 from sigprop.capture.hooks.module_hooks import (
     ForwardHook,
     ForwardPreHook,
+    Hook,
     ModuleHook,
     first_readable,
 )
 from sigprop.capture.hooks.tracing import shown
-from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import switched_off
 from sigprop.capture.model.blocks import adds
 from sigprop.capture.model.channels import channel_axis, is_rectified, made_by
@@ -37,6 +37,7 @@ from sigprop.capture.torch_internals import Shown, show, show_graph
 from sigprop.capture.torch_internals import at_trace_time as constant_at_trace_time
 from sigprop.errors import ProbeWarning
 from sigprop.signals.channel_statistics import readable
+from sigprop.signals.precision import wide_type
 from sigprop.signals.traced import PRODUCTS, ROWS, runs_native
 from sigprop.torch_version import RUN_EAGERLY
 
@@ -84,15 +85,20 @@ class TracedModuleHook(ModuleHook):
 
     def begin(self) -> bool:
         """Return whether the graph that is being made records."""
-        if not can_trace():
-            return False
         show_graph()
+        if self.graph_is_of_a_hook() and not self.key:
+            return False  # never; but now the graph depends on the key, and serves no other hook
         if self.graph_is_new():
             recorder = self._recorder()
             on = recorder is not None and recorder.on and recorder.traceable
             root = recorder.root() if recorder is not None and on else None
             self.begin_graph(on, "train" if root is None or root.training else "eval")
         return self.graph_records()
+
+    @at_trace_time(otherwise=False)
+    def graph_is_of_a_hook(self) -> bool:
+        """Return whether the graph is of a hook alone: its module's own code was not traced."""
+        return Shown.code is Hook.__call__.__code__
 
     @at_trace_time(otherwise=False)
     def graph_is_new(self) -> bool:
@@ -320,4 +326,4 @@ class TracedForwardHook(TracedModuleHook, ForwardHook):
 
 def sums_type(x: Tensor) -> torch.dtype:
     """Return the type that sums of ``x`` are kept in."""
-    return torch.float64 if runs_native(x) else torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if runs_native(x) else wide_type(x.dtype)

@@ -44,6 +44,7 @@ class FunctionalMode(TorchFunctionMode):
 
     Attributes:
         provenance: how far each tensor lies from the inputs of the modules on the stack.
+        over: whether the forward pass has ended, by an exception that no hook was called for.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FunctionalMode(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.provenance = Dataflow()
+        self.over = False
         self._paused_by = ""
         self._passing, self._guarded = passing, guarded
         self._addition, self._function = addition, function
@@ -63,7 +65,7 @@ class FunctionalMode(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function; look at its operands before, since it may write into them."""
-        if torch.compiler.is_compiling():  # a compiled part of an eager model
+        if self.over or torch.compiler.is_compiling():  # a compiled part of an eager model
             return func(*args, **(kwargs or {}))
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,19 +30,27 @@ from sigprop.signals.channel_statistics import readable
 FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 
 
+#: Tells hooks apart where they run the same code.
+_KEYS = itertools.count()
+
+
 class Hook:
-    """A hook that a copy of the model carries along inert: it holds the recorder weakly."""
+    """A hook that holds the recorder weakly; a copy of the model has an inert one in its place.
+
+    So a model that was saved with a probe on it is loaded where there is no sigprop.
+    """
 
     name = ""
 
     def __init__(self, recorder: Recorder | None) -> None:
         self._recorder = weakref.ref(recorder) if recorder is not None else nobody
 
-    def __deepcopy__(self, memo: object) -> Hook:
-        return Hook(None)
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return nullcontext().__exit__
 
-    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
-        return Hook, (None,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A function of Python's own that takes anything, does nothing and returns None.
+        return getattr, (nullcontext(), "__exit__")
 
     def __call__(self, *arguments: object) -> None:
         """Do the work of this hook, unless it is not the time or the place."""
@@ -93,6 +103,7 @@ class ModuleHook(Hook):
         super().__init__(recorder)
         self.name, self.target, self.axis = name, target, axis
         self._module = weakref.ref(module)
+        self.key = str(next(_KEYS))  # a number would be a variable of graphs
         self.is_target = target == name
         self.chosen_kind = chosen_kind
         # Of what was not chosen only rectifiers hand over what they return.
@@ -218,6 +229,10 @@ class ForwardPreHook(ModuleHook):
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Take the inputs, and put the module on the stack."""
+        if recorder.now.mode is None:  # not inside a call of the whole model
+            recorder.part_called(module, self)
+            if not recorder.on:
+                return
         now, given = recorder.now, first_readable((*args, *(kwargs or {}).values()))
         if self.is_target:
             self.take(recorder, given, "in", now.calls[self.name], self.source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 import torch
@@ -12,7 +11,7 @@ from sigprop.capture.hooks.gradient_operators import WATCH
 from sigprop.capture.hooks.graph_buffers import BUFFERS
 from sigprop.capture.hooks.tracing import shown
 from sigprop.capture.internals import switch_off, switched_off
-from sigprop.capture.torch_internals import at_trace_time, show, show_graph
+from sigprop.capture.torch_internals import TRACEABLE, at_trace_time, show, show_graph
 from sigprop.signals.columns import COLUMNS
 
 _BUFFERS = ("trial_forward", "trial_backward")
@@ -24,17 +23,14 @@ class _Trial:
     made = False
 
 
-@at_trace_time
 def can_trace() -> bool:
     """Return whether our hooks can be traced; where they cannot, there is one warning.
 
-    A compiler calls this in the middle of its work. One that fails here fails on a function of
-    ours, and not on the user's model.
+    A compiler that fails here fails on a function of ours, and not on the user's model. Not to be
+    called while it compiles: it keeps the modes of functions in one place, and would lose them.
     """
-    if not _Trial.made:
+    if TRACEABLE and not _Trial.made:
         _Trial.made = True
-        quiet = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # 2.5 logs that it compiles while it compiles
         try:
             with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -42,16 +38,15 @@ def can_trace() -> bool:
         except Exception as error:
             switch_off("tracing", error)
         finally:
-            logging.disable(quiet)
             for name in _BUFFERS:
                 vars(BUFFERS).pop(name, None)
-    return not switched_off("tracing")
+    return TRACEABLE and not switched_off("tracing")
 
 
 def _try() -> None:
     for name in _BUFFERS:
-        setattr(BUFFERS, name, torch.zeros(len(COLUMNS), 2))
-    x = torch.ones(3, 2, requires_grad=True)
+        setattr(BUFFERS, name, torch.zeros(len(COLUMNS), 2, device="cpu"))
+    x = torch.ones(3, 2, device="cpu", requires_grad=True)
     torch.compile(_traced, backend="eager", fullgraph=True)(x).sum().backward()
     read = [getattr(BUFFERS, name)[0].tolist() for name in _BUFFERS]
     if read != [[3.0, 3.0], [3.0, 3.0]]:

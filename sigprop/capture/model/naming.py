@@ -45,14 +45,15 @@ def clean(name: str) -> str:
 def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield ``(clean name, module)`` once per module, wrappers named by what they wrap.
 
-    Parametrizations are left out: what they return are weights, not activations.
+    Parametrizations are left out: what they return are weights, not activations; and so is what
+    keeps the weights of a quantized layer, which is never called.
     """
     hidden: list[str] = []
     seen: set[str] = set()
     for raw, module in bare(model).named_modules():
         if is_parametrized(module):
             hidden.append(f"{raw}.parametrizations" if raw else "parametrizations")
-        if raw.startswith(tuple(hidden)):
+        if raw.startswith(tuple(hidden)) or raw.rpartition(".")[2] == "_packed_params":
             continue
         name = clean(raw)
         if name not in seen:  # the wrapper comes first; it is what gets called

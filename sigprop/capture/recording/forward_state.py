@@ -29,6 +29,7 @@ class Mode(Protocol):
     """What sees the functions of a forward pass; see `sigprop.capture.hooks.functional`."""
 
     provenance: Dataflow
+    over: bool
 
     def leave(self) -> None:
         """Stop being active."""

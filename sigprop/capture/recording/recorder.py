@@ -37,6 +37,10 @@ def nobody() -> None:
     """Stand in for a weak reference to what does not live."""
 
 
+def _ignore(*_: object) -> None:
+    """Do nothing."""
+
+
 def _switched_off(x: Tensor) -> Tensor:
     return torch.full((), float("nan"), device=x.device)
 
@@ -55,9 +59,11 @@ class GradientHook:
         self._channel_dim = channel_dim
         self.taps: list[Tap] = []
 
-    def __call__(self, grad: Tensor) -> None:
-        """Read the gradient, if its step is still the current one."""
+    def __call__(self, grad: Tensor | None) -> None:
+        """Read the gradient, if there is one and its step is still the current one."""
         recorder = self._recorder()
+        if grad is None:  # of a torch.autograd.Function that returns none
+            return
         if recorder is None or not recorder.on or recorder.step != self._step:
             return
         if transforming() is None and ordinary(grad):
@@ -74,6 +80,8 @@ class Recorder:
     Attributes:
         stopwatch: times the steps, and the probe's own code in them.
         root: gives the model while it lives; its mode is that of a forward pass.
+        part_called: called with a module and its pre-hook when it is called outside of any call of
+            the model.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None, strict: bool = False) -> None:
@@ -81,6 +89,7 @@ class Recorder:
         self.strict = strict
         self.stopwatch = Stopwatch()
         self.root: Callable[[], nn.Module | None] = nobody
+        self.part_called: Callable[..., None] = _ignore
         self.on = False
         self.broken = ""
         self.step = 0
