@@ -7,6 +7,7 @@ import torch
 from test_any_model_functional import Block, images, resnet
 from torch import Tensor, nn
 
+import sigprop
 from sigprop.errors import BadInput, UnknownName
 from sigprop.probing.check import check
 
@@ -118,3 +119,241 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         check(3, x)
     with pytest.raises(BadInput, match="non-finite values"):
         check(Says(None), x / 0)
+
+
+# --- what is not blind ---------------------------------------------------------------------------
+
+
+class Iterated(nn.Module):
+    """Calls the modules of a Sequential one by one; an Identity and a layer are not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        self.nothing = nn.Identity()
+        self.forgotten = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Tied(nn.Module):
+    """An embedding whose weights another module uses, as in T5 and BART."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Embedding(7, 4)
+        self.encoder = nn.Embedding(7, 4)
+        self.encoder.weight = self.shared.weight
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.encoder(tokens))
+
+
+class Wrapped(nn.Module):
+    """Calls the forward of the model inside, as wrappers with adapters do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.forward(x)
+
+
+class Forgetful(nn.Module):
+    """A block with a layer that it never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.forgotten = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc(x)
+
+
+def statuses(model: nn.Module, x: Tensor) -> dict[str, tuple[str, str]]:
+    table = check(model, x).table
+    return {
+        str(name): (str(status), str(reason))
+        for name, status, reason in zip(
+            table["name"], table["status"], table["reason"], strict=True
+        )
+    }
+
+
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+NEVER = "never called in a recorded step (or its forward was called directly)"
+
+
+def test_a_container_whose_modules_are_called_one_by_one_is_not_blind() -> None:
+    found = statuses(Iterated(), X)
+    assert found["layers"] == ("container", "its modules are called one by one")
+    assert found["nothing"] == ("not called", "never called, and without weights")
+    assert found["forgotten"] == ("blind", NEVER)
+
+
+def test_a_wrapper_that_calls_forward_is_not_blind() -> None:
+    model = nn.Sequential(Wrapped(), nn.Linear(4, 2))
+    assert statuses(model, X)["0.model"] == ("container", "its modules are called one by one")
+    assert len(check(model, X).blind) == 0
+
+
+def test_tied_weights_are_seen_where_they_are_used() -> None:
+    found = statuses(Tied(), torch.arange(7))
+    assert found["shared"] == ("shared", "never called; another module with the same weights is")
+    assert len(check(Tied(), torch.arange(7)).blind) == 0
+
+
+def test_weights_in_a_block_that_are_never_used_are_blind() -> None:
+    seen = check(nn.Sequential(Forgetful(), Forgetful()), X)
+    assert seen.table.query("block")["name"].tolist() == ["0", "1"]
+    assert seen.blind["name"].tolist() == ["0.forgotten", "1.forgotten"]
+    assert seen.blind["reason"].tolist() == [NEVER] * 2
+    assert f"blind: 0.forgotten (Linear): {NEVER}." in str(seen)
+
+
+# --- parts that cannot be hooked -----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_and_traced_parts_are_checked_and_measured() -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4),
+        torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())),
+        torch.jit.trace(nn.Linear(4, 4), X),
+        nn.Linear(4, 2),
+    )
+    scripted = "a ScriptModule cannot be hooked; probe the Python module it was made from"
+    seen = check(model, X)
+    row = seen.table.set_index("name").loc["1"]
+    assert (row["status"], row["reason"]) == ("blind", scripted)
+    assert row["fallback"] == "read from outside where a module around it is a block"
+    signals = sigprop.measure(model, X).signals
+    assert {"0", "3"} <= set(signals["module"])
+    assert (signals.query("direction == 'backward' and module == '0'")["second_moment"] > 0).all()
+
+
+class Quantized(nn.Module):
+    """A linear layer as quantization leaves it: its weights are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("packed", torch.eye(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.get_buffer("packed")
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("own", [True, False])
+def test_a_quantized_model_has_activations_to_read(own: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    if own:
+        model = nn.Sequential(Quantized(), nn.ReLU(), Quantized())
+    else:
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    seen = check(model, X)
+    assert seen.notes[0] == "no gradient comes back: nothing in this model requires one"
+    assert set(seen.records.signals["direction"]) == {"forward"}
+    assert {"0", "2"} <= set(seen.records.signals["module"])
+    assert len(seen.blind) == 0
+
+
+# --- outputs, targets, gradients -----------------------------------------------------------------
+
+
+class Video(nn.Module):
+    """Two outputs, of which the second is what targets are for."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv3d(2, 4, 3, padding=1), nn.Linear(4, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.conv(x)
+        return features, self.head(features.mean((2, 3, 4)))
+
+
+CLIP = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_of_several_outputs_the_one_that_fits_the_targets_is_used() -> None:
+    model, y = Video(), torch.tensor([0, 4])
+    rows = sigprop.measure(model, CLIP, y).parameters.set_index("name")
+    nn.functional.cross_entropy(model(CLIP)[1], y).backward()
+    assert model.head.weight.grad is not None
+    expected = float(model.head.weight.grad.norm())
+    assert rows.loc["head.weight", "grad_norm"] == pytest.approx(expected, rel=1e-5)
+    assert "no output fits" not in " ".join(check(model, CLIP, y).notes)
+
+
+def test_targets_that_fit_no_output_are_said_and_a_random_gradient_is_sent() -> None:
+    seen = check(Video(), CLIP, torch.tensor([0, 99]))
+    assert "no output fits the targets, so a random gradient was sent back instead" in seen.notes
+    assert "backward" in set(seen.records.signals["direction"])
+    with pytest.raises(BadInput) as error:
+        sigprop.measure(Video(), CLIP, torch.tensor([0, 99]))
+    assert str(error.value).startswith(
+        "no loss of outputs (2, 4, 4, 4, 4) or (2, 5) and targets (2,): "
+    )
+    assert str(error.value).endswith("; give loss=(output, targets) -> scalar")
+
+
+def test_a_check_under_no_grad_sees_gradients() -> None:
+    with torch.no_grad():
+        seen = check(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), X)
+    assert set(seen.records.signals["direction"]) == {"forward", "backward"}
+    assert "no gradient comes back" not in " ".join(seen.notes)
+    assert set(seen.table.query("block")["gradient"]) == {"recorded"}
+
+
+# --- sums that are no additions ------------------------------------------------------------------
+
+
+class Sum(nn.Module):
+    """x and f(x) combined in one of the ways that a residual block may be written in."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc, self.how = nn.Linear(4, 4), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.fc(x)
+        if self.how == "lerp":
+            return torch.lerp(x, f, 0.5)
+        if self.how == "minus":
+            return x - f
+        if self.how == "sub":
+            return torch.sub(x, f)
+        if self.how == "stack":
+            return torch.stack([x, f]).sum(0)
+        return x + f - f.mean(-1, keepdim=True)
+
+
+WORDS = {
+    "lerp": "torch.lerp",
+    "minus": "a subtraction",
+    "sub": "a subtraction",
+    "stack": "torch.stack",
+}
+
+
+@pytest.mark.parametrize(("how", "words"), WORDS.items())
+def test_a_sum_of_another_form_has_ports_or_a_note(how: str, words: str) -> None:
+    seen = check(nn.Sequential(Sum(how), Sum(how)), X)
+    ports = seen.table.query("block")["ports"].tolist()
+    note = (
+        f"0, 1: the input goes into {words}, which is not read as a residual addition: no skip "
+        "and branch; write it as x + f(x) to have them"
+    )
+    assert ports == ["in skip branch out"] * 2 or note in seen.notes
+
+
+def test_an_addition_and_a_difference_from_a_mean_have_no_note() -> None:
+    seen = check(nn.Sequential(Sum("plus"), Sum("plus")), X)
+    assert len(seen.notes) == 1

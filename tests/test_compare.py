@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 import sigprop
 from sigprop import BadInput, RunError, UnknownName
 from sigprop.experiments.training import Plan, Progress
+from sigprop.records import atomic_write
 
 SMALL = {"depth": 2, "width": 8}
 PLAN = Plan(steps=20, batch_size=16, evaluate_every=10)
@@ -138,9 +140,22 @@ def test_divergence_is_recorded_and_not_raised() -> None:
 
 
 def test_the_global_random_state_is_left_alone() -> None:
+    torch.manual_seed(12345)
+    torch.rand(3)  # a state that no seed alone leads to
     state = torch.get_rng_state()
     sigprop.compare(["plain"], steps=1, seeds=1, options=SMALL)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dropout_draws_from_the_seed_of_the_run() -> None:
+    options = {**SMALL, "drop": 0.5}
+    losses = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        run = sigprop.compare({"a": "rescale"}, steps=3, seeds=[0, 1], options=options)
+        losses.append(run.training.groupby("seed")["loss"].agg(list).to_dict())
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]
 
 
 def test_own_factories_and_data() -> None:
@@ -167,3 +182,113 @@ def test_bad_input(given: tuple, options: dict, kind: type[Exception], message: 
     with pytest.raises(kind) as error:
         sigprop.compare(*given, **options)
     assert message in str(error.value)
+
+
+# --- what a run draws, keeps and leaves ----------------------------------------------------------
+
+
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, 10))
+
+
+def losses(records: sigprop.Records, seed: int) -> list[float]:
+    return records.training.query("seed == @seed")["loss"].tolist()
+
+
+def test_what_a_network_draws_while_training_depends_on_the_seed_alone() -> None:
+    found = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        found.append(sigprop.compare({"d": with_dropout}, steps=3, seeds=2))
+    assert losses(found[0], 0) == losses(found[1], 0)
+    assert losses(found[0], 1) == losses(found[1], 1)
+    assert losses(found[0], 0) != losses(found[0], 1)
+
+
+def one(directory: Path, **options: Any) -> sigprop.Records:
+    return sigprop.compare(
+        ["plain"], plan=PLAN, seeds=1, options=SMALL, directory=directory, **options
+    )
+
+
+@pytest.mark.parametrize("saves", [0, 3])
+def test_rows_that_were_flushed_after_the_checkpoint_are_recorded_once(
+    saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the flush and the checkpoint that speaks of it: first, or after three."""
+    done = []
+
+    def torn(path: Path, write: Any) -> None:
+        if len(done) == saves:
+            raise _Stop
+        done.append(path)
+        atomic_write(path, write)
+
+    monkeypatch.setattr("sigprop.experiments.single_run.atomic_write", torn)
+    with pytest.raises(_Stop):
+        one(tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "plain" / "seed-0" / "checkpoint.pt").exists() == (saves > 0)
+    resumed = one(tmp_path, resume=True)
+    assert resumed.training.query("mode == 'train'")["step"].tolist() == list(range(20))
+    assert not resumed.parameters.duplicated(["step", "name"]).any()
+    assert not resumed.spectra.duplicated(["step", "name", "index"]).any()
+
+
+def test_a_complete_run_is_not_trained_again_and_keeps_no_checkpoint(tmp_path: Path) -> None:
+    first = one(tmp_path)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a step was trained")
+
+    again = one(tmp_path, resume=True, on_progress=fail)
+    assert again.training["loss"].tolist() == first.training["loss"].tolist()
+
+
+LABELS = {
+    "empty": (["plain", ""], "a label names a folder and the lines of a figure; '' cannot"),
+    "dots": ({"..": "plain"}, "a label names a folder and the lines of a figure; '..' cannot"),
+    "blank": ({" ": "plain"}, "a label names a folder and the lines of a figure; ' ' cannot"),
+    "backslash": (
+        {"a\\b": "plain"},
+        "a label names a folder; 'a\\\\b' holds a character that none may have",
+    ),
+    "twice": (
+        ["plain", "plain"],
+        "'plain' is given twice; give each network a label of its own: "
+        "{'first': 'plain', 'second': 'plain'}",
+    ),
+    "one folder": (
+        {"a/b": "plain", "A_b": "plain"},
+        "the labels 'a/b' and 'A_b' would share one folder",
+    ),
+    "a name alone": ("plain", "networks are a list of names or a dict, not 'plain'; try ['plain']"),
+}
+
+
+@pytest.mark.parametrize(("networks", "message"), LABELS.values(), ids=LABELS)
+def test_a_label_is_the_name_of_a_folder(networks: Any, message: str) -> None:
+    with pytest.raises(BadInput) as error:
+        sigprop.compare(networks, steps=1, seeds=1)
+    assert str(error.value) == message
+
+
+def test_a_seed_twice_and_a_batch_of_one_are_said() -> None:
+    with pytest.raises(BadInput) as error:
+        sigprop.compare(["plain"], steps=1, seeds=[3, 3])
+    assert str(error.value) == "a seed is given twice: [3, 3]"
+    with pytest.raises(BadInput) as error:
+        sigprop.compare(["batchnorm"], plan=Plan(steps=1, batch_size=1), seeds=1, options=SMALL)
+    assert str(error.value) == (
+        "'batchnorm' normalizes over the batch, and a batch of one sample has no variance; choose "
+        "batch_size=2 or more"
+    )
+    one_by_one = sigprop.compare(
+        ["plain"], plan=Plan(steps=1, batch_size=1), seeds=1, options=SMALL
+    )
+    assert len(one_by_one.training) == 2
+
+
+def test_a_callable_is_labeled_by_its_name() -> None:
+    assert sigprop.compare([with_dropout], steps=1, seeds=1).networks() == ["with_dropout"]

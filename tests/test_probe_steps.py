@@ -281,7 +281,9 @@ def test_coverage_speaks_of_every_module() -> None:
         "bag": False,
         "bag.0": True,
     }
-    assert "none by design" in table.loc["frozen", "gradient"]
+    assert table.loc["frozen", "gradient"] == (
+        "none: all before it is frozen, or cut off by detach or no_grad"
+    )
     assert table.loc["used", "gradient"] == "recorded"
     assert "never called" in table.loc["forgotten", "reason"]
     assert "container" in table.loc["bag", "reason"]

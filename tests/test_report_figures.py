@@ -220,7 +220,7 @@ class TestSignalPropagation:
         assert labels[0] == "second moment  E[x²]"
         assert "Var" in labels[1]
         assert "share" in labels[3]
-        assert {axes.get_xlabel() for axes in drawn.axes} == {"block index  (execution order)"}
+        assert {axes.get_xlabel() for axes in drawn.axes} == {"block  blocks.*  (execution order)"}
 
     def test_only_the_first_step_is_shown(self):
         axes = panel(draw("signal_propagation", make(["rescale"], seeds=1)), "Second moment")

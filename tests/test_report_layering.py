@@ -67,7 +67,7 @@ def test_what_is_loaded_at_once_reaches_no_plotting_library():
                 found = module_path(name)
                 if found:
                     waiting.append(found)
-    assert {path.name for path in seen} == {"__init__.py", "write.py"}
+    assert {path.name for path in seen} == {"__init__.py", "write.py", "folder.py"}
 
 
 def test_a_fresh_process_loads_no_plotting_library():
@@ -82,11 +82,16 @@ def test_a_fresh_process_loads_no_plotting_library():
 def test_pure_modules_do_without_plotting_libraries():
     for name in (
         "aggregate",
+        "folder",
         "glossary",
+        "growth",
+        "sequence",
         "story",
         "summary",
         "tables",
         "training",
+        "travel",
+        "verdicts",
         "words",
     ):
         used = {module.partition(".")[0] for module in imports(HOME / f"{name}.py")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from synthetic import make
 from sigprop.errors import BadInput, RunError, UnknownName
 from sigprop.records import Records, tidy
 from sigprop.reporting import report
+from sigprop.reporting.folder import MARKER
 from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.page import SHOWN, gaps
 from sigprop.reporting.summary import SUMMARY
@@ -31,6 +33,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open, self.ids, self.tables = [], [], {}
         self.images, self.addresses, self.text, self.bad = [], [], [], []
+        self.links = []
         self._table = self._cell = None
         self.feed(text)
         self.close()
@@ -44,6 +47,8 @@ class Page(HTMLParser):
         self.addresses += [facts[name] for name in ("href", "src", "action") if name in facts]
         if tag == "img":
             self.images.append(facts)
+        if tag == "a":
+            self.links.append(facts)
         if tag == "table":
             self._table = self.tables.setdefault(facts["id"].removeprefix("table-"), [])
         if tag == "tr":
@@ -138,15 +143,26 @@ class TestFiles:
             other = tmp_path / "b" / path.relative_to(tmp_path / "a")
             assert path.read_bytes() == other.read_bytes(), path.name
 
-    def test_an_existing_report_is_overwritten_and_old_figures_go(self, tmp_path):
+    def test_an_existing_report_is_overwritten_and_figures_not_asked_for_stay(self, tmp_path):
         report(small(), tmp_path, figures=["signal_propagation", "loss_curves"])
-        keep = tmp_path / "figures" / "mine.png"
-        keep.write_bytes(b"mine")
+        kept = (tmp_path / "figures" / "signal_propagation.png").read_bytes()
+        (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
         report(small(), tmp_path, figures=["loss_curves"], title="Second")
         assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
             "loss_curves.png", "loss_curves.svg", "mine.png",
+            "signal_propagation.png", "signal_propagation.svg",
         ]  # fmt: skip
+        assert (tmp_path / "figures" / "signal_propagation.png").read_bytes() == kept
         assert "<title>Second</title>" in (tmp_path / "report.html").read_text("utf-8")
+
+    def test_a_figure_that_can_no_longer_be_drawn_goes(self, tmp_path):
+        report(small(), tmp_path, figures=["loss_curves", "spectra"])
+        without = small()
+        without.spectra = tidy("spectra", [])
+        report(without, tmp_path)
+        names = {path.name for path in (tmp_path / "figures").iterdir()}
+        assert "loss_curves.png" in names
+        assert not names & {"spectra.png", "spectra.svg"}
 
     def test_a_run_directory_will_do(self, tmp_path):
         run = small().save(tmp_path / "run")
@@ -190,6 +206,93 @@ class TestRefusals:
             report(tmp_path / "nowhere", tmp_path / "out")
 
 
+class TestFilesOfOthers:
+    """A report overwrites and deletes only what a report wrote."""
+
+    @pytest.mark.parametrize(
+        "name", ["report.html", "figures/loss_curves.svg", "tables/coverage.csv"]
+    )
+    def test_a_file_of_the_same_name_is_refused_and_kept(self, tmp_path, name):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        with pytest.raises(RunError) as caught:
+            report(small(), tmp_path)
+        assert str(caught.value) == (
+            f"{path} is there and was not written by a report; "
+            "move it away or choose another directory"
+        )
+        assert path.read_text() == "mine"
+        assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+
+    def test_several_are_counted(self, tmp_path):
+        for name in ("report.html", "loss_curves.svg"):
+            (tmp_path / "figures").mkdir(exist_ok=True)
+            (tmp_path / "figures" / name).write_text("mine")
+        (tmp_path / "report.html").write_text("mine")
+        with pytest.raises(RunError, match=r"loss_curves.svg \(and 1 more\) is there"):
+            report(small(), tmp_path)
+
+    def test_a_figure_that_was_not_asked_for_is_not_in_the_way(self, tmp_path):
+        mine = tmp_path / "figures" / "spectra.png"
+        mine.parent.mkdir()
+        mine.write_bytes(b"mine")
+        report(small(), tmp_path, figures=["loss_curves"])
+        assert mine.read_bytes() == b"mine"
+
+    def test_a_figure_of_ones_own_is_kept_when_there_is_nothing_to_draw(self, tmp_path):
+        report(small(), tmp_path, figures=["loss_curves"])
+        mine = tmp_path / "figures" / "spectra.svg"
+        mine.write_bytes(b"mine")
+        without = small()
+        without.spectra = tidy("spectra", [])
+        with pytest.raises(RunError, match=r"spectra\.svg is there"):
+            report(without, tmp_path)
+        assert mine.read_bytes() == b"mine"
+
+    def test_a_file_called_like_the_list_of_files_is_refused(self, tmp_path):
+        (tmp_path / MARKER).write_text('{"files": ["report.html"]}')
+        with pytest.raises(RunError) as caught:
+            report(small(), tmp_path)
+        assert str(caught.value) == (
+            f"{tmp_path / MARKER} is not the list of files that a report writes; "
+            "move it away or choose another directory"
+        )
+
+    def test_names_in_the_list_do_not_lead_out_of_the_folder(self, tmp_path):
+        home = tmp_path / "home"
+        outside = tmp_path / "precious.csv"
+        outside.write_text("mine")
+        report(small(), home, figures=["loss_curves"])
+        text = (home / MARKER).read_text().replace("report.html", "../precious.csv")
+        (home / MARKER).write_text(text)
+        (home / "report.html").unlink()
+        report(small(), home, figures=["loss_curves"])
+        assert outside.read_text() == "mine"
+
+    def test_an_interrupted_report_can_be_repeated(self, tmp_path, monkeypatch):
+        from sigprop.reporting import write
+
+        original = write.atomic_write
+
+        def interrupted(path: Path, fill):
+            if path.suffix == ".html":
+                raise KeyboardInterrupt
+            original(path, fill)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(write, "atomic_write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                report(small(), tmp_path, figures=["loss_curves"])
+        assert report(small(), tmp_path, figures=["loss_curves"]).exists()
+
+    def test_the_list_names_every_file_that_is_there(self, written):
+        made = json.loads((written.parent / MARKER).read_text("utf-8"))["files"]
+        found = [path for path in written.parent.rglob("*") if path.is_file()]
+        names = {path.relative_to(written.parent).as_posix() for path in found}
+        assert names == {*made, MARKER}
+
+
 class TestHtml:
     def test_tags_are_balanced_and_ids_unique(self, page):
         assert page.bad == []
@@ -201,14 +304,30 @@ class TestHtml:
         assert not re.search(r"https?://", text)
         assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(", text)
         for address in page.addresses:
-            assert address.startswith(("#", "data:image/svg+xml;base64,", "figures/", "tables/"))
+            assert address.startswith(
+                ("#", "data:image/svg+xml;base64,", "data:text/csv;charset=utf-8;base64,")
+            )
 
-    def test_every_link_leads_somewhere(self, page, written):
+    def test_every_link_leads_into_the_page_itself(self, page):
         for address in page.addresses:
-            if address.startswith("#"):
-                assert address[1:] in page.ids
-            elif not address.startswith("data:"):
-                assert (written.parent / address).exists()
+            assert address.startswith("data:") or address[1:] in page.ids
+
+    def test_a_page_sent_alone_holds_its_tables(self, page, written):
+        held = {
+            facts["download"]: base64.b64decode(facts["href"].partition(",")[2])
+            for facts in page.links
+            if "download" in facts
+        }
+        shown = [name for name in TABLES if name in page.tables]
+        assert sorted(held) == sorted(f"{name}.csv" for name in shown)
+        for name, data in held.items():
+            assert data == (written.parent / "tables" / name).read_bytes()
+
+    def test_a_large_table_is_a_file_beside_the_page_and_no_link(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("sigprop.reporting.page.LARGEST", 10)
+        page = Page(report(small(), tmp_path, figures=[]).read_text("utf-8"))
+        assert not [facts for facts in page.links if "download" in facts]
+        assert "rows at full precision: tables/training.csv in the report's folder" in page.words()
 
     def test_pictures_are_the_files_and_have_words(self, page, written):
         assert len(page.images) == 7
@@ -236,13 +355,15 @@ class TestHtml:
             "plain: the second moment grows ×2.00 per block (×3.4e10 over 35 blocks) "
             "and training diverged at step 3." in words
         )
-        assert "rescale: the second moment changes ×1.00 per block and stays within" in words
+        assert "rescale: the second moment stays within 0 % of its start over 35 blocks" in words
 
     def test_every_number_has_its_definition(self, page):
         words = page.words()
         assert "second_moment = channel_variance + mean_shift" in words
         for entry in QUANTITIES.values():
             assert entry.definition in words
+            assert f"Unit: {entry.unit}." in words or not entry.unit
+            assert f"Missing: {entry.undefined}." in words or not entry.undefined
         for meaning in SUMMARY.values():
             assert meaning in words or meaning == SUMMARY["network"]
 
@@ -271,9 +392,7 @@ class TestHtml:
             assert row[1:-1] == [cell(_parsed(line[index])) for line in full[1:]]
 
     def test_long_tables_say_how_long(self, page):
-        assert "First 30 of 70 rows; all rows at full precision: tables/init_by_block.csv" in (
-            page.words()
-        )
+        assert "First 30 of 70 rows; all rows at full precision: init_by_block.csv" in page.words()
 
     def test_coverage_missing_and_provenance(self, page):
         words = page.words()
@@ -368,6 +487,36 @@ def test_gaps_group_modules_by_reason_and_shorten_long_lists():
         "a: 1 of 6 modules recorded; not recorded: 4 modules (never called: m1, m2, m3, …), "
         "1 module (no reason given: m5)."
     ]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(2, "m1, m2"), (3, "m1, m2, m3"), (4, "m1, m2, m3, …")],
+)
+def test_an_ellipsis_stands_for_names_that_are_left_out_and_for_nothing_else(lost, words):
+    frame = pd.DataFrame(
+        {
+            "network": "a",
+            "name": [f"m{index}" for index in range(lost + 1)],
+            "recorded": [index == 0 for index in range(lost + 1)],
+            "reason": "never called",
+        }
+    )
+    assert gaps(frame) == [
+        f"a: 1 of {lost + 1} modules recorded; "
+        f"not recorded: {lost} modules (never called: {words})."
+    ]
+
+
+def test_cells_that_a_spreadsheet_would_run_are_neutralized(tmp_path):
+    records = small()
+    for frame in records.tables().values():
+        frame["network"] = '=HYPERLINK("x")'
+    page = report(records, tmp_path, figures=[])
+    for path in (page.parent / "tables").iterdir():
+        rows = csv_rows(page, path.stem)
+        assert not [text for row in rows for text in row if text.startswith(("=", "+", "@"))]
+    assert csv_rows(page, "summary")[1][0] == '\'=HYPERLINK("x")'
 
 
 def test_the_page_is_written_last(tmp_path, monkeypatch):

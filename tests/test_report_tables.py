@@ -10,9 +10,11 @@ import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
 from sigprop.records import Records, tidy
-from sigprop.reporting.summary import SUMMARY, slope, summarize
+from sigprop.reporting.growth import slope
+from sigprop.reporting.summary import SUMMARY, summarize
 from sigprop.reporting.tables import TABLES
 from sigprop.reporting.training import divergences, evaluated, final_values, train_rows
+from sigprop.reporting.verdicts import verdict
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,6 +97,84 @@ class TestSummary:
         assert row["blocks_spanned"] == 4
         assert row["total_ratio"] == pytest.approx(16.0, rel=1e-12)
 
+    def test_without_the_first_input_another_blocks_input_is_not_the_start(self):
+        records = make(["plain"], blocks=5, seeds=1, steps=(0,))
+        rows = records.signals
+        records.signals = rows[(rows["port"] != "in") | (rows["block"] > 0)]
+        row = summarize(records).iloc[0]
+        assert row["blocks_spanned"] == 4
+        assert row["total_ratio"] == pytest.approx(16.0, rel=1e-12)
+
+    def test_the_start_is_that_of_each_draw(self):
+        records = make(["plain"], blocks=3, seeds=2, steps=(0,))
+        rows = records.signals
+        first = (rows["port"] == "in") & (rows["block"] == 0) & (rows["seed"] == 1)
+        records.signals = rows.assign(second_moment=rows["second_moment"].mask(first, 0.01))
+        row = summarize(records).iloc[0]
+        ratios = [8.0, second_moment("plain", 2, 1) / 0.01]
+        assert row["total_ratio"] == pytest.approx(math.sqrt(math.prod(ratios)), rel=1e-12)
+
+    def test_the_largest_fold_is_the_mean_over_seeds_and_not_the_worst(self):
+        records = make(["rescale"], blocks=4, seeds=3, steps=(0,))
+        rows = records.signals
+        hit = (rows["port"] == "out") & (rows["direction"] == "forward") & (rows["block"] == 2)
+        folds = {0: 8.0, 1: 27.0, 2: 1 / 64}
+        value = rows["second_moment"] * rows["seed"].map(folds)
+        records.signals = rows.assign(second_moment=rows["second_moment"].mask(hit, value))
+        row = summarize(records).iloc[0]
+        assert row["largest_fold"] == pytest.approx((8 * 27 * 64) ** (1 / 3), rel=1e-9)
+        assert row["highest_ratio"] == pytest.approx((8 * 27 * 1) ** (1 / 3), rel=1e-9)
+        assert row["lowest_ratio"] == pytest.approx(64 ** (-1 / 3), rel=1e-9)
+
+    def test_a_signal_that_leaves_by_a_million_and_returns_is_seen(self):
+        records = make(["rescale"], blocks=9, seeds=2, steps=(0,), diverge_at=None)
+        rows = records.signals
+        hit = (rows["port"] == "out") & (rows["direction"] == "forward") & (rows["block"] == 4)
+        value = rows["second_moment"].mask(hit, 1e6 * rows["second_moment"])
+        records.signals = rows.assign(second_moment=value)
+        row = summarize(records).iloc[0]
+        assert row["total_ratio"] == pytest.approx(1.0)
+        assert row["highest_ratio"] == pytest.approx(1e6)
+        assert verdict({str(name): value for name, value in row.items()}) == "explodes"
+
+    def test_theory_is_compared_at_the_block_where_it_differs_most(self):
+        records = make(["plain", "rescale"], blocks=4, seeds=3, steps=(0,))
+        predictions = pd.DataFrame(
+            {"network": "plain", "block": range(4), "direction": "forward",
+             "quantity": "second_moment", "value": [2.0, 4.0, 2.0, 16.0]}
+        )  # fmt: skip
+        summary = summarize(records, predictions).set_index("network")
+        assert summary.loc["plain", "theory_ratio"] == pytest.approx(4.0, rel=1e-12)
+        assert summary.loc["plain", "theory_block"] == 2
+        error = math.log(1.02) / math.sqrt(3)  # logs are -a, 0, a: their deviation is a
+        assert summary.loc["plain", "theory_standard_error"] == pytest.approx(error, rel=1e-9)
+        assert pd.isna(summary["theory_ratio"]["rescale"])
+
+    @pytest.mark.parametrize("value", [INF, -INF, NAN, 0.0, -1.0])
+    def test_theory_beyond_the_float_range_is_no_theory(self, value):
+        records = make(["plain"], blocks=4, seeds=1, steps=(0,))
+        predictions = pd.DataFrame(
+            {"network": "plain", "block": range(4), "direction": "forward",
+             "quantity": "second_moment", "value": [2.0, 4.0, 8.0, value]}
+        )  # fmt: skip
+        assert summarize(records, predictions)["theory_ratio"].item() == pytest.approx(1 / 1.02)
+
+    def test_the_numbers_of_the_finite_rest_are_not_shown(self):
+        records = make(["plain"], blocks=6, seeds=1, steps=(0,), diverge_at=None)
+        rows = records.signals
+        bad = (rows["block"] >= 4) & (rows["direction"] == "forward")
+        records.signals = rows.assign(nonfinite=rows["nonfinite"].mask(bad, 12))
+        row = summarize(records).iloc[0]
+        assert (row["nonfinite_from_block"], row["nonfinite_elements"], row["nonfinite_of"]) == (
+            4, 12, 4096,
+        )  # fmt: skip
+        assert row["growth_per_block"] == pytest.approx(2.0, rel=1e-12), "of blocks 0 to 3"
+        assert math.isnan(row["total_ratio"])
+        table = build("init_by_block", records)
+        assert table["second_moment"].notna().tolist() == [True] * 4 + [False] * 2
+        assert table["mean_shift"].notna().tolist() == [True] * 4 + [False] * 2
+        assert table["nonfinite"].tolist() == [0] * 4 + [1] * 2
+
     def test_non_finite_blocks_are_named_and_do_not_poison_growth(self):
         records = make(["plain"], blocks=30, seeds=1, steps=(0,), diverge_at=None)
         bad = records.signals["block"] >= 23
@@ -149,6 +229,11 @@ class TestByBlock:
         table = build("init_by_block", records)
         total = table["channel_variance"] + table["mean_shift"]
         assert total.to_numpy() == pytest.approx(table["second_moment"].to_numpy(), rel=1e-12)
+
+    def test_blocks_are_named(self, records):
+        for name in ("init_by_block", "gradient_by_block"):
+            table = build(name, records)
+            assert (table["name"] == "blocks." + table["block"].astype(str)).all()
 
     def test_one_row_per_network_and_block(self, records):
         for name in ("init_by_block", "gradient_by_block"):
@@ -259,6 +344,13 @@ class TestTraining:
             ],
         )
         assert final_values(rows, "loss") == {"a": 2.0}
+
+    def test_the_last_row_is_that_of_the_last_step_whatever_the_order_of_rows(self):
+        rows = [
+            {"network": "a", "seed": 0, "step": step, "mode": "eval", "accuracy": accuracy}
+            for step, accuracy in ((5, 0.9), (0, 0.1), (3, 0.5))
+        ]
+        assert final_values(tidy("training", rows), "accuracy") == {"a": 0.9}
 
 
 class TestSpectra:

@@ -120,22 +120,6 @@ def test_residual_operands_pair_skip_and_branch_of_the_same_addition():
     assert math.isnan(rows.loc[1, "branch_to_skip"]), "nothing can be divided by a skip of 0"
 
 
-def test_relative_gradient_is_one_at_the_last_block_of_every_draw():
-    rows = select.relative_gradient(make(blocks=5, seeds=2, steps=(0,)).signals)
-    assert rows.loc[rows["block"] == 4, "relative_gradient"].tolist() == [1.0] * 6
-    plain = rows[(rows["network"] == "plain") & (rows["seed"] == 0)]
-    expected = [2.0**power for power in (4, 3, 2, 1, 0)]
-    assert plain["relative_gradient"].to_numpy() == pytest.approx(expected, rel=1e-12)
-
-
-def test_relative_gradient_is_undefined_when_the_last_gradient_is_zero():
-    frame = signals(
-        {"direction": "backward", "second_moment": 1.0},
-        {"direction": "backward", "block": 1, "name": "blocks.1", "second_moment": 0.0},
-    )
-    assert select.relative_gradient(frame)["relative_gradient"].isna().all()
-
-
 def test_a_mean_shift_of_rounding_size_becomes_zero_and_a_real_one_stays():
     frame = pd.DataFrame(
         {"second_moment": [1.0, 1.0, 0.0, INF], "mean_shift": [1e-15, 1e-9, 0.0, 5.0]}

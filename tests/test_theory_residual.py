@@ -535,3 +535,9 @@ def test_theory_imports_neither_torch_nor_the_upper_layers():
     allowed = ("sigprop.theory", "sigprop.errors", "sigprop.registry")
     assert all(name.startswith(allowed) for name in ours)
     assert not {"torch", "pandas", "matplotlib"} & set(loaded)
+
+
+def test_shares_of_matrices_are_refused():
+    message = "alpha and beta must be vectors of one length; got shapes (2, 2) and (2, 2)"
+    with refusal(BadInput, message):
+        theory.shares(np.ones((2, 2)), np.ones((2, 2)))

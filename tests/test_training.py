@@ -302,3 +302,16 @@ def test_divergence_is_remembered():
     other.load_state_dict(training.state_dict())
     assert other.diverged
     assert list(other.run()) == []
+
+
+def test_evaluation_keeps_no_graph():
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append((self.training, out.requires_grad))
+            return out
+
+    trained(Watched(6, 3), Plan(steps=1))
+    assert seen == [(True, True), (False, False)]

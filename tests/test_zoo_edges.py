@@ -90,3 +90,10 @@ def test_center_restores_modes_after_a_model_that_raises() -> None:
 def test_a_center_is_refused_where_nothing_has_weights() -> None:
     with refusal(BadInput, "the model has no Conv2d or Linear layer of its own"):
         center_(nn.Sequential(nn.ReLU()))
+
+
+def test_an_nf_resnet_strides_its_shortcut_instead_of_pooling() -> None:
+    net: Any = build("nf-resnet", architecture="resnet", depth=4, stages=2, width=8)
+    names = [[name for name, _ in block.skip.named_children()] for block in net.blocks]
+    assert names == [["scale1", "act1", "weight"], [], ["scale1", "act1", "weight"], []]
+    assert [net.blocks[k].skip.weight.stride for k in (0, 2)] == [(1, 1), (2, 2)]

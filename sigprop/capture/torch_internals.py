@@ -205,7 +205,11 @@ def zero(tensors: list[Tensor]) -> None:
 
 
 def after_backward(act: Callable[[], None]) -> bool:
-    """Have ``act`` called when the backward pass that runs now ends; return whether it will be."""
+    """Have ``act`` called when the backward pass that runs now ends; return whether it will be.
+
+    Returns:
+        False where torch has no such callback.
+    """
     try:
         torch.autograd.Variable._execution_engine.queue_callback(act)
     except Exception as error:
@@ -313,6 +317,25 @@ def discard(graphs: Sequence[CompiledGraph]) -> None:
         switch_off("forgetting graphs", error)
 
 
+def forget_skipped(codes: Callable[[CodeType], bool]) -> None:
+    """Have the compiler decide anew on code that it chose to leave to Python.
+
+    Args:
+        codes: which; code of which it has made a graph stays as it is.
+    """
+    dynamo = _dynamo()
+    if dynamo is None:
+        return
+    try:
+        for code in [code() for code in dynamo.convert_frame.input_codes.seen]:
+            if code is None or not codes(code):
+                continue
+            if not dynamo.eval_frame._debug_get_cache_entry_list(code):
+                dynamo.eval_frame.reset_code(code)
+    except Exception as error:
+        switch_off("forgetting graphs", error)
+
+
 def _guards(entry: Any) -> Any:
     return entry.guard_manager if VERSION >= (2, 6) else entry.check_fn
 
@@ -344,7 +367,11 @@ def graph_being_made() -> bool:
 
 
 def at_trace_time(function: F) -> F:
-    """Mark a function as called once, when traced; its result is a constant of the graph."""
+    """Mark a function as called once, when traced; its result is a constant of the graph.
+
+    Returns:
+        The function itself.
+    """
     # What torch.compiler.assume_constant_result does, without importing the compiler for it.
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

@@ -42,14 +42,14 @@ class CheckedOutput:
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise _output_error(error) from error
+            raise _output_error(error) from None
 
     def flush(self) -> None:
         """Write what waits."""
         try:
             self._stream.flush()
         except OSError as error:
-            raise _output_error(error) from error
+            raise _output_error(error) from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

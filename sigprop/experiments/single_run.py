@@ -27,7 +27,12 @@ _BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def folder(root: str | Path, label: str) -> Path:
-    """Return the folder of a network's runs; a slash in a label becomes an underscore."""
+    """Return the folder of a network's runs; a slash in a label becomes an underscore.
+
+    Args:
+        root: the folder of all runs; None where nothing is written.
+        label: name of the run.
+    """
     return Path(root) / label.replace("/", "_")
 
 
@@ -83,12 +88,12 @@ class SingleRun:
             BadInput: the network cannot be trained on a batch of one.
             RunError: the directory cannot be written, or holds something else.
         """
+        self._check_batch()
         writer = self._writer(Path(directory), resume) if directory is not None else None
         if writer is not None and writer.manifest["status"] == "complete":
             (writer.directory / CHECKPOINT).unlink(missing_ok=True)  # of a kill just before its end
             return Records()
         model = initialize(self._build, self.seed)
-        self._check_batch(model)
         training = Training(model, self._task, self.plan, self.seed, self._device)
         # Dropout draws from the global generators: give each run its own, and give it back.
         with seeded(self.seed, self._device):
@@ -104,8 +109,11 @@ class SingleRun:
             ) as probe:
                 return self._watched(training, probe, writer, on_progress)
 
-    def _check_batch(self, model: nn.Module) -> None:
-        if self.plan.batch_size == 1 and any(isinstance(m, _BATCH_NORMS) for m in model.modules()):
+    def _check_batch(self) -> None:
+        if self.plan.batch_size > 1:
+            return
+        modules = initialize(self._build, self.seed).modules()
+        if any(isinstance(module, _BATCH_NORMS) for module in modules):
             raise BadInput(
                 f"{self.label!r} normalizes over the batch, and a batch of one sample has no "
                 "variance; choose batch_size=2 or more"
@@ -165,7 +173,11 @@ def _save(training: Training, probe: Probe, writer: RunWriter) -> None:
 
 
 def _restore(training: Training, writer: RunWriter) -> None:
-    """Go back to the last checkpoint; rows written after it are recorded again."""
+    """Go back to the last checkpoint; rows written after it are recorded again.
+
+    Raises:
+        RunError: the checkpoint cannot be read or is of another plan.
+    """
     path = writer.directory / CHECKPOINT
     if not path.exists():
         writer.rewind(0)

@@ -169,10 +169,13 @@ class Training:
             model.train()
 
     def run(self) -> Iterator[Progress]:
-        """Train from `step` to the end of the plan, yielding after every step and evaluation.
+        """Train from `step` to the end of the plan.
 
         A loss that is NaN or infinite is data, not an error: that step still runs to its end, so
         that whoever watches the optimizer sees it, its row is yielded, and the run stops.
+
+        Yields:
+            Progress after every step and every evaluation.
         """
         if self._due():  # interrupted between a step and its evaluation
             yield self._evaluate()

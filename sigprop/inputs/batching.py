@@ -31,6 +31,9 @@ def endless(source: Source, seed: int, batch_size: int, start: int = 0) -> Itera
         batch_size: samples per batch; all N when there are fewer.
         start: index of the first batch to yield.
 
+    Returns:
+        An iterator that does not end.
+
     Raises:
         BadInput: a DataLoader yields nothing, or something that is not a pair of tensors.
     """
@@ -41,6 +44,10 @@ def endless(source: Source, seed: int, batch_size: int, start: int = 0) -> Itera
 
 def in_order(source: Source, batch_size: int) -> Iterator[Batch]:
     """Yield every sample once, in order; the last batch may be shorter.
+
+    Args:
+        source: a split.
+        batch_size: samples of a batch; the last may have fewer.
 
     Raises:
         BadInput: an element is not a pair of tensors, or a DataLoader yields nothing.
@@ -116,7 +123,15 @@ def describe(source: Source | None) -> str:
 
 
 def check_length(source: Source, name: str) -> None:
-    """Raise BadInput if a source is known to hold nothing."""
+    """Raise BadInput if a source is known to hold nothing.
+
+    Args:
+        source: a split.
+        name: what it is called in the message.
+
+    Raises:
+        BadInput: it is known to hold nothing.
+    """
     if isinstance(source, DataLoader):
         return  # it may not know; it is asked when its first batch is due
     if length(source) == 0:
@@ -164,5 +179,9 @@ def _pair(batch: Any) -> Batch:
 
 
 def _isolated(*parts: object) -> AbstractContextManager[None]:
-    """Let user code draw from a seeded CPU generator, and put the global one back after it."""
+    """Let user code draw from a seeded CPU generator, and put the global one back after it.
+
+    Returns:
+        A context manager.
+    """
     return seeded(derived_seed(*parts), torch.device("cpu"))

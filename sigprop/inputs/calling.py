@@ -55,9 +55,9 @@ def call(model: nn.Module, inputs: Any) -> Any:
         if isinstance(inputs, Mapping):
             return model(**inputs)
         return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    except BadInput:
+        raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, BadInput):
-            raise
         shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for _, x in tensors(inputs)) or "no tensor"
         raise BadInput(
             f"the model does not take inputs of {shapes}: {first_line(error)}"
@@ -84,6 +84,9 @@ def backward(output: Any, targets: Any, loss: Loss | None, seed: int) -> bool:
         targets: what the loss compares with, on the model's device, or None.
         loss: ``(output, targets) -> scalar``, or None.
         seed: of the standard normal gradient.
+
+    Returns:
+        False where the output has no gradient to send back.
 
     Raises:
         BadInput: the output holds no tensor, or the loss cannot be computed.
@@ -114,7 +117,11 @@ def backward(output: Any, targets: Any, loss: Loss | None, seed: int) -> bool:
 
 
 def _default_loss(outputs: list[Tensor], targets: Any) -> Tensor:
-    """Return the loss of the first output that fits the targets."""
+    """Return the loss of the first output that fits the targets.
+
+    Raises:
+        BadInput: no output fits the targets.
+    """
     errors: list[Exception] = []
     for out in outputs:
         try:
@@ -127,7 +134,11 @@ def _default_loss(outputs: list[Tensor], targets: Any) -> Tensor:
 
 
 def _like(targets: Tensor, out: Tensor) -> Tensor:
-    """Return targets in the shape of an output with as many elements: (N,) for (N, 1)."""
+    """Return targets in the shape of an output with as many elements: (N,) for (N, 1).
+
+    Raises:
+        ValueError: the numbers of elements differ.
+    """
     if targets.numel() != out.numel():  # never broadcast: that would be another loss
         raise ValueError("the numbers of elements differ")
     return targets.reshape(out.shape)

@@ -83,7 +83,11 @@ class Data:
         return self._checked(self.train, endless(self.train, seed, batch_size, start))
 
     def test_batches(self, batch_size: int = 256) -> Iterator[Batch]:
-        """Yield the test split once, in order, the last batch shorter; nothing without a split."""
+        """Yield the test split once, in order, the last batch shorter; nothing without a split.
+
+        Returns:
+            An iterator over batches.
+        """
         if self.test is None:
             return iter(())
         return self._checked(self.test, in_order(self.test, batch_size))
@@ -110,6 +114,10 @@ def resolve(spec: object, seed: int = 0) -> Data:
 
     Images that are read here are standardized with one mean and one standard deviation, those of
     the training split; what a user gives is left as it is.
+
+    Args:
+        spec: a name, a pair of splits, one split, or a `Data`.
+        seed: of the split into training and test samples.
 
     Raises:
         BadInput: nothing has that name, files are absent or broken, or values are unusable.
@@ -194,6 +202,9 @@ def _read_idx(directory: Path, stem: str, axes: int) -> Tensor:
 
     Layout: two zero bytes, 8 (unsigned bytes), the number of axes, one big-endian 32-bit size per
     axis, then the values (http://yann.lecun.com/exdb/mnist).
+
+    Raises:
+        BadInput: the file is not in the format, or shorter than its header promises.
     """
     path = next((p for p in (directory / stem, directory / f"{stem}.gz") if p.is_file()), None)
     if path is None:
@@ -218,7 +229,11 @@ def _read_idx(directory: Path, stem: str, axes: int) -> Tensor:
 
 
 def _tensors(source: Any) -> Source:
-    """Return a user's split as tensors where possible, else as the Dataset or DataLoader it is."""
+    """Return a user's split as tensors where possible, else as the Dataset or DataLoader it is.
+
+    Raises:
+        BadInput: it is no pair of tensors, Dataset or DataLoader.
+    """
     if isinstance(source, TensorDataset) and len(source.tensors) == 2:
         source = source.tensors
     if isinstance(source, tuple | list) and len(source) == 2:
@@ -252,7 +267,11 @@ def _given(train: Source, test: Source | None) -> Data:
 
 
 def _count_classes(source: Source) -> int:
-    """Return the number of classes, without reading every sample of a Dataset."""
+    """Return the number of classes, without reading every sample of a Dataset.
+
+    Raises:
+        BadInput: the number of classes cannot be found.
+    """
     if isinstance(source, tuple):
         return int(check(source, "the data")[1].max()) + 1
     dataset = source.dataset if isinstance(source, DataLoader) else source

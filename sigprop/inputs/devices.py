@@ -129,6 +129,10 @@ def moved(value: Any, device: torch.device) -> Any:
     Whatever else has a method ``to`` (a ``PackedSequence``, a tokenizer's batch) moves itself;
     what holds nothing to move is returned as it is, the same object.
 
+    Args:
+        value: a nest of tensors.
+        device: where to.
+
     Example:
         >>> moved({"x": (torch.ones(1), "text")}, torch.device("cpu"))
         {'x': (tensor([1.]), 'text')}
@@ -179,7 +183,12 @@ def normal(shape: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) 
 
 
 def permutation(count: int, seed: int) -> Tensor:
-    """Return the numbers 0..count-1 in a random order, on the CPU."""
+    """Return the numbers 0..count-1 in a random order, on the CPU.
+
+    Args:
+        count: how many.
+        seed: of the draw.
+    """
     return torch.randperm(count, generator=generator(seed), device="cpu")
 
 
@@ -241,7 +250,12 @@ def random_state(device: torch.device | None = None) -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor], device: torch.device | None = None) -> None:
-    """Put back what `random_state` gave; an accelerator's part where the same kind is there."""
+    """Put back what `random_state` gave; an accelerator's part where the same kind is there.
+
+    Args:
+        state: from `random_state`.
+        device: whose generator it is.
+    """
     torch.set_rng_state(state["cpu"].cpu())
     accelerator = _accelerator(device)
     if accelerator is not None and accelerator.type in state:

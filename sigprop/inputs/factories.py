@@ -162,7 +162,15 @@ def _imported(path: str) -> Factory:
 
 
 def _module(name: str, path: str) -> object:
-    """Import a module, looked up from the current folder first."""
+    """Import a module, looked up from the current folder first.
+
+    Returns:
+        The module.
+
+    Raises:
+        UnknownName: there is no such module.
+        BadInput: it raises when it is imported.
+    """
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

@@ -59,7 +59,7 @@ def _takes_hooks(optimizer: Optimizer) -> bool:
 
 
 def parameters_of(optimizer: Optimizer) -> Iterable[torch.Tensor]:
-    """Yield every parameter that an optimizer updates."""
+    """Return every parameter that an optimizer updates."""
     return (p for group in optimizer.param_groups for p in group["params"])
 
 

@@ -26,7 +26,8 @@ from sigprop.capture import (
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
-from sigprop.capture.model.naming import bare, parameters
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.naming import bare, modules, parameters
 from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.parameters.info import spectra
 from sigprop.capture.torch_internals import compiled
@@ -155,6 +156,7 @@ class Probe:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
         _warn_of_compiled(model)
+        _warn_of_unread(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -454,6 +456,19 @@ _UNCOMPILE = (
     f"Where code is compiled and nothing is read: run the steps to record {RUN_EAGERLY}, or train "
     "the model uncompiled while probing"
 )
+
+
+def _warn_of_unread(model: nn.Module) -> None:
+    found = {name: unread(module) for name, module in modules(model)}
+    blind = {name: reason for name, reason in found.items() if reason in (SCRIPTED, EXPORTED)}
+    if blind:
+        name, reason = next(iter(blind.items()))
+        warnings.warn(
+            f"{len(blind)} of {len(found)} modules of this model cannot be read, {name!r} first: "
+            f"{reason}",
+            ProbeWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_compiled(model: nn.Module) -> None:

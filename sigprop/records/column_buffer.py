@@ -33,7 +33,12 @@ class ColumnBuffer:
         self._parts: list[tuple[Mapping[str, Column], int]] = []
 
     def append(self, columns: Mapping[str, Column], rows: int) -> None:
-        """Add rows; a column that is left out is missing in them."""
+        """Add rows; a column that is left out is missing in them.
+
+        Args:
+            columns: values by column, one per row.
+            rows: how many rows.
+        """
         if rows:
             self._parts.append((columns, rows))
 

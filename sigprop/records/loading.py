@@ -29,6 +29,9 @@ def load(*directories: str | Path) -> Records:
     Args:
         directories: paths of runs, or of folders that hold runs.
 
+    Returns:
+        One object with the rows of all runs.
+
     Raises:
         RunError: nothing there is a run, or a run was written by a newer sigprop.
 
@@ -43,6 +46,9 @@ def load(*directories: str | Path) -> Records:
 
 def _runs_below(directory: Path) -> list[Records]:
     """Load every run in a folder, and say of a manifest that is none of a run.
+
+    Returns:
+        One object per run.
 
     Raises:
         RunError: nothing there is a run, or one is of a newer schema.

@@ -80,6 +80,10 @@ def _versions() -> Mapping[str, str]:
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Write a run directory's manifest.
 
+    Args:
+        directory: of the run.
+        manifest: facts, as JSON takes them.
+
     Raises:
         RunError: it cannot be written.
     """
@@ -89,6 +93,9 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Read a run directory's manifest, in the schema in which it was written.
+
+    Returns:
+        What the file says.
 
     Raises:
         NotARun: it cannot be read, or is no manifest.

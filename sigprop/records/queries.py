@@ -123,6 +123,10 @@ def without_rounding(rows: pd.DataFrame, smallest: float = 1e-12) -> pd.DataFram
 
     A tensor centered in float32 keeps a mean shift of about 1e-15 of its second moment, which
     would stretch a logarithmic axis over a dozen empty decades.
+
+    Args:
+        rows: rows of `signals`.
+        smallest: value below which a number is rounding.
     """
     whole = rows["second_moment"].where(np.isfinite(rows["second_moment"]))
     tiny = rows["mean_shift"] < smallest * whole
@@ -158,14 +162,6 @@ def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
     pairs["branch_to_skip"] = pairs["second_moment"] / below
     pairs["nonfinite"] = pairs["nonfinite"] + pairs["nonfinite_skip"]
     return _collapse(pairs, ["branch_to_skip", "skip_branch_correlation"])
-
-
-def relative_gradient(signals: pd.DataFrame) -> pd.DataFrame:
-    """Return the gradient's second moment per block over that of the same draw's last block."""
-    rows = by_block(signals, "second_moment", "backward")
-    last = rows.groupby([*DRAW, "step"])["second_moment"].transform("last")
-    rows["relative_gradient"] = rows["second_moment"] / last.where(last > 0)
-    return rows
 
 
 def weight_matrices(parameters: pd.DataFrame) -> pd.DataFrame:

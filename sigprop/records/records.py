@@ -95,6 +95,9 @@ class Records:
         Args:
             directory: where to write; made if absent.
 
+        Returns:
+            The directory.
+
         Raises:
             RunError: the directory cannot be written, or holds another run.
         """

@@ -43,7 +43,12 @@ _FLOOR = 1e-3
 
 
 def columns_of(table: str, schema: int) -> set[str]:
-    """Return the columns that every part of a table has."""
+    """Return the columns that every part of a table has.
+
+    Args:
+        table: its name.
+        schema: version.
+    """
     now = set(SCHEMA[table])
     if schema == SCHEMA_VERSION:
         return now
@@ -52,7 +57,12 @@ def columns_of(table: str, schema: int) -> set[str]:
 
 
 def schema_of(table: str, columns: Iterable[str]) -> int:
-    """Return the schema in which a part of a table was written, 0 for none."""
+    """Return the schema in which a part of a table was written, 0 for none.
+
+    Args:
+        table: its name.
+        columns: those that a file has.
+    """
     known = set(columns)
     schemas = range(SCHEMA_VERSION, 0, -1)
     return next((schema for schema in schemas if columns_of(table, schema) <= known), 0)
@@ -82,7 +92,11 @@ def upgraded(table: str, rows: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataF
 
 
 def _signals(rows: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataFrame:
-    """Fill `kind` and `module` from names, ports and the blocks that names share."""
+    """Fill `kind` and `module` from names, ports and the blocks that names share.
+
+    Returns:
+        The rows with `kind` and `module`.
+    """
     modules = _names(coverage[coverage["type"] != "function"])
     keys = ["network", "block", "name", "call"]
     blocks: dict[tuple[str, int], _Block] = {}
@@ -147,7 +161,11 @@ class _Block:
 
 
 def _parameters(rows: pd.DataFrame) -> pd.DataFrame:
-    """Fill `ndim` from the numbers: a weight of one output unit has one ratio to its gradient."""
+    """Fill `ndim` from the numbers: a weight of one output unit has one ratio to its gradient.
+
+    Returns:
+        The rows with `ndim`.
+    """
     whole = rows["grad_norm"] / rows["weight_norm"].clip(lower=_FLOOR)
     ratio = rows["unit_grad_to_weight_max"] / whole
     several = (ratio - 1).abs() > _ONE_UNIT

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from sigprop.reporting.aggregate import over_seeds, places, wants_log
+from sigprop.reporting.axis import BlockAxis, label_blocks, mark_stacks
 from sigprop.reporting.canvas import Look, Sheet, say_empty
 from sigprop.reporting.glossary import QUANTITIES, Kind
 
@@ -37,8 +37,11 @@ def panel(
     x: str = "block",
     sparse: bool = False,
     beside: pd.DataFrame | None = None,
+    axis: BlockAxis | None = None,
 ) -> pd.DataFrame:
     """Draw one quantity of all networks against ``x`` and return what was drawn.
+
+    A line is broken where one stack of blocks ends and another begins.
 
     Args:
         axes: where.
@@ -49,6 +52,10 @@ def panel(
         x: the column along the axis.
         sparse: absent values are by design (dead units at rectified taps only): no mark for them.
         beside: rows of all panels that shall have the same vertical axis; only ``rows`` if None.
+        axis: names and stacks of the blocks, when ``x`` is ``"block"``.
+
+    Returns:
+        The frame of `over_seeds`: one row per network and ``x``.
     """
     meaning = QUANTITIES[quantity]
     table = over_seeds(rows, quantity, ["network", x], meaning.kind)
@@ -58,12 +65,13 @@ def panel(
     for name, look in style.items():
         line = table[table["network"] == name]
         if len(line):
-            _draw_line(axes, line, x, look, logarithmic)
+            stack = axis.stacks.get(name, {}) if axis else {}
+            _draw_line(axes, _with_gaps(line, x, stack), x, look, logarithmic)
             _mark(axes, line, x, look, logarithmic, (quantity, notes))
     axes.set_ylabel(meaning.label)
-    if x == "block":
-        axes.set_xlabel("block index  (execution order)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if axis is not None:
+        label_blocks(axes, axis)
+        mark_stacks(axes, axis)
     if not (table["seeds"] > 0).any():
         say_empty(axes, "no finite value" if len(table) else "not recorded")
     return table
@@ -106,6 +114,16 @@ def limits(low: float, high: float, kind: Kind, logarithmic: bool) -> tuple[floa
         return -reach, reach
     room = max(0.1 * abs(high), 0.12 * (high - low)) or 1.0
     return low - room, high + room
+
+
+def _with_gaps(line: pd.DataFrame, x: str, stack: Mapping[int, int]) -> pd.DataFrame:
+    """Return the points of a line with an undefined one wherever another stack begins."""
+    number = line[x].map(stack).ffill()
+    begins = (number != number.shift()) & number.shift().notna()
+    if not begins.any():
+        return line
+    gaps = pd.DataFrame({x: line.loc[begins, x] - 0.5})
+    return pd.concat([line, gaps]).sort_values(x, kind="stable")
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, x: str, look: Look, logarithmic: bool) -> None:

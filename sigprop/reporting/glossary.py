@@ -23,17 +23,25 @@ class Quantity:
         label: the words on an axis, with the definition in symbols.
         definition: one sentence for the glossary.
         kind: how it is averaged and scaled, see `Kind`.
+        formula: the definition in symbols; empty where ``label`` has it.
+        unit: of its values; empty where there is none.
+        undefined: when there is no value; empty if there always is one.
     """
 
     name: str
     label: str
     definition: str
     kind: Kind
+    formula: str = ""
+    unit: str = ""
+    undefined: str = ""
 
 
 def _column(table: str, name: str, label: str, kind: Kind, more: str = "") -> Quantity:
     """Return a column of the records, defined as the schema has it, and what the report adds."""
-    return Quantity(name, label, f"{SCHEMA[table][name].definition} {more}".strip(), kind)
+    column = SCHEMA[table][name]
+    words = f"{column.definition} {more}".strip()
+    return Quantity(name, label, words, kind, column.formula, column.unit, column.undefined)
 
 
 _ALL = (
@@ -53,8 +61,12 @@ _ALL = (
         "relative_gradient",
         "E[g²] / E[g²] at the last block",
         "Second moment of the gradient at a block's output divided by the one at the last block's "
-        "output: 1 on the right, and what backpropagation made of it on the left.",
+        "output (of several stacks of blocks, each by its own last block): 1 on the right, and "
+        "what backpropagation made of it on the left.",
         "scale",
+        "E[g²] / E[g²] at the last block",
+        "1",
+        "NaN where the last block's gradient is 0, not finite or not recorded",
     ),
     Quantity(
         "branch_to_skip",
@@ -62,6 +74,9 @@ _ALL = (
         "Second moment of the residual branch divided by that of the skip connection, at the "
         "addition that joins them.",
         "scale",
+        "E[branch²] / E[skip²]",
+        "1",
+        "NaN where the skip connection is 0",
     ),
     _column("signals", "skip_branch_correlation", "correlation of skip and branch", "signed"),
     _column(

@@ -10,18 +10,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from sigprop.records import Records
+from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.story import VERDICTS, tell
+from sigprop.reporting.growth import CRITERION
+from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
+from sigprop.reporting.verdicts import VERDICTS
 from sigprop.reporting.words import cell, counted
 
-SHOWN = 30
+#: Rows of a table on the page, and bytes up to which the page holds the whole of it as CSV.
+SHOWN, LARGEST = 30, 200_000
 
 
 @dataclass(frozen=True)
-class Plate:
+class FigureView:
     """One figure as the page shows it.
 
     Attributes:
@@ -51,7 +55,18 @@ class Plate:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table as the page shows it: its first rows as text."""
+    """A table as the page shows it: its first rows as text.
+
+    Attributes:
+        name: its name, and that of its CSV file.
+        title: the heading above it.
+        caption: what a row is.
+        columns: their names.
+        rows: the cells of the first rows.
+        texts: which columns hold text.
+        total: how many rows there are.
+        csv: the whole table as a data URI; empty when it is large.
+    """
 
     name: str
     title: str
@@ -60,18 +75,22 @@ class TableView:
     rows: tuple[tuple[str, ...], ...]
     texts: tuple[bool, ...]
     total: int
+    csv: str
 
 
 def render(
-    title: str, records: Records, plates: list[Plate], tables: dict[str, pd.DataFrame]
+    title: str, records: Records, views: list[FigureView], tables: dict[str, pd.DataFrame]
 ) -> str:
     """Return the page.
 
     Args:
         title: its heading.
         records: for what is missing.
-        plates: the figures, in order.
+        views: the figures, in order.
         tables: the frames by name, as written to CSV.
+
+    Returns:
+        A document of HTML that refers to nothing outside of it.
     """
     environment = Environment(
         loader=PackageLoader("sigprop.reporting"),
@@ -81,18 +100,19 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    views = {name: _view(name, frame) for name, frame in tables.items()}
-    views["summary"] = _turned(tables["summary"])
+    grids = {name: _view(name, frame) for name, frame in tables.items()}
+    grids["summary"] = _turned(tables["summary"])
     rows = tables["summary"].to_dict("records")
-    stories = [tell({str(name): value for name, value in row.items()}) for row in rows]
+    stories = [story_of({str(name): value for name, value in row.items()}) for row in rows]
     return environment.get_template("report.html.j2").render(
         title=title,
         stories=stories,
         verdicts=[(word, *VERDICTS[word]) for word in VERDICTS],
-        plates=plates,
-        tables=[view for name, view in views.items() if name not in ("coverage", "provenance")],
-        coverage=views["coverage"],
-        provenance=views["provenance"],
+        criterion=CRITERION,
+        figures=views,
+        tables=[grid for name, grid in grids.items() if name not in ("coverage", "provenance")],
+        coverage=grids["coverage"],
+        provenance=grids["provenance"],
         gaps=gaps(tables["coverage"]),
         missing=records.missing,
         glossary=list(QUANTITIES.values()),
@@ -102,7 +122,12 @@ def render(
 
 
 def alt_text(spec: FigureSpec, figure: Figure) -> str:
-    """Return a figure in words: heading, panels, networks and what is marked."""
+    """Return a figure in words: heading, panels, networks and what is marked.
+
+    Args:
+        spec: names it.
+        figure: as drawn.
+    """
     panels = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
     named = ", ".join(dict.fromkeys(panel.strip() for panel in panels if panel.strip()))
     notes = " ".join(getattr(figure, "notes", ()))
@@ -138,9 +163,18 @@ def _view(name: str, frame: pd.DataFrame) -> TableView:
         tuple(cell(value) for value in row)
         for row in frame.head(SHOWN).itertuples(index=False, name=None)
     )
+    columns = tuple(frame.columns)
     return TableView(
-        name, spec.title, spec.caption, tuple(frame.columns), rows, _texts(frame), len(frame)
+        name, spec.title, spec.caption, columns, rows, _texts(frame), len(frame), _inline(frame)
     )
+
+
+def _inline(frame: pd.DataFrame) -> str:
+    """Return a table as a data URI, so that a page that is sent alone still has it."""
+    data = csv_text(frame).encode("utf-8")
+    if len(data) > LARGEST:
+        return ""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
 
 
 def _texts(frame: pd.DataFrame) -> tuple[bool, ...]:
@@ -160,4 +194,6 @@ def _turned(frame: pd.DataFrame) -> TableView:
     )
     texts = (True, *(False for _ in networks), True)
     columns = ("quantity", *networks, "meaning")
-    return TableView("summary", spec.title, spec.caption, columns, rows, texts, len(rows))
+    return TableView(
+        "summary", spec.title, spec.caption, columns, rows, texts, len(rows), _inline(frame)
+    )

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from sigprop.records import Records
-from sigprop.records.queries import at_first_step, by_block, dead_by_block, relative_gradient
+from sigprop.records.queries import at_first_step, by_block, dead_by_block
 from sigprop.registry import Registry
 from sigprop.reporting.aggregate import over_seeds
 from sigprop.reporting.glossary import QUANTITIES
+from sigprop.reporting.sequence import blocks_in_order, relative_gradient, unrolled
 from sigprop.reporting.summary import summarize
 
 Predictions = pd.DataFrame | None
@@ -42,7 +43,13 @@ Build = Callable[[Records, Predictions], pd.DataFrame]
 
 
 def table(name: str, *, title: str, caption: str) -> Callable[[Build], Build]:
-    """Return a decorator that registers a function from records to a table under ``name``."""
+    """Return a decorator that registers a function from records to a table under ``name``.
+
+    Args:
+        name: the name of its file.
+        title: the heading above it.
+        caption: one sentence that says what a row is.
+    """
 
     def file(build: Build) -> Build:
         TABLES.register(name)(TableSpec(name, title, caption, build))
@@ -56,20 +63,21 @@ def table(name: str, *, title: str, caption: str) -> Callable[[Build], Build]:
 )
 def summary(records: Records, predictions: Predictions) -> pd.DataFrame:
     """Return one row per network."""
-    return summarize(records)
+    return summarize(records, predictions)
 
 
 @table(
     "init_by_block",
     title="Activations at initialization, by block",
     caption="Block outputs; second_moment, channel_variance and mean_shift are geometric means "
-    "over seeds, low and high the smallest and largest seed of the second moment.",
+    "over seeds, low and high the smallest and largest seed of the second moment. Of a block with "
+    "non-finite elements only how many seeds have them is given (nonfinite).",
 )
 def init_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
     """Return activation statistics by network and block at the first recorded step."""
-    signals = at_first_step(records.signals)
+    signals = at_first_step(unrolled(records.signals))
     columns = ["second_moment", "channel_variance", "mean_shift", "kurtosis", "zero_fraction"]
-    merged = _by_block(by_block(signals, columns), columns)
+    merged = _by_block(signals, "forward", columns)
     dead = _mean(dead_by_block(signals), "dead_fraction")
     return merged.merge(dead, on=["network", "block"], how="left")
 
@@ -82,19 +90,32 @@ def init_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
 )
 def gradient_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
     """Return gradient statistics by network and block at the first recorded step."""
-    signals = at_first_step(records.signals)
+    signals = at_first_step(unrolled(records.signals))
     columns = ["second_moment", "channel_variance", "mean_shift", "zero_fraction"]
-    merged = _by_block(by_block(signals, columns, "backward"), columns)
-    relative = _mean(relative_gradient(signals), "relative_gradient")
+    rows = _finite(by_block(signals, columns, "backward"), columns)
+    relative = _mean(relative_gradient(rows, blocks_in_order(signals)), "relative_gradient")
+    merged = _by_block(signals, "backward", columns)
     return merged.merge(relative, on=["network", "block"], how="left")
 
 
-def _by_block(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+def _by_block(signals: pd.DataFrame, direction: str, columns: list[str]) -> pd.DataFrame:
+    """Return ``columns`` by network and block, with the block's name and the spread over seeds."""
     where = ["network", "block"]
+    rows = _finite(by_block(signals, columns, direction), columns)
     spread = over_seeds(rows, columns[0], where, "scale").rename(columns={"center": columns[0]})
     for column in columns[1:]:
         spread = spread.merge(_mean(rows, column), on=where)
-    return spread[[*where, "seeds", columns[0], "low", "high", *columns[1:], "nonfinite"]]
+    order = blocks_in_order(signals).rename(columns={"label": "name"})
+    named = spread.merge(order[[*where, "name"]], on=where, how="left")
+    return named[[*where, "name", "seeds", columns[0], "low", "high", *columns[1:], "nonfinite"]]
+
+
+def _finite(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return ``rows`` without the numbers of tensors with non-finite elements.
+
+    They are taken over the finite rest and would look like those of a healthy tensor.
+    """
+    return rows.assign(**{name: rows[name].mask(rows["nonfinite"]) for name in columns})
 
 
 def _mean(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -114,11 +135,11 @@ def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
     columns = ["network", "direction", "quantity", "block", "measured", "predicted", "log_ratio"]
     if predictions is None or predictions.empty:
         return pd.DataFrame(columns=columns)
-    signals = at_first_step(records.signals)
+    signals = at_first_step(unrolled(records.signals))
     parts = []
     for (direction, quantity), rows in predictions.groupby(["direction", "quantity"], sort=False):
         seen = over_seeds(
-            by_block(signals, str(quantity), str(direction)),
+            _finite(by_block(signals, str(quantity), str(direction)), [str(quantity)]),
             str(quantity),
             ["network", "block"],
             QUANTITIES[str(quantity)].kind if quantity in QUANTITIES else "share",
@@ -175,7 +196,7 @@ def spectra_summary(records: Records, predictions: Predictions) -> pd.DataFrame:
 )
 def coverage(records: Records, predictions: Predictions) -> pd.DataFrame:
     """Return the coverage of every module, those not recorded first."""
-    columns = ["network", "name", "type", "recorded", "calls", "gradient", "reason"]
+    columns = ["network", "name", "type", "recorded", "status", "calls", "gradient", "reason"]
     rows = records.coverage[columns].drop_duplicates()
     return rows.sort_values("recorded", kind="stable").reset_index(drop=True)
 

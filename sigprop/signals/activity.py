@@ -59,7 +59,11 @@ class DeadUnits:
         self._last_alive: npt.NDArray[np.int64] | None = None
 
     def update(self, alive: npt.NDArray[np.bool_]) -> float:
-        """Take one recorded step, shape (C,), and return the dead share over the window."""
+        """Return the dead share over the window that ends with this recorded step.
+
+        Args:
+            alive: whether each unit was positive in the step, shape (C,).
+        """
         if self._last_alive is None or len(self._last_alive) != len(alive):
             self._seen, self._last_alive = 0, np.full(len(alive), -1, dtype=np.int64)
         self._last_alive[alive] = self._seen

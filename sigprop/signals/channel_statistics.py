@@ -47,7 +47,11 @@ def compute(x: Tensor, channel_dim: int = 1) -> Tensor:
 
 
 def _axis(x: Tensor, channel_dim: int) -> int:
-    """Return the channel axis counted from the front; 0 for a scalar."""
+    """Return the channel axis counted from the front; 0 for a scalar.
+
+    Raises:
+        BadInput: the tensor has no such axis.
+    """
     if x.ndim == 0:
         return 0
     if not -x.ndim <= channel_dim < x.ndim:
@@ -56,7 +60,13 @@ def _axis(x: Tensor, channel_dim: int) -> int:
 
 
 def compute_into(table: Tensor, x: Tensor, channel_dim: int) -> None:
-    """Write what `compute` returns into a contiguous float64 table on the CPU, shape (C, 11)."""
+    """Write what `compute` returns into a contiguous float64 table on the CPU, shape (C, 11).
+
+    Args:
+        table: of shape (C, columns), written to.
+        x: a tensor.
+        channel_dim: its channel axis.
+    """
     axis = _axis(x, channel_dim)
     if native.supports(x):
         _compute_native(x, axis, table)
@@ -100,7 +110,12 @@ def dense_layout(x: Tensor, axis: int) -> tuple[int, int, int, int] | None:
 
 
 def compute_plain(x: Tensor, axis: int) -> Tensor:
-    """Return the same numbers by plain torch, on any device; ``axis`` is counted from the front."""
+    """Return the same numbers by plain torch, on any device; ``axis`` is counted from the front.
+
+    Args:
+        x: a tensor.
+        axis: its channel axis, counted from the front.
+    """
     with full_precision(x):
         values, others = _spread(x, axis)
         lowest, highest = values.amin(others), values.amax(others)

@@ -43,6 +43,10 @@ def compute_products(a: Tensor, b: Tensor) -> Tensor:
 
     Elements where either operand is non-finite are left out. On the CPU a compiled library adds up
     in float64 what lies side by side in memory; plain torch does the rest.
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
     """
     if native.LIBRARY is not None and supports_products(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
@@ -57,12 +61,21 @@ def supports_products(a: Tensor, b: Tensor) -> bool:
     """Return whether the library can compute the products of two operands.
 
     Squares of float64 may leave float64's range; plain torch scales them first.
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
     """
     return a.dtype != torch.float64 and native.supports_pair(a, b)
 
 
 def compute_products_plain(a: Tensor, b: Tensor) -> Tensor:
-    """Return the same five sums by plain torch, on any device, in float32 or wider."""
+    """Return the same five sums by plain torch, on any device, in float32 or wider.
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
+    """
     with full_precision(a):
         a, b = torch.broadcast_tensors(widened(a), widened(b))
         size_a, size_b = torch.ones((), device=a.device), torch.ones((), device=a.device)

@@ -79,7 +79,12 @@ def angles(updates: Table) -> Table:
 
 
 def norms_plain(weight: Tensor, grad: Tensor) -> list[float]:
-    """Return one row of `compute_norms` by plain torch, on any device; it waits for it."""
+    """Return one row of `compute_norms` by plain torch, on any device; it waits for it.
+
+    Args:
+        weight: a parameter.
+        grad: its gradient.
+    """
     units = weight.shape[0] if weight.squeeze().ndim > 1 else 1
     w, g = (_exact(x).reshape(units, -1).square().sum(1) for x in (weight, grad))
     worst = (g.sqrt() / w.sqrt().clamp_min(UNIT_FLOOR)).amax()
@@ -87,7 +92,12 @@ def norms_plain(weight: Tensor, grad: Tensor) -> list[float]:
 
 
 def updates_plain(before: Tensor, after: Tensor) -> list[float]:
-    """Return one row of `compute_updates` by plain torch, on any device; it waits for it."""
+    """Return one row of `compute_updates` by plain torch, on any device; it waits for it.
+
+    Args:
+        before: a parameter before the step.
+        after: the same parameter after it.
+    """
     a, b = _exact(before), _exact(after)
     return [float(x.square().sum()) for x in (a, b, b - a)]
 

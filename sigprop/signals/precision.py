@@ -32,6 +32,10 @@ def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:
 
     To know costs nothing on the CPU; an accelerator would have to be waited for, and a compiled
     graph would break, so there the answer is no and the careful path is taken.
+
+    Args:
+        lowest: smallest magnitude other than 0.
+        highest: largest magnitude.
     """
     if lowest.device.type != "cpu" or torch.compiler.is_compiling():
         return False

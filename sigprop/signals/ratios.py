@@ -31,6 +31,10 @@ def unit_norms(x: Tensor, unit_dim: int = 0) -> Tensor:
 
     A tensor is squeezed first, so that a gain of shape (C, 1, 1, 1) counts as a vector, as in
     DeepMind's AGC (nfnets/agc_optax.py).
+
+    Args:
+        x: a weight or its gradient.
+        unit_dim: axis of the output units.
     """
     x = x.detach()
     if x.squeeze().ndim <= 1:
@@ -40,6 +44,11 @@ def unit_norms(x: Tensor, unit_dim: int = 0) -> Tensor:
 
 def unit_ratio_max(weight: Tensor, grad: Tensor, unit_dim: int = 0) -> Tensor:
     """Return max over units of ‖G_i‖/max(‖W_i‖, 1e-3) as (ratio of grad/size, size), shape (2,).
+
+    Args:
+        weight: a parameter.
+        grad: its gradient.
+        unit_dim: axis of the output units.
 
     Example:
         >>> w, g = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 0.001]])
@@ -58,6 +67,10 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
     Uses 2·atan2(‖u-v‖, ‖u+v‖) of the unit vectors: arccos of a float32 cosine cannot see angles
     below 3e-4.
 
+    Args:
+        before: a parameter before the step.
+        after: the same parameter after it.
+
     Example:
         >>> right = angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
         >>> round(float(right), 6)
@@ -70,6 +83,10 @@ def angle(before: Tensor, after: Tensor) -> Tensor:
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return part/whole, NaN where a ratio is undefined: nothing to divide by.
+
+    Args:
+        part: the numerator.
+        whole: the denominator.
 
     Example:
         >>> ratio([1.0, 1.0], [4.0, 0.0])

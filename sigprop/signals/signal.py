@@ -103,6 +103,10 @@ def interpret(table: npt.ArrayLike) -> Signal:
 def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
     """Return the channel statistics over both sets of samples, pair by pair.
 
+    Args:
+        tables: statistics of each tap, shape (C, columns).
+        others: those of a further reading, in the same order.
+
     Raises:
         BadInput: the two of a pair have different numbers of channels.
     """
@@ -146,6 +150,10 @@ def alive(table: Table) -> npt.NDArray[np.bool_]:
 
 def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
     """Return the signal of one tensor now; it waits for the device.
+
+    Args:
+        x: a tensor.
+        channel_dim: its channel axis.
 
     Raises:
         BadInput: ``x`` cannot be read, or has no such axis.

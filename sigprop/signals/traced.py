@@ -39,6 +39,10 @@ def compute_traced(x: Tensor, channel_dim: int) -> Tensor:
     magnitude, so that one pass over all values suffices: a center within k standard deviations of
     the mean costs k² roundings of the variance. What is 0 in all these samples is summed at scale
     1, which under- or overflows where the rest is beyond 1e±9.
+
+    Args:
+        x: a tensor.
+        channel_dim: its channel axis.
     """
     x = x.detach().reshape(-1, 1) if x.ndim < 2 else x.detach()
     others = [axis for axis in range(x.ndim) if axis != channel_dim % x.ndim]
@@ -92,6 +96,10 @@ def add_sums(old: Tensor, new: Tensor) -> Tensor:
 
     Sums move to another center by the binomial formula: Σ(x-a)² = Σ(x-b)² + 2dΣ(x-b) + nd² with
     d = b - a, and so on.
+
+    Args:
+        old: sums so far.
+        new: sums of a further reading.
     """
     fresh = old[0] == 0
     unit = new[5].where(fresh, old[5])
@@ -113,7 +121,12 @@ def add_sums(old: Tensor, new: Tensor) -> Tensor:
 
 
 def compute_products_traced(a: Tensor, b: Tensor) -> Tensor:
-    """Return what `compute_products` does, and a count of 1 in front; shape (PRODUCTS,)."""
+    """Return what `compute_products` does, and a count of 1 in front; shape (PRODUCTS,).
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
+    """
     a, b = torch.broadcast_tensors(widened(a), widened(b))
     sizes = [_size(v) for v in (a, b)]
     finite = (a.abs() < torch.inf) & (b.abs() < torch.inf)
@@ -123,7 +136,12 @@ def compute_products_traced(a: Tensor, b: Tensor) -> Tensor:
 
 
 def add_products(old: Tensor, new: Tensor) -> Tensor:
-    """Return the products over two sets of elements, in the old units where there are any."""
+    """Return the products over two sets of elements, in the old units where there are any.
+
+    Args:
+        old: sums so far.
+        new: sums of a further reading.
+    """
     fresh = old[0] == 0
     unit_a, unit_b = new[4].where(fresh, old[4]), new[5].where(fresh, old[5])
     a, b = new[4] / unit_a, new[5] / unit_b

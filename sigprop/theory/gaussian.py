@@ -10,7 +10,7 @@ import math
 from typing import Literal
 
 from sigprop.errors import BadInput
-from sigprop.theory.activations import Activation, ClosedForm, Function, activation
+from sigprop.theory.activations import Activation, ClosedForm, activation
 from sigprop.theory.arguments import non_negative, one_of, positive, within
 from sigprop.theory.quadrature import expectation, pair_expectation
 
@@ -107,12 +107,6 @@ def slope_second_moment(
     return slope_covariance(which, variance, 1.0, method=method)
 
 
-def _pair(g: Function, q: float, c: float, kinks: tuple[float, ...]) -> float:
-    if c == 1:
-        return expectation(lambda u: g(u) ** 2, q, kinks)
-    return pair_expectation(g, q, c, kinks)
-
-
 def covariance(
     which: str | Activation, variance: float, correlation: float, *, method: Method = "auto"
 ) -> float:
@@ -135,7 +129,7 @@ def covariance(
     f, q = activation(which), non_negative("variance", variance)
     c = within("correlation", correlation, -1, 1)
     closed = _closed(f, method)
-    return closed.covariance(q, c) if closed else _pair(f.f, q, c, f.kinks)
+    return closed.covariance(q, c) if closed else pair_expectation(f.f, q, c, f.kinks)
 
 
 def slope_covariance(
@@ -160,7 +154,7 @@ def slope_covariance(
     f, q = activation(which), non_negative("variance", variance)
     c = within("correlation", correlation, -1, 1)
     closed = _closed(f, method)
-    return closed.slope_covariance(q, c) if closed else _pair(f.slope, q, c, f.kinks)
+    return closed.slope_covariance(q, c) if closed else pair_expectation(f.slope, q, c, f.kinks)
 
 
 def correlation_map(

@@ -78,7 +78,11 @@ def _parent(name: str) -> str:
 
 
 def _nothing_called(coverage: pd.DataFrame) -> None:
-    """Raise for a network of which no block was read."""
+    """Raise for a network of which no block was read.
+
+    Raises:
+        BadInput: always; the message says why nothing was read.
+    """
     containers = coverage[
         (coverage["status"] == "unsupported") & coverage["reason"].str.contains("container")
     ]["name"].unique()

@@ -68,7 +68,11 @@ def _batches(inputs: object, count: int, one_model: bool) -> Iterator[Any]:
 
 
 def _from_loader(loader: DataLoader[Any], count: int) -> Iterator[Any]:
-    """Yield batches without their targets, again from the beginning when they run out."""
+    """Yield batches without their targets, again from the beginning when they run out.
+
+    Raises:
+        BadInput: the loader has no batch.
+    """
     with kept_random_state():  # a sampler draws from the global generator
         batches = list(itertools.islice(loader, count))
     if not batches:

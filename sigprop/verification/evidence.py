@@ -88,7 +88,11 @@ def _check_law(law: Law, records: Records) -> None:
 
 
 def _check_sides(law: Law, found: pd.DataFrame, entered: bool) -> None:
-    """Raise for a law of which nothing was read, where no block is to blame for that."""
+    """Raise for a law of which nothing was read, where no block is to blame for that.
+
+    Raises:
+        BadInput: a side of the law was read in no block.
+    """
     read = found[["before", "after"]].notna() | found[["lost_before", "lost_after"]].to_numpy()
     broken = found["kind"].isin(BREAKING).any()
     if read.all(axis=1).any() or (broken and (entered or read.to_numpy().any())):
@@ -120,7 +124,11 @@ def _numbered(found: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _staged(found: pd.DataFrame) -> pd.DataFrame:
-    """Number the stages; a block that is a transition in one draw is one in all."""
+    """Number the stages; a block that is a transition in one draw is one in all.
+
+    Returns:
+        The rows with a column ``stage``.
+    """
     found["transition"] = found.groupby("block")["transition"].transform("any")
     per_block = found.groupby("block")["transition"].first()
     stage = per_block.cumsum() - int(per_block.iloc[0])

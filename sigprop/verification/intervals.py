@@ -37,6 +37,10 @@ class Interval:
 def quantile(level: float, draws: int) -> float:
     """Return Student's t for a two-sided interval of ``level`` over ``draws`` draws.
 
+    Args:
+        level: confidence of a two-sided interval, such as 0.95.
+        draws: independent draws, at least 2.
+
     Example:
         >>> round(quantile(0.95, 16), 3)
         2.131
@@ -50,6 +54,10 @@ def log_mean_interval(ratios: npt.ArrayLike, level: float) -> Interval:
     A law on a variance speaks of the expectation over weights, so it is the mean ratio that must
     be 1, and not the mean of its logarithm, which lies half its variance lower (Jensen). The
     standard error follows from the delta method, the quantile from Student's t.
+
+    Args:
+        ratios: one ratio per draw.
+        level: confidence.
 
     Example:
         >>> interval = log_mean_interval([0.9, 1.1, 1.0, 1.0], level=0.95)
@@ -69,6 +77,11 @@ def judge(interval: Interval, target: float, tolerance: float) -> str:
     Holds: the whole interval lies inside the tolerance, an equivalence test; violated: it lies
     outside; undecided: it crosses an edge, and more draws are needed.
 
+    Args:
+        interval: of a log ratio.
+        target: the log ratio that the law predicts.
+        tolerance: relative deviation that still holds.
+
     Example:
         >>> judge(log_mean_interval([1.2, 1.21, 1.19], 0.95), target=0.0, tolerance=0.05)
         'violated'
@@ -85,6 +98,12 @@ def more_draws(interval: Interval, target: float, tolerance: float, level: float
 
     The estimate and the spread are taken as they are; the interval must then fit between the
     estimate and the nearest edge of the tolerance.
+
+    Args:
+        interval: of a log ratio.
+        target: the log ratio that the law predicts.
+        tolerance: relative deviation that still holds.
+        level: confidence.
     """
     gap = abs(abs(interval.estimate - target) - math.log1p(tolerance))
     spread = interval.error * math.sqrt(interval.draws)

@@ -90,7 +90,11 @@ class Result:
             f"{self.level:.0%} confidence over {self.seeds} {draws}"
         )
         if self.undecided and self.more_seeds:
-            line += f"; about {self.more_seeds} more would decide"
+            return f"{line}; about {self.more_seeds} more would decide"
+        unread = self.table[~self.table["verdict"].isin([*_SATISFIED, UNDECIDED])]
+        if self.undecided and len(unread):
+            row = unread.iloc[0]
+            return f"{line}; {row['name']}: {row['reason']}"
         return line
 
     def cause(self) -> str:
@@ -122,7 +126,7 @@ class Result:
         return f"{self.headline()}\nfirst broken by {block}: {self.cause()}\n{_text(near)}"
 
     def __str__(self) -> str:
-        """The headline, the cause if there is one, and the whole table."""
+        """Return the headline, the cause if there is one, and the whole table."""
         cause = self.cause()
         lines = [self.headline(), *([f"likely cause: {cause}"] if cause else []), _text(self.table)]
         return "\n".join(lines)

@@ -148,7 +148,11 @@ def _check(seeds: Sequence[int], tolerance: float, level: float) -> None:
 def _check_predicted(
     model: nn.Module | Factory | str, options: Mapping[str, object] | None
 ) -> None:
-    """Raise where theory predicts nothing, before anything is measured."""
+    """Refuse, before anything is measured, a network of which theory predicts nothing.
+
+    Raises:
+        BadInput: there is no recursion for it.
+    """  # noqa: DOC501  (`no_prediction` makes the error)
     from sigprop.theory import Kernel
     from sigprop.verification.laws import no_prediction
     from sigprop.verification.predictions import recursion_of

@@ -19,6 +19,7 @@ from sigprop.capture.torch_internals import (
     TRACEABLE,
     compiled_graphs,
     discard,
+    forget_skipped,
     hook_guards_skipped,
     skip_hook_guards,
 )
@@ -26,6 +27,10 @@ from sigprop.capture.torch_internals import (
 #: What a graph depends on: the class, or the identity, of what an expression gives.
 _GUARD = re.compile(r"___check_(type|obj)_id\(([^,\s]+), (\d+)\)")
 _CHILD = re.compile(r"\._modules\['([^']*)'\]")
+
+
+#: The file in which a module's call, and its hooks', are.
+_CALLS = nn.modules.module.__file__
 
 
 class HookGuards:
@@ -78,8 +83,15 @@ HOOK_GUARDS = HookGuards()
 
 
 def forget_graphs(model: nn.Module) -> None:
-    """Have a compiler make anew every graph that could run in place of a model or a part of it."""
-    discard([graph for graph in compiled_graphs() if concerns(graph.guards, bare(model))])
+    """Have a compiler make anew every graph that could run in place of a model or a part of it.
+
+    A module without hooks may have been left to Python; its hooks would be compiled one by one.
+    """
+    root = bare(model)
+    discard([graph for graph in compiled_graphs() if concerns(graph.guards, root)])
+    kinds = {type(module) for module in root.modules()}
+    forwards = {getattr(getattr(kind, "forward", None), "__code__", None) for kind in kinds}
+    forget_skipped(lambda code: code in forwards or code.co_filename == _CALLS)
 
 
 def concerns(guards: str, model: nn.Module) -> bool:

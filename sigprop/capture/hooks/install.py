@@ -74,6 +74,9 @@ def install(
         announce: a bound method, called with the training flag when a forward pass begins.
         channel_dim: the channel axis everywhere, or by module name; None to infer it.
         scope: what is recorded beyond the targets.
+
+    Returns:
+        Handles of the permanent hooks, the other hooks, and the forwards that run.
     """
     root, unhooked, hooks = bare(model), GlobalHooks(), Hooks()
     recorder.root = weakref.ref(root)

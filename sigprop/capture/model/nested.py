@@ -17,6 +17,9 @@ def tensors(value: object, path: str = "") -> Iterable[tuple[str, Tensor]]:
     generators are left alone: to look would be to consume. A nested tensor gives its values, its
     ragged axes flattened into the first.
 
+    Returns:
+        Pairs, in the order of the nest.
+
     Example:
         >>> [path for path, _ in tensors((torch.ones(1), {"h": [torch.ones(2)]}))]
         ['[0]', '[1][h][0]']

@@ -39,7 +39,11 @@ class Stopwatch:
             self._began = self._clock()
 
     def enter(self) -> bool:
-        """Start the time of the probe's own code; return whether it was not running already."""
+        """Start the time of the probe's own code; return whether it was not running already.
+
+        Returns:
+            True where `leave` has to be called.
+        """
         if self._entered is not None:
             return False
         self._entered = self._clock()

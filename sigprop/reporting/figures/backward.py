@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from sigprop.records.queries import at_first_step, by_block, relative_gradient, without_rounding
+from sigprop.records.queries import at_first_step, by_block, without_rounding
 from sigprop.reporting.canvas import Sheet
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.figures.propagation import Panel, draw_panels
+from sigprop.reporting.sequence import relative_gradient
 
 
 @figure(
@@ -22,14 +23,16 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
 )
 def gradient_propagation(study: Study) -> Figure:
     """Draw the gradient's second moment, absolute and relative, mean shift and zeros by block."""
-    signals = at_first_step(study.records.signals)
+    signals = at_first_step(study.signals)
     rows = by_block(signals, ["second_moment", "mean_shift", "zero_fraction"], "backward")
     rows = without_rounding(rows)
     if rows.empty:
         raise NothingToDraw("No gradients at block outputs were recorded.")
     panels = [
         Panel(rows, "second_moment", "Gradient second moment", "second moment  E[g²]"),
-        Panel(relative_gradient(signals), "relative_gradient", "Relative to the last block"),
+        Panel(
+            relative_gradient(rows, study.order), "relative_gradient", "Relative to the last block"
+        ),
         Panel(rows, "mean_shift", "Gradient mean shift", "mean shift  mean$_c$ (E[g$_c$])²"),
         Panel(rows, "zero_fraction", "Zeros in the gradient"),
     ]

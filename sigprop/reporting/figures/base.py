@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +12,9 @@ from matplotlib.figure import Figure
 from sigprop.errors import BadInput, SigpropError
 from sigprop.records import Records
 from sigprop.registry import Registry
+from sigprop.reporting.axis import BlockAxis, block_axis
 from sigprop.reporting.canvas import Look, looks, theme
+from sigprop.reporting.sequence import blocks_in_order, unrolled
 
 PREDICTED = ("network", "block", "direction", "quantity", "value")
 
@@ -26,7 +29,8 @@ class Study:
 
     Attributes:
         records: the frames.
-        predictions: theory, with the columns ``network, block, pass, quantity, value``, or None.
+        predictions: theory, with the columns ``network, block, direction, quantity, value``,
+            or None; an empty frame counts as None.
     """
 
     records: Records
@@ -42,6 +46,26 @@ class Study:
             raise BadInput(
                 f"predictions lack the column {absent[0]!r}; they need {', '.join(PREDICTED)}"
             )
+
+    @cached_property
+    def signals(self) -> pd.DataFrame:
+        """The rows of signals with one block index per call of a block, see `unrolled`."""
+        return unrolled(self.records.signals)
+
+    @cached_property
+    def order(self) -> pd.DataFrame:
+        """Which block stands at each index, and in which stack, see `blocks_in_order`."""
+        return blocks_in_order(self.signals)
+
+    @cached_property
+    def axis(self) -> BlockAxis:
+        """The axis of blocks that all networks share."""
+        return block_axis(self.order)
+
+    @cached_property
+    def weight_axis(self) -> BlockAxis:
+        """The axis of blocks for weights, of which a block called twice has but one set."""
+        return block_axis(blocks_in_order(self.records.signals))
 
     def style(self) -> dict[str, Look]:
         """Return the look of each network."""

@@ -26,7 +26,7 @@ MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
 )
 def signal_propagation(study: Study) -> Figure:
     """Draw second moment, channel variance, mean shift and dead units against block index."""
-    signals = at_first_step(study.records.signals)
+    signals = at_first_step(study.signals)
     moments = without_rounding(by_block(signals, MOMENTS))
     if moments.empty:
         raise NothingToDraw("No block outputs of a forward pass were recorded.")

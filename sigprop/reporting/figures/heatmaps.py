@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sigprop.records.queries import by_block, dead_by_block, weights_by_block
 from sigprop.reporting.aggregate import over_seeds
+from sigprop.reporting.axis import label_blocks
 from sigprop.reporting.canvas import Look, Sheet, legend, say_empty
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.glossary import QUANTITIES
@@ -64,6 +65,10 @@ def training_heatmaps(study: Study) -> Figure:
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
     grid = sheet.subplots(len(layers), len(style), squeeze=False, sharex=True, sharey=True)
     hatched = [_row(sheet, row, layer, style) for row, layer in zip(grid, layers, strict=True)]
+    # the rows share one axis: calls of a block are told apart unless there are only weights
+    label_blocks(grid[0, 0], study.axis, vertical=True)
+    for row in grid[1:]:
+        row[0].set_ylabel(study.axis.label)
     for axes, look in zip(grid[0], style.values(), strict=True):
         axes.set_title(look.label)
     for axes in grid[-1]:
@@ -74,7 +79,7 @@ def training_heatmaps(study: Study) -> Figure:
 
 
 def _layers(study: Study) -> list[Layer]:
-    signals, parameters = study.records.signals, study.records.parameters
+    signals, parameters = study.signals, study.records.parameters
     wanted = [
         (
             by_block(signals, "second_moment"),
@@ -117,7 +122,6 @@ def _row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, 
                 f"undefined in {marked} of {len(cells)} cells, first at step "
                 f"{int(cells.loc[_unplaced(cells), 'step'].min())}."
             )
-    row[0].set_ylabel("block index")
     if mesh is not None:
         bar = sheet.colorbar(
             mesh, ax=list(row), extend=extend, aspect=14, pad=0.02, fraction=0.3 / len(row)
@@ -145,7 +149,6 @@ def _map(axes: Axes, cells: pd.DataFrame, layer: Layer, norm: Normalize) -> tupl
     if len(marked):
         axes.add_patch(PathPatch(_outline(x, y, _columns(columns, rows)), **_HATCH))
     axes.grid(visible=False)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=4))
     return mesh, len(marked)
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sigprop.reporting import curves
+from sigprop.reporting.axis import BlockAxis
 from sigprop.reporting.canvas import Look, Sheet, legend
 from sigprop.reporting.figures.base import Study
 
@@ -25,6 +26,7 @@ class Panel:
         sparse: absent values are by design and get no mark.
         guide: a reference value, drawn as a thin line.
         beside: rows of all panels that shall have the same vertical axis.
+        axis: the axis of blocks; that of the study's signals when not given.
     """
 
     rows: pd.DataFrame
@@ -34,6 +36,7 @@ class Panel:
     sparse: bool = False
     guide: float | None = None
     beside: pd.DataFrame | None = None
+    axis: BlockAxis | None = None
 
 
 def draw_panels(
@@ -45,26 +48,31 @@ def draw_panels(
         sheet: an empty sheet.
         study: names the networks and holds the predictions.
         panels: what to draw.
-        direction: the pass that the predictions speak of; empty for no theory.
+        direction: ``"forward"`` or ``"backward"``, for the predictions; empty for no theory.
         columns: panels per row.
+
+    Returns:
+        The sheet that was given.
     """
     style = study.style()
     grid = sheet.subplots(-(-len(panels) // columns), columns, squeeze=False)
     notes: curves.Notes = {}
-    told: set[str] = set()
+    with_theory: set[str] = set()
     seeds = 1
     for axes, wanted in zip(grid.flat, panels, strict=True):
-        table = _draw(axes, wanted, style, notes)
+        table = _draw(axes, wanted, wanted.axis or study.axis, style, notes)
         seeds = max(seeds, int(table["seeds"].max()) if len(table) else 0)
-        told |= _theory(axes, study, wanted, style, direction)
-    entries = curves.handles(style, band=seeds > 1, predicted=bool(told))
+        with_theory |= _theory(axes, study, wanted, style, direction)
+    entries = curves.handles(style, band=seeds > 1, predicted=bool(with_theory))
     legend(sheet, [*entries, *curves.explain(sheet, style, notes)])
-    if told:
-        sheet.notes += [f"{name}: no prediction." for name in style if name not in told]
+    if with_theory:
+        sheet.notes += [f"{name}: no prediction." for name in style if name not in with_theory]
     return sheet
 
 
-def _draw(axes: Axes, wanted: Panel, style: dict[str, Look], notes: curves.Notes) -> pd.DataFrame:
+def _draw(
+    axes: Axes, wanted: Panel, axis: BlockAxis, style: dict[str, Look], notes: curves.Notes
+) -> pd.DataFrame:
     table = curves.panel(
         axes,
         wanted.rows,
@@ -73,6 +81,7 @@ def _draw(axes: Axes, wanted: Panel, style: dict[str, Look], notes: curves.Notes
         notes,
         sparse=wanted.sparse,
         beside=wanted.beside,
+        axis=axis,
     )
     axes.set_title(wanted.title)
     if wanted.label:
@@ -80,8 +89,8 @@ def _draw(axes: Axes, wanted: Panel, style: dict[str, Look], notes: curves.Notes
     if wanted.guide is not None:
         low, high = axes.get_ylim()
         axes.axhline(wanted.guide, color="0.35", linewidth=0.9, linestyle=":", zorder=1)
-        room = 0.7 if axes.get_yscale() == "log" else 1.0
-        axes.set_ylim(min(low, room * wanted.guide), max(high, wanted.guide / room))
+        margin = 0.7 if axes.get_yscale() == "log" else 1.0
+        axes.set_ylim(min(low, margin * wanted.guide), max(high, wanted.guide / margin))
     return table
 
 

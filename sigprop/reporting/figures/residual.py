@@ -22,7 +22,7 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
 )
 def branch_to_skip(study: Study) -> Figure:
     """Draw the ratio of second moments and the correlation of skip and branch by block."""
-    rows = residual_operands(at_first_step(study.records.signals))
+    rows = residual_operands(at_first_step(study.signals))
     if rows.empty:
         raise NothingToDraw("No residual additions (skip and branch operands) were recorded.")
     panels = [

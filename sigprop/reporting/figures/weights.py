@@ -32,14 +32,21 @@ def gradient_to_weight(study: Study) -> Figure:
     if not last.equals(first):
         moments.append((last, "last recorded step"))
     updates = blocks["update_to_weight"].notna().any()
-    both = pd.concat([rows for rows, _ in moments])
+    both, axis = pd.concat([rows for rows, _ in moments]), study.weight_axis
     panels = [
-        Panel(rows, "grad_to_weight", f"Gradient / weight, {when}", beside=both)
+        Panel(rows, "grad_to_weight", f"Gradient / weight, {when}", beside=both, axis=axis)
         for rows, when in moments
     ]
     if updates:
         panels += [
-            Panel(rows, "update_to_weight", f"Update / weight, {when}", guide=1e-3, beside=both)
+            Panel(
+                rows,
+                "update_to_weight",
+                f"Update / weight, {when}",
+                guide=1e-3,
+                beside=both,
+                axis=axis,
+            )
             for rows, when in moments
         ]
     height = 3.9 if len(panels) <= 2 else 6.8

@@ -121,12 +121,22 @@ def _address(x: Tensor) -> int:
 
 
 def supports_pair(a: Tensor, b: Tensor) -> bool:
-    """Return whether the library can walk through both side by side, in the order of axis 0."""
+    """Return whether the library can walk through both side by side, in the order of axis 0.
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
+    """
     return a.shape == b.shape and a.dtype == b.dtype and supports(a) and supports(b) and alike(a, b)
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
-    """Return whether two dense tensors of one shape have their elements in the same order."""
+    """Return whether two dense tensors of one shape have their elements in the same order.
+
+    Args:
+        a: a tensor.
+        b: a tensor of the same shape.
+    """
     return (a.is_contiguous() and b.is_contiguous()) or (
         _channels_last(a) and _channels_last(b) and a.stride() == b.stride()
     )
