@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test test-torch lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -101,4 +101,4 @@ format: $(READY)  ## Put the style right
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and everything generated but reports
-	rm -rf $(VENV) $(BENCHMARKS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(BENCHMARKS) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
