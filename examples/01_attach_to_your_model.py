@@ -38,11 +38,11 @@ with sigprop.attach(model, optimizer) as probe:  # the blocks are found by thems
         optimizer.step()
 
 signals = probe.records.signals
-forward = signals.query("step == 0 and port == 'out' and direction == 'forward'")
-forward = forward[~forward["name"].str.endswith("relu")]  # rectifiers inside are recorded too
+forward = signals.query("step == 0 and kind == 'block' and port == 'out'")
+forward = forward[forward["direction"] == "forward"]
 print(forward[["block", "name", "second_moment", "channel_variance", "mean_shift"]].to_string())
 
-weights = probe.records.parameters.query("step == 0 and name.str.endswith('conv.weight')")
+weights = probe.records.parameters.query("step == 0 and block >= 0 and ndim == 4")
 print(weights[["block", "name", "grad_to_weight", "update_to_weight"]].to_string())
 
 print(probe.records.coverage[["name", "recorded", "calls", "gradient", "reason"]].to_string())

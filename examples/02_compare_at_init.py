@@ -8,12 +8,11 @@ from functools import partial
 import torch
 
 import sigprop
-from sigprop.records import concat
 
 DEPTH = 20
 inputs = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
 
-records = concat(
+records = sigprop.concat(
     [
         sigprop.measure(
             partial(sigprop.networks.build, name, depth=DEPTH, width=128, inputs=64),
@@ -25,10 +24,8 @@ records = concat(
     ]
 )
 
-forward = records.signals.query(
-    "port == 'out' and direction == 'forward' and name.str.count('[.]') == 1"
-)
-table = forward.pivot_table(index="block", columns="network", values="second_moment")
+outputs = records.by_block("second_moment", direction="forward", port="out")
+table = outputs.pivot_table(index="block", columns="network", values="second_moment")
 print("second moment of every block's output, mean over 3 seeds")
 print(table.to_string(float_format="{:.3g}".format))
 

@@ -116,8 +116,7 @@ def collapse(folder: Path) -> None:
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for skips, label in ((True, "with skips"), (False, "without skips")):
         found = pd.concat(record(lambda s=skips: stack(s), x, seed) for seed in range(SEEDS))
-        rows = found.query("port == 'out' and direction == 'forward' and channels == @WIDTH")
-        rows = rows[rows["name"].str.fullmatch(r"\d+")]
+        rows = found.query("kind == 'block' and port == 'out' and direction == 'forward'")
         mean = rows.groupby("block")["token_cosine"].mean()
         axis.plot(mean.index + 1, mean, ".-", label=label)
         print(f"{label}: token cosine {mean.iloc[0]:.3f} -> {mean.iloc[-1]:.3f} over 12 layers")

@@ -26,6 +26,9 @@ PLAN = Plan(STEPS, learning_rate=0.05, batch_size=64, evaluate_every=max(1, STEP
 BATCHES = (2, 8) if QUICK else (2, 4, 8, 16, 64, 256)
 STARTS = (1.0, 2.0) if QUICK else (0.5, 1.0, 1.5, 2.0, 3.0)
 
+#: The multiplier of each residual branch, by its name among the parameters.
+MULTIPLIERS = [f"blocks.{k}.branch.multiplier.m" for k in range(L)]
+
 VARIANTS: dict[str, dict[str, object]] = {
     "paper: scalar m, c = L": {},
     "vector m": {"multiplier": "vector"},
@@ -47,15 +50,16 @@ def data() -> Data:
 
 def of_blocks(signals: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the residual blocks' outputs."""
-    return signals[signals["name"].str.fullmatch(r"blocks\.\d+") & (signals["port"] == "out")]
+    return signals[(signals["kind"] == "block") & (signals["port"] == "out")]
 
 
 def ratios(signals: pd.DataFrame) -> pd.DataFrame:
     """Return E[x_L^2]/E[x_0^2] in the forward pass, per network, seed and step."""
     rows = signals[(signals["direction"] == "forward") & (signals["mode"] == "train")]
     keys = ["network", "seed", "step"]
-    first = rows[(rows["name"] == "blocks.0") & (rows["port"] == "in")].set_index(keys)
-    last = rows[(rows["name"] == f"blocks.{L - 1}") & (rows["port"] == "out")].set_index(keys)
+    rows = rows[rows["kind"] == "block"]
+    first = rows[(rows["block"] == 0) & (rows["port"] == "in")].set_index(keys)
+    last = rows[(rows["block"] == L - 1) & (rows["port"] == "out")].set_index(keys)
     return (last["second_moment"] / first["second_moment"]).rename("ratio").reset_index()
 
 
@@ -64,12 +68,11 @@ def weights(parameters: pd.DataFrame) -> pd.DataFrame:
 
     ``norms`` is relative to the first recorded step, so that 1 means that weights kept their size.
     """
-    rows = parameters[parameters["name"].str.contains(r"\.branch\.")].copy()
-    rows["k"] = rows["name"].str.extract(r"blocks\.(\d+)")[0].astype(int) + 1
+    rows = parameters[parameters["block"] >= 0].assign(k=parameters["block"] + 1)
     keys = ["network", "seed", "step", "k"]
-    m = rows[rows["name"].str.endswith("multiplier.m")].set_index(keys)
+    m = rows[rows["name"].isin(MULTIPLIERS)].set_index(keys)
     size = m["weight_norm"] / m["count"] ** 0.5
-    products = rows[rows["name"].str.contains(r"weight\d")].groupby(keys)["weight_norm"].prod()
+    products = rows[rows["ndim"] == 2].groupby(keys)["weight_norm"].prod()
     begun = products.groupby(["network", "seed", "k"]).transform("first")
     return pd.DataFrame({"m": size, "norms": products / begun}).reset_index()
 
@@ -235,14 +238,14 @@ def main() -> None:
         every=lambda step: step == 0 or step % max(1, STEPS // 12) == 0 or step == STEPS - 1,
     )
     forward = of_blocks(records.signals).query("step == 0 and direction == 'forward'").copy()
-    forward["k"] = forward["name"].str.extract(r"(\d+)")[0].astype(int) + 1
-    begin = records.signals.query("step == 0 and name == 'blocks.0' and port == 'in'")
+    forward["k"] = forward["block"] + 1
+    begin = records.signals.query("step == 0 and kind == 'block' and block == 0 and port == 'in'")
     begin = begin[begin["direction"] == "forward"].set_index(["network", "seed"])["second_moment"]
     forward["moment"] = forward["second_moment"] / forward.set_index(["network", "seed"]).index.map(
         begin
     )
-    gradients = records.parameters.query("step == 0 and name.str.contains('branch.weight')").copy()
-    gradients["k"] = gradients["name"].str.extract(r"blocks\.(\d+)")[0].astype(int) + 1
+    gradients = records.parameters.query("step == 0 and block >= 0 and ndim == 2").copy()
+    gradients["k"] = gradients["block"] + 1
     gradients["gradient"] = gradients["grad_norm"]
     sizes = weights(records.parameters)
     tables = {

@@ -11,7 +11,7 @@ class SigpropError(Exception):
 
 
 class UnknownName(SigpropError, LookupError):
-    """A name was asked for that nothing carries."""
+    """No entry has the name that was given."""
 
 
 class BadInput(SigpropError, ValueError):

@@ -30,19 +30,19 @@ class Registry(Mapping[str, T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files a thing under ``name``.
+        """Return a decorator that registers a thing under ``name``.
 
         Raises:
             BadInput: the name is taken.
         """
 
-        def file(thing: T) -> T:
+        def enter(thing: T) -> T:
             if name in self._entries:
                 raise BadInput(f"a {self.kind} called {name!r} exists already; choose another name")
             self._entries[name] = thing
             return thing
 
-        return file
+        return enter
 
     def __getitem__(self, name: str) -> T:
         try:

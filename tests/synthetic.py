@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sigprop.records import Records, tidy
 
@@ -60,7 +61,8 @@ def make(
         "versions": {"python": "3.11", "torch": "2.5"},
         "seeds": list(range(seeds)),
     }
-    return Records(**frames, manifest=manifest)
+    tables_by_name: dict[str, Any] = dict(frames)
+    return Records(manifest=manifest, **tables_by_name)
 
 
 def _signals(where, network, block, blocks, broken):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,7 +39,8 @@ events = st.lists(
 @given(events, st.integers(0, 2**16))
 def test_any_order_of_readings_and_fetches_gives_the_whole(happens, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    gathering, samples = Accumulator(), {}
+    gathering = Accumulator()
+    samples: dict[Any, Any] = {}
     for names in happens:
         if names is None:
             gathering.flush()

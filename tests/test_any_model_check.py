@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from test_any_model_functional import Block, images, resnet
@@ -89,7 +91,8 @@ def test_the_model_is_not_touched() -> None:
 
 def test_a_compiled_model_and_one_without_gradients_are_told() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    notes = check(torch.compile(model, backend="eager"), torch.randn(2, 4)).notes
+    compiled = cast(nn.Module, torch.compile(model, backend="eager"))
+    notes = check(compiled, torch.randn(2, 4)).notes
     assert any("set_stance" in note for note in notes)
     frozen = check(model.requires_grad_(False), torch.randn(2, 4))
     assert "no gradient comes back: nothing in this model requires one" in frozen.notes
@@ -116,7 +119,7 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     with pytest.raises(UnknownName, match="no module's name matches 'fcc'; did you mean 'fc'"):
         check(Says(None), x, blocks="fcc")
     with pytest.raises(BadInput, match=r"attached to an nn\.Module, not to int"):
-        check(3, x)
+        check(cast(nn.Module, 3), x)
     with pytest.raises(BadInput, match="non-finite values"):
         check(Says(None), x / 0)
 

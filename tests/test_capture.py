@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sigprop.capture import select
-from sigprop.capture.hooks.module_hooks import channel_axis
 from sigprop.capture.model.blocks import owner
+from sigprop.capture.model.channels import channel_axis
 from sigprop.capture.model.naming import clean, modules
 from sigprop.capture.model.nested import tensors
-from sigprop.capture.recording.recorder import TensorCache
+from sigprop.capture.recording.tensor_cache import TensorCache
 
 
 class BasicBlock(nn.Module):
@@ -86,7 +88,7 @@ def test_wrappers_leave_no_trace_in_names(raw: str, name: str) -> None:
 
 def test_a_compiled_model_has_the_names_of_the_bare_one() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    compiled = torch.compile(model, backend="eager")
+    compiled = cast(nn.Module, torch.compile(model, backend="eager"))
     assert [name for name, _ in modules(compiled)] == [name for name, _ in modules(model)]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,34 @@ def test_measure_prints_a_row_a_block_and_saves(
     assert code == 0
     assert out.count("second moment") == 2
     assert (saved / "manifest.json").exists()
+
+
+def test_measure_says_from_which_block_on_activations_are_not_finite(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "overflowing.py").write_text(
+        "from torch import nn\n"
+        "import torch\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.f = nn.Linear(4, 4, bias=False)\n"
+        "        torch.nn.init.eye_(self.f.weight)\n"
+        "    def forward(self, x):\n"
+        "        return x + 1e13 * self.f(x)\n"
+        "def make():\n"
+        "    return nn.Sequential(Block(), Block(), Block(), Block())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out, _ = run(["measure", "overflowing:make", "--inputs", "8,4", "--seeds", "1"], capsys)
+    assert code == 0
+    assert re.search(
+        r"overflowing:make: activations are not finite from block 2 on "
+        r"\(\d+ of 32 elements there\)",
+        out,
+    )
+    rows = [line.split() for line in out.splitlines() if re.match(r"\s*[0-3] ", line)]
+    assert [row[2] == "-" for row in rows] == [False, False, True, True]
 
 
 def test_compare_then_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sigprop.theory import Kernel
 from sigprop.verification.predictions import RECURSIONS, predictions, recursion_of, start_kernel
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
-SIZE = {"depth": 4, "width": 160, "inputs": 32}
+SIZE: dict[str, Any] = {"depth": 4, "width": 160, "inputs": 32}
 
 #: Second moment at the last block: tolerances are four standard errors over 12 seeds. A block
 #: whose branch is as large as its skip has a spread of about sqrt(5/(4·160)) a block.
@@ -36,7 +37,7 @@ def test_every_family_follows_its_recursion(name: str) -> None:
 
 def test_a_wrong_recursion_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The saboteur: batchnorm, whose second moment grows by 1 a block, judged by plain's, 2**k."""
-    monkeypatch.setitem(RECURSIONS._things, "batchnorm", RECURSIONS["plain"])
+    monkeypatch.setitem(RECURSIONS._entries, "batchnorm", RECURSIONS["plain"])
     result = sigprop.verify("batchnorm", X, "predicted", seeds=6, options=SIZE)
     assert result.verdict == "violated"
 
@@ -67,7 +68,7 @@ def test_a_design_without_its_options_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         recursion_of({"network": "skipinit", "architecture": "mlp"}, Kernel())
     assert str(error.value) == (
-        "this design of 'skipinit' does not say its 'padding'; sigprop.networks.resolve gives all "
+        "this design of 'skipinit' does not say its 'depth'; sigprop.networks.resolve gives all "
         "options"
     )
 
@@ -112,6 +113,7 @@ def test_resolving_refuses_what_building_refuses() -> None:
 def test_a_measured_start_is_where_the_curves_begin() -> None:
     records = sigprop.measure("plain", X, seeds=4, network="p", options=SIZE)
     start = start_kernel(records.signals)
+    assert start is not None
     entry = records.signals.query("port == 'in' and block == 0 and direction == 'forward'")
     assert start.samples == 64
     assert start.second_moment == pytest.approx(entry["second_moment"].mean())

@@ -1,4 +1,4 @@
-"""Averages over seeds, the rule for logarithmic axes, and places in words."""
+"""Averages over seeds, the rule for logarithmic axes, and ranges of blocks in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigprop.reporting.aggregate import over_seeds, places, wants_log
+from sigprop.reporting.aggregate import over_seeds, ranges, wants_log
 
 NAN, INF = float("nan"), float("inf")
 
@@ -109,7 +109,7 @@ class TestOverSeeds:
         assert scaled == pytest.approx(averaged(values)["center"] * unit, rel=1e-9)
 
 
-class TestPlaces:
+class TestRanges:
     @pytest.mark.parametrize(
         ("marked", "everywhere", "words"),
         [
@@ -124,8 +124,8 @@ class TestPlaces:
         ],
     )
     def test_blocks(self, marked, everywhere, words):
-        assert places(marked, everywhere) == words
+        assert ranges(marked, everywhere) == words
 
     def test_steps_are_neighbors_when_nothing_was_recorded_between_them(self):
-        assert places([10, 20], [0, 10, 20], "step") == "from step 10"
-        assert places([0, 10], [0, 10, 20], "step") == "up to step 10"
+        assert ranges([10, 20], [0, 10, 20], "step") == "from step 10"
+        assert ranges([0, 10], [0, 10, 20], "step") == "up to step 10"

@@ -481,11 +481,29 @@ def test_gaps_group_modules_by_reason_and_shorten_long_lists():
             "name": [f"m{index}" for index in range(6)],
             "recorded": [True, False, False, False, False, False],
             "reason": ["", "never called", "never called", "never called", "never called", ""],
+            "status": "",
+            "gradient": "",
         }
     )
     assert gaps(frame) == [
         "a: 1 of 6 modules recorded; not recorded: 4 modules (never called: m1, m2, m3, …), "
         "1 module (no reason given: m5)."
+    ]
+
+
+def test_modules_without_a_gradient_are_listed_by_reason():
+    frame = pd.DataFrame(
+        {
+            "network": "a",
+            "name": ["x", "y", "z"],
+            "recorded": True,
+            "reason": "",
+            "status": ["recorded", "no_gradient", "no_gradient"],
+            "gradient": ["recorded", "none seen", "frozen"],
+        }
+    )
+    assert gaps(frame) == [
+        "a: 3 of 3 modules recorded; no gradient: 1 module (none seen: y), 1 module (frozen: z)."
     ]
 
 
@@ -500,6 +518,8 @@ def test_an_ellipsis_stands_for_names_that_are_left_out_and_for_nothing_else(los
             "name": [f"m{index}" for index in range(lost + 1)],
             "recorded": [index == 0 for index in range(lost + 1)],
             "reason": "never called",
+            "status": "",
+            "gradient": "",
         }
     )
     assert gaps(frame) == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,8 +137,8 @@ def test_shapes_of_parameters() -> None:
 
 
 class TestStatus:
-    def statuses(self, model: nn.Module, blocks: str = "leaves", **options: object) -> dict:
-        with sigprop.attach(model, blocks=blocks, **options) as probe:  # type: ignore[arg-type]
+    def statuses(self, model: nn.Module, blocks: str = "leaves", **options: Any) -> dict[Any, Any]:
+        with sigprop.attach(model, blocks=blocks, **options) as probe:
             model(torch.randn(2, 3, 4)).sum().backward()
         coverage = probe.records.coverage
         assert ((coverage["reason"] == "") == coverage["recorded"]).all()

@@ -117,7 +117,7 @@ def test_residual_operands_pair_skip_and_branch_of_the_same_addition():
     assert rows["block"].tolist() == [0, 1]
     assert rows.loc[0, "branch_to_skip"] == 0.25
     assert rows.loc[0, "skip_branch_correlation"] == 0.3
-    assert math.isnan(rows.loc[1, "branch_to_skip"]), "nothing can be divided by a skip of 0"
+    assert math.isnan(rows["branch_to_skip"].loc[1]), "nothing can be divided by a skip of 0"
 
 
 def test_a_mean_shift_of_rounding_size_becomes_zero_and_a_real_one_stays():

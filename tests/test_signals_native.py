@@ -271,7 +271,12 @@ def test_what_the_library_cannot_see_is_left_to_torch() -> None:
     with FakeTensorMode() as mode:
         assert not native.supports(mode.from_tensor(torch.ones(2)))
     seen = []
-    torch.func.vmap(lambda x: seen.append(native.supports(x)) or x)(torch.ones(2, 2))
+
+    def look(x):
+        seen.append(native.supports(x))
+        return x
+
+    torch.func.vmap(look)(torch.ones(2, 2))
     assert seen == [False]
 
 
@@ -349,8 +354,10 @@ def asked() -> Iterator[list[int]]:
             WORK(work)(data)
 
     assert native.LIBRARY is not None
+    assert native.LIBRARY is not None
     native.LIBRARY.sigprop_set_thread_pool(start)
     yield numbers
+    assert native.LIBRARY is not None
     native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
 
 
@@ -382,6 +389,7 @@ def test_long_tensors_are_shared_and_short_ones_are_not(threads: int, asked: lis
     asked.clear()
     compute(x[:2], 1)
     assert asked == []
+    assert native.LIBRARY is not None
     native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
     assert torch.equal(compute(x, 1), once)
 
@@ -396,13 +404,15 @@ def test_a_thread_pool_that_does_not_work_is_noticed(threads: int) -> None:
     """The saboteur: nobody reads, and the table is what its memory held."""
     assert native.LIBRARY is not None
     idle = TEAM(lambda work, data, count, flags: None)
+    assert native.LIBRARY is not None
     native.LIBRARY.sigprop_set_thread_pool(idle)
     try:
         x = normal(64, 6, 40, 40, mean=7.0)
         wrong = misread(interpret(compute(x, 1).numpy()), x, 1)
         assert bool(wrong) == (threads > 1)
     finally:
-        native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
+        assert native.LIBRARY is not None
+    native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
 
 
 # --- the library beside its sources ---------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from messages import refusal
-from scipy import integrate
+from scipy import integrate, special
 
 from sigprop import theory
 from sigprop.errors import BadInput, UnknownName
@@ -292,3 +292,27 @@ def test_a_kink_away_from_zero_at_correlation_minus_one(kink):
     expected = (a * a - 1) * inside + 2 * a * density
     found = theory.pair_expectation(lambda u: np.maximum(u - kink, 0), 1.0, -1.0, (kink,))
     assert found == pytest.approx(expected, abs=1e-13)  # a missed kink would leave 1e-4
+
+
+@pytest.mark.parametrize("c", [-0.999, -0.99999, 0.99999])
+@pytest.mark.parametrize("kink", [-0.7, 1.37])
+def test_a_kink_away_from_zero_near_perfect_correlation(c, kink):
+    # E g(u) E[g(v) | u] with g(u) = max(u - k, 0): v | u is N(cu, s^2), and E max(N(m, s^2), 0) =
+    # m Phi(m/s) + s phi(m/s); the inner turn lies at u = k/c and has the width s
+    s = math.sqrt(1 - c * c)
+
+    def integrand(u):
+        m = c * u - kink
+        inner = m * special.ndtr(m / s) + s * math.exp(-m * m / (2 * s * s) - LOG_ROOT)
+        return max(u - kink, 0.0) * inner * math.exp(-u * u / 2 - LOG_ROOT)
+
+    breaks = sorted({kink, *(kink / c + step * s for step in (-8, -2, 0, 2, 8)), -12.0, 12.0})
+    pieces = [
+        integrate.quad(integrand, low, high, epsabs=1e-15, epsrel=1e-12)[0]
+        for low, high in itertools.pairwise(breaks)
+    ]
+    found = theory.pair_expectation(lambda u: np.maximum(u - kink, 0), 1.0, c, (kink,))
+    assert found == pytest.approx(math.fsum(pieces), abs=1e-11)
+
+
+LOG_ROOT = math.log(2 * math.pi) / 2

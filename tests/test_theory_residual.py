@@ -541,3 +541,30 @@ def test_shares_of_matrices_are_refused():
     message = "alpha and beta must be vectors of one length; got shapes (2, 2) and (2, 2)"
     with refusal(BadInput, message):
         theory.shares(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_a_kernel_of_zeros_has_no_correlation():
+    assert Kernel(0.0).correlation == 0.0
+
+
+def test_a_scaled_kernel_keeps_the_sign_of_its_mean():
+    made = Kernel(2.0, 0.5, mean=0.5).scaled(-3.0)
+    assert (made.second_moment, made.covariance, made.mean) == (18.0, 4.5, -1.5)
+
+
+def test_layer_normalization_divides_by_the_variance_over_features():
+    # behind a ReLU: q = 1/2, m^2 = 1/2 pi, p = kappa(c)/2, and the gradient is divided by q - m^2
+    start, c = Kernel(1.0, 0.5), 0.5
+    branch = Branch(("act", "layernorm"), "relu", 1.0)
+    states = branch.forward(start)
+    kappa = (math.sqrt(1 - c * c) + c * (math.pi - math.acos(c))) / math.pi
+    common, spread = 1 / (2 * math.pi), 0.5 - 1 / (2 * math.pi)
+    assert states[-1].second_moment == 1.0
+    assert states[-1].covariance == pytest.approx((kappa / 2 - common) / spread, rel=1e-12)
+    back = branch.backward(states, Gradient(1.0))
+    assert back.second_moment == pytest.approx(0.5 / spread, rel=1e-12)
+
+
+def test_gradients_are_relative_to_that_of_the_last_block():
+    made = theory.recursion([Block(theory.weight_branch())] * 2, gradient=Gradient(4.0, 1.0))
+    assert made.gradient_second_moment.tolist() == pytest.approx([4.0, 2.0, 1.0])

@@ -9,7 +9,7 @@ from messages import refusal
 from torch import nn
 
 from sigprop.errors import BadInput
-from sigprop.networks import build, center_, lsuv_
+from sigprop.networks import build, center_, gains, lsuv_
 from sigprop.networks.gains import gaussian_moments
 
 
@@ -97,3 +97,10 @@ def test_an_nf_resnet_strides_its_shortcut_instead_of_pooling() -> None:
     names = [[name for name, _ in block.skip.named_children()] for block in net.blocks]
     assert names == [["scale1", "act1", "weight"], [], ["scale1", "act1", "weight"], []]
     assert [net.blocks[k].skip.weight.stride for k in (0, 2)] == [(1, 1), (2, 2)]
+
+
+def test_a_gain_that_needs_a_gradient_is_found_without_one() -> None:
+    expected = gains.jacobian_gain("silu")
+    gains._slope_moment.cache_clear()
+    with torch.no_grad():
+        assert gains.jacobian_gain("silu") == expected

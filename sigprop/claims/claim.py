@@ -73,14 +73,14 @@ class Claim:
     """A statement of the literature, and the function that measures it.
 
     Attributes:
-        name: how it is asked for.
+        name: its name in the ledger.
         title: one line for tables and figures.
         source: paper and section.
         conditions: what is measured, honestly: sizes, seeds, precision.
         statement: the claim as a formula.
         tags: ways to ask for a group; the theme is one of them.
         number: row of the founding table of claims, or 0 for one that came later.
-        function: ``(trial, **subject) -> comparisons``; the subject's defaults are the honest ones.
+        function: ``(trial, **subject) -> comparisons``; the subject's defaults are unbroken.
             None when the run is too large for a CPU.
         note: what the measurement adds to the source, or where the two disagree.
         erratum: key of the misprint in `sigprop.theory.ERRATA` that it decides, or empty.
@@ -147,14 +147,14 @@ def claim(
     The module's name is the theme, and with that the first tag.
 
     Args:
-        name: how it is asked for.
+        name: its name in the ledger.
         title: one line.
         saboteurs: what is broken -> arguments of the function that break it.
         tags: further tags.
         facts: the other attributes of `Claim`.
     """
 
-    def file(function: F) -> F:
+    def enter(function: F) -> F:
         theme = function.__module__.rpartition(".")[2]
         made = Claim(name, title, tags=(theme, *tags), function=function, **facts)
         CLAIMS.register(name)(made)
@@ -163,7 +163,7 @@ def claim(
             SABOTEURS.register(saboteur.name)(saboteur)
         return function
 
-    return file
+    return enter
 
 
 def saboteurs_of(name: str) -> list[Saboteur]:

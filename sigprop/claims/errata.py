@@ -20,8 +20,8 @@ from sigprop.claims.subjects import Norm, batch_norm, gaussian, layer_norm, traj
 from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
 
 
-def _said(key: str, conditions: str) -> dict[str, Any]:
-    """Return what the catalogue of misprints says of one, as facts of a claim."""
+def _facts(key: str, conditions: str) -> dict[str, Any]:
+    """Return the facts of a claim from the catalog of misprints."""
     erratum = theory.ERRATA[key]
     return {
         "source": erratum.source,
@@ -43,7 +43,7 @@ def _values(key: str, *arguments: float) -> tuple[float, float]:
 @claim(
     "misprint-s1",
     "weight norm's data-dependent start",
-    **_said("S1", "torch's default Linear(30, 20), batch of 128; float64"),
+    **_facts("S1", "torch's default Linear(30, 20), batch of 128; float64"),
     saboteurs={"the printed formula": {"start": as_printed}},
 )
 def s1(trial: Trial, start: Start = data_dependent) -> list[Comparison]:
@@ -73,7 +73,7 @@ def s1(trial: Trial, start: Start = data_dependent) -> list[Comparison]:
 @claim(
     "misprint-s2",
     "what divides a branch of a weight-norm ResNet",
-    **_said("S2", "n = 200, B = 10 blocks, 24 seeds, branches over √B"),
+    **_facts("S2", "n = 200, B = 10 blocks, 24 seeds, branches over √B"),
     saboteurs={"branch over B, as printed": {"power": 1.0}},
 )
 def s2(trial: Trial, power: float = 0.5) -> list[Comparison]:
@@ -96,7 +96,7 @@ def s2(trial: Trial, power: float = 0.5) -> list[Comparison]:
 @claim(
     "misprint-s3",
     "how far a scale-invariant weight's direction moves",
-    **_said("S3", "cubic loss of the direction, n = 50, ‖w‖ = 5, eta = 1e-5; float64"),
+    **_facts("S3", "cubic loss of the direction, n = 50, ‖w‖ = 5, eta = 1e-5; float64"),
     saboteurs={"norm of 1 instead of 5": {"norm": 1.0}},
 )
 def s3(trial: Trial, norm: float = 5.0) -> list[Comparison]:
@@ -117,8 +117,8 @@ def s3(trial: Trial, norm: float = 5.0) -> list[Comparison]:
 
 @claim(
     "misprint-s4",
-    "what layer normalization does not notice",
-    **_said("S4", "32 samples, 20 -> 10 units; float64, eps = 0"),
+    "what layer normalization is invariant to",
+    **_facts("S4", "32 samples, 20 -> 10 units; float64, eps = 0"),
     saboteurs={"batch norm, which ignores a shift of the data": {"norm": batch_norm}},
 )
 def s4(trial: Trial, norm: Norm = layer_norm) -> list[Comparison]:
@@ -151,7 +151,7 @@ def _agc_as_printed(weight: Tensor, gradient: Tensor) -> Tensor:
 @claim(
     "misprint-s5",
     "what adaptive gradient clipping returns",
-    **_said("S5", "a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights; lambda = .01"),
+    **_facts("S5", "a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights; lambda = .01"),
     saboteurs={"the printed formula": {"clip": _agc_as_printed}},
 )
 def s5(trial: Trial, clip: Clip = clipped) -> list[Comparison]:
@@ -183,7 +183,7 @@ def s5(trial: Trial, clip: Clip = clipped) -> list[Comparison]:
 @claim(
     "misprint-s6",
     "which gradient of Bjorck's bound is the estimate",
-    **_said("S6", "linear regression, 512 samples, B = 8 with replacement, 20,000 draws"),
+    **_facts("S6", "linear regression, 512 samples, B = 8 with replacement, 20,000 draws"),
     saboteurs={"batch of 1": {"batch": 1}},
 )
 def s6(trial: Trial, batch: int = 8) -> list[Comparison]:
@@ -212,7 +212,7 @@ def s6(trial: Trial, batch: int = 8) -> list[Comparison]:
 @claim(
     "misprint-t1",
     "the exponent of the reparametrized RescaleNet",
-    **_said("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
+    **_facts("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
     saboteurs={"exponent 1/6, as printed": {"exponent": 1 / 6}},
 )
 def t1(trial: Trial, exponent: float = 1 / 4) -> list[Comparison]:

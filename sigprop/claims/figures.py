@@ -1,4 +1,4 @@
-"""The ledger in pictures: every claim on one sheet, and curves where a curve tells more."""
+"""The ledger in pictures: every claim on one sheet, and curves where claims make one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sigprop.registry import Registry
 from sigprop.reporting.canvas import Sheet, legend, theme
 from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
 
-#: Verdict -> color and marker; told apart without color too.
+#: Verdict -> color and marker; distinct without color too.
 LOOKS = {HOLDS: ("#0072b2", "o"), VIOLATED: ("#d55e00", "X"), UNDECIDED: ("#b8860b", "D")}
 _GREY = "0.62"
 #: Beyond this share of its tolerance a number is drawn at the border.

@@ -1,4 +1,4 @@
-"""What batch, weight and layer normalization do not notice, and what they do."""
+"""What batch, weight and layer normalization are invariant to, and what not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def bn_scale(trial: Trial, norm: Norm = batch_norm, per_unit: bool = False) -> l
     out, gradient = _response(norm, w, x, r)
     for c in (1e-3, 1e-1, 10.0, 1e3):
         factor = scale * c
-        if per_unit:  # what tells the two norms apart is the scale of one row
+        if per_unit:  # the two norms differ under the scale of one row
             factor[1:] = 1
         moved, steep = _response(norm, factor * w, x, r)
         inner = (steep * factor * w).sum(dim=1) / (steep.norm() * (factor * w).norm())

@@ -1,4 +1,4 @@
-"""Each law that `verify` knows, on a network that obeys it; its saboteurs break the network."""
+"""Each law of `verify`, on a network that obeys it; its saboteurs break the network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _net(
     wrap: Wrap = _same,
     normed: bool = False,
 ) -> Net:
-    """Return blocks of one weight, rescaled unless told otherwise."""
+    """Return blocks of one weight, rescaled by default."""
 
     def branch() -> nn.Module:
         if normed:
@@ -115,7 +115,7 @@ def law_preserved(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `_net`.
+        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
@@ -140,7 +140,7 @@ def law_channel_variance(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `_net`.
+        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
@@ -167,7 +167,7 @@ def law_gradient(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `_net`.
+        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
@@ -192,7 +192,7 @@ def law_doubling(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `_net`.
+        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
@@ -217,7 +217,7 @@ def law_predicted(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `_net`.
+        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.

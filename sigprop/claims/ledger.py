@@ -143,7 +143,7 @@ def run(
     Args:
         asked: names or tags; everything when empty.
         on_progress: called as ``(name, done, of, outcome)``, without an outcome when a claim
-            begins (one process) and with it when it ends.
+            starts (one process) and with it when it ends.
         seed_base: the first seed; verdicts should not depend on it.
         quick: small sizes, for a test suite.
         jobs: processes; each uses one thread.
@@ -192,7 +192,7 @@ def _parallel(names: Sequence[str], trial: Trial, jobs: int) -> Iterator[Outcome
 
 
 def measure_claim(name: str, trial: Trial) -> Outcome:
-    """Return the outcome of one claim; an error in it is told, not raised: the others go on.
+    """Return the outcome of one claim; an error in it is recorded, not raised: the others go on.
 
     Args:
         name: of the claim.

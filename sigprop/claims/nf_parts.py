@@ -14,7 +14,7 @@ from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.subjects import gaussian
 from sigprop.networks.gains import OFFICIAL_GAMMAS
 
-#: torch's own activations under the names that theory knows them by.
+#: torch's own activations under the names that they have in theory.
 TORCH: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "gelu": functional.gelu,

@@ -20,7 +20,7 @@ class Finding:
     Attributes:
         claim: name of the claim.
         comparison: prediction and measurement.
-        saboteur: what was broken on purpose; empty for an honest run.
+        saboteur: what was broken on purpose; empty where nothing was.
     """
 
     claim: str

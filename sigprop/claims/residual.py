@@ -120,7 +120,7 @@ def stack(
     center: type[Center] | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Net:
-    """Return 20 blocks x -> alpha_k x + beta_k F_k(x) of width ``width``, plain unless told.
+    """Return 20 blocks x -> alpha_k x + beta_k F_k(x) of width ``width``, plain by default.
 
     Args:
         width: units.
@@ -190,7 +190,7 @@ def plain_linear(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `stack`.
+        subject: what differs from the default network, see `stack`.
 
     Returns:
         One comparison per number.
@@ -217,7 +217,7 @@ def plain_relu(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `stack`.
+        subject: what differs from the default network, see `stack`.
 
     Returns:
         One comparison per number.
@@ -269,7 +269,7 @@ def rescale_preserves(trial: Trial, **subject: Any) -> list[Comparison]:
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the honest network, see `stack`.
+        subject: what differs from the default network, see `stack`.
 
     Returns:
         One comparison per number.
@@ -294,7 +294,7 @@ def rescale_channel_variance(trial: Trial, column: int = 1, **subject: Any) -> l
     Args:
         trial: seeds and sizes.
         column: of the moments that is taken for the channel variance.
-        subject: what differs from the honest network, see `stack`.
+        subject: what differs from the default network, see `stack`.
 
     Returns:
         One comparison per number.

@@ -11,9 +11,15 @@ from rich.table import Table
 from sigprop.cli import failures
 from sigprop.cli.console import out
 from sigprop.records import Records
+from sigprop.reporting.story import forward_clause
+from sigprop.reporting.summary import summarize
+from sigprop.reporting.tables import TABLES
+from sigprop.reporting.words import known
 from sigprop.verification.intervals import UNDECIDED, VIOLATED
 from sigprop.verification.result import Result
 
+_MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
+_HEADS = {"dead_fraction": "dead units"}
 _COLORS = {"holds": "green", "violated": "red"}
 
 
@@ -23,26 +29,36 @@ def exit_code(verdict: str) -> int:
 
 
 def print_blocks(records: Records) -> None:
-    """Print one table per network: the signal at each block's output, over seeds and calls."""
-    signals = records.signals.query("port == 'out'")
-    keys = ["network", "block"]
-    named = signals[signals["name"].isin(records.signals.query("port == 'in'")["name"])]
-    forward, back = (
-        named[named["direction"] == side].groupby(keys) for side in ("forward", "backward")
+    """Print one table per network: the signal at each block's output, as the report has it.
+
+    Of a block with non-finite elements no moments are printed: they would be those of the finite
+    rest. What is not finite, and from which block on, is said below the table.
+
+    Args:
+        records: rows of signals; their first recorded step is shown.
+    """
+    forward = TABLES["init_by_block"].build(records, None)
+    back = TABLES["gradient_by_block"].build(records, None)
+    gradient = back[["network", "block", "second_moment"]].rename(
+        columns={"second_moment": "gradient"}
     )
-    inside = signals[signals["dead_fraction"].notna()].groupby(keys)
-    frame = forward[["second_moment", "channel_variance", "mean_shift"]].mean()
-    frame["dead units"] = inside["dead_fraction"].mean()
-    frame["gradient"] = back["second_moment"].mean()
-    for network, rows in frame.groupby(level=0, sort=False):
-        table = Table(title=escape(str(network)), title_justify="left", box=None)
+    frame = forward.merge(gradient, on=["network", "block"], how="left")
+    columns = [*_MOMENTS, "dead_fraction", "gradient"]
+    for network, rows in frame.groupby("network", sort=False):
+        table = Table(title=escape(str(network)), title_justify="left", box=None, pad_edge=False)
         table.header_style = "bold"
-        table.add_column("block", justify="right")
-        for column in rows.columns:
-            table.add_column(column.replace("_", " "), justify="right")
-        for block, *numbers in rows.droplevel(0).itertuples():
-            table.add_row(str(block), *(_short(number) for number in numbers))
+        table.add_column("block", overflow="fold")
+        for column in columns:
+            head = _HEADS.get(column, column.replace("_", " "))
+            table.add_column(head, justify="right", no_wrap=True)
+        for row in rows.to_dict("records"):
+            numbers = [_short(row[column]) for column in columns]
+            table.add_row(escape(f"{row['block']} {row['name']}"), *numbers)
         out.print(table)
+    for facts in summarize(records).to_dict("records"):
+        story = {str(name): value for name, value in facts.items()}
+        if known(story["nonfinite_from_block"]):
+            out.print(escape(f"{story['network']}: {forward_clause(story)}"), soft_wrap=True)
 
 
 def print_result(result: Result) -> None:

@@ -1,4 +1,4 @@
-"""The zoo: networks to look at, by name. Plain nn.Modules one could paste into a project.
+"""The zoo: networks to compare, by name. Plain nn.Modules one could paste into a project.
 
 Nothing here measures anything. `register` adds a network of one's own; `rescale_` and its siblings
 change a model of one's own.

@@ -75,7 +75,7 @@ class AGC(torch.optim.Optimizer):
     """An optimizer that clips adaptively before another one steps.
 
     It shares the other's parameter groups and state, so that learning-rate schedules, state dicts
-    and whoever watches ``step`` work on either. Clipping comes before momentum and weight decay.
+    and hooks on ``step`` work on either. Clipping comes before momentum and weight decay.
 
     Source: Brock et al. 2021b, sec. 4.1; the last layer is left out as in their experiments.
 
@@ -83,8 +83,8 @@ class AGC(torch.optim.Optimizer):
         optimizer: does the step.
         clipping: λ.
         eps: ε.
-        exclude: the classifier, as a module or its parameters; none by default, which is said here
-            because a port that clipped the head trained worse.
+        exclude: the classifier, as a module or its parameters; none by default, although a port
+            that clipped the head trained worse.
 
     Raises:
         BadInput: λ or ε is not above 0, or ``exclude`` has a parameter that is not optimized.

@@ -1,4 +1,4 @@
-"""The zoo's catalogue: networks by name, and the options they take. Knows no family."""
+"""The zoo's catalog: networks by name, and the options they take. No family is named here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=Callable[..., nn.Module])
 
 
 def register(name: str) -> Callable[[Network], Network]:
-    """Return a decorator that files a network under ``name``.
+    """Return a decorator that registers a network under ``name``.
 
     A network is a callable ``(design, **options) -> nn.Module``: `Design` holds the options that
     all networks share, its own options are keyword arguments with defaults.
@@ -35,11 +35,11 @@ def register(name: str) -> Callable[[Network], Network]:
         >>> del NETWORKS._entries["linear-classifier"]
     """
 
-    def file(network: Network) -> Network:
+    def register_network(network: Network) -> Network:
         NETWORKS.register(name)(network)
         return network
 
-    return file
+    return register_network
 
 
 def names() -> list[str]:

@@ -58,7 +58,7 @@ class DataDependentLayer(nn.Module):
         """Set the parameters from a batch, ``values`` of shape (C, samples).
 
         Raises:
-            NotImplementedError: a subclass has not said how.
+            NotImplementedError: a subclass does not define it.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ class Add(nn.Module):
     Shapes: ``skip`` and ``branch`` alike (or broadcastable); the result has their shape.
 
     Attributes:
-        ports: the names of the positional operands, for whoever looks at them.
+        ports: the names of the positional operands, which a probe records.
 
     Example:
         >>> Add()(torch.ones(2), torch.tensor([1.0, 2.0]))

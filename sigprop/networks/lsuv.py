@@ -86,7 +86,7 @@ def _unit_variance(
     most: int,
 ) -> Change:
     layer, factor = submodule.layer, 1.0
-    begun = layer.weight.detach().clone()
+    original = layer.weight.detach().clone()
     first = found = _output_variance(model, layer, inputs)
     for _ in range(most):
         if not (math.isfinite(found) and found > 0):
@@ -100,7 +100,7 @@ def _unit_variance(
         found = _output_variance(model, layer, inputs)
     if abs(found / target - 1) > tolerance:
         with torch.no_grad():
-            layer.weight.copy_(begun)
+            layer.weight.copy_(original)
         return Change(submodule.name, f"its bias alone has variance {found:g}", done=False)
     what = f"output variance {first:.6g} -> {found:.6g}, weight times {factor:.6g}"
     return Change(submodule.name, what)

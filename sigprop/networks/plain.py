@@ -76,9 +76,9 @@ def feedforward(
 def _with_bias(
     init: Callable[[Weighted, float], None], sigma_b: float
 ) -> Callable[[Weighted, float], None]:
-    def begin(layer: Weighted, gain: float) -> None:
+    def fill(layer: Weighted, gain: float) -> None:
         init(layer, gain)
         if layer.bias is not None and sigma_b:
             nn.init.normal_(layer.bias, std=sigma_b)
 
-    return begin
+    return fill

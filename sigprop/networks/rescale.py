@@ -82,7 +82,7 @@ def rescale(
     a rectified signal's second moment away, so that He's gain² = 2 loses a factor 1 - 1/π per
     weight. The preserving gain makes up for it (`centered_gain`); it applies when the bias is used
     and expects what the stem's bias provides, pre-activations of mean 0 per channel.
-    In the order weight-norm-act a ReLU follows every addition: there the algebra speaks of the sum
+    In the order weight-norm-act a ReLU follows every addition: there the algebra is about the sum
     before the ReLU only, and neither gain preserves the second moment of a block's output.
     In a Transformer attention averages over tokens, so its branch adds less than beta_k².
 

@@ -147,7 +147,7 @@ def center_(model: nn.Module, inputs: Tensor | None = None) -> list[Change]:
     """Put a bias in front of every convolution and linear layer: minus the mean of a first batch.
 
     The layer becomes ``Sequential(bias=BiasBefore, weight=layer)``, so its parameters' names get a
-    ``weight.`` more; an optimizer made before does not know the new biases. A bias after the weight
+    ``weight.`` more; an optimizer made before does not have the new biases. A bias after the weight
     that is there stays. Biases are set by a forward pass on ``inputs``, in which all else is in
     evaluation mode and nothing but them changes, or by the first training batch.
 

@@ -81,7 +81,7 @@ class Records:
 
         Example:
             >>> import torch, sigprop
-            >>> records = sigprop.measure("plain", torch.randn(64, 8), options={"depth": 3})
+            >>> records = sigprop.measure("plain", torch.randn(64, 8, 8), options={"depth": 3})
             >>> records.by_block("second_moment")["block"].tolist()
             [0, 1, 2]
         """

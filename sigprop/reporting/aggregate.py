@@ -15,7 +15,11 @@ def wants_log(values: ArrayLike, decades: float = 1.0) -> bool:
     """Return whether an axis for ``values`` should be logarithmic.
 
     It should when nothing finite is negative and the positive values span ``decades``. Zeros do
-    not forbid it: they cannot be placed on such an axis and are marked at its foot instead.
+    not forbid it: they cannot be drawn on such an axis and are marked at its foot instead.
+
+    Args:
+        values: what is drawn.
+        decades: powers of ten from which on a linear axis would hide the small values.
 
     Example:
         >>> wants_log([1.0, 2.0, 1024.0])
@@ -77,20 +81,25 @@ def over_seeds(frame: pd.DataFrame, quantity: str, by: Sequence[str], kind: Kind
     return table
 
 
-def places(marked: Iterable[int], everywhere: Iterable[int], unit: str = "block") -> str:
+def ranges(marked: Iterable[int], everywhere: Iterable[int], unit: str = "block") -> str:
     """Return in words which of ``everywhere`` are ``marked``.
 
+    Args:
+        marked: numbers of blocks or steps.
+        everywhere: all that there are; those next to each other here are neighbors.
+        unit: what is numbered.
+
     Example:
-        >>> places([2, 3], range(4)), places([0, 1], range(4)), places(range(4), range(4))
+        >>> ranges([2, 3], range(4)), ranges([0, 1], range(4)), ranges(range(4), range(4))
         ('from block 2', 'up to block 1', 'at every block')
-        >>> places([1], range(4)), places([1, 3, 4, 5], range(9))
+        >>> ranges([1], range(4)), ranges([1, 3, 4, 5], range(9))
         ('at block 1', 'at blocks 1, 3–5')
     """
     known = sorted(set(everywhere))
     found = sorted(set(marked))
     if found == known and len(known) > 1:
         return f"at every {unit}"
-    runs = _runs([known.index(place) for place in found])
+    runs = _runs([known.index(index) for index in found])
     if len(found) == 1:
         return f"at {unit} {found[0]}"
     if len(runs) == 1 and found[-1] == known[-1]:

@@ -62,11 +62,11 @@ def block_axis(order: pd.DataFrame) -> BlockAxis:
         str(network): dict(zip(rows["block"], rows["stack"], strict=True))
         for network, rows in order.groupby("network", sort=False)
     }
-    places = order.drop_duplicates(["block", "label"])
-    if order.empty or places["block"].duplicated().any():
+    named = order.drop_duplicates(["block", "label"])
+    if order.empty or named["block"].duplicated().any():
         return BlockAxis(stacks=stacks)
-    parent = common_parent(list(places["module"]))
-    rows = places.sort_values("block").to_dict("records")
+    parent = common_parent(list(named["module"]))
+    rows = named.sort_values("block").to_dict("records")
     names = {row["block"]: row["label"].removeprefix(parent).lstrip(".") for row in rows}
     begins = [row for here, row in enumerate(rows) if row["stack"] != rows[here - 1]["stack"]]
     if len(begins) < 2:

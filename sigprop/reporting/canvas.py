@@ -110,12 +110,12 @@ def legend(sheet: Sheet, handles: Sequence[Line2D | Patch]) -> None:
     sheet.legend(handles=by_row, loc="outside lower center", ncols=columns)
 
 
-def fitting_columns(lengths: Sequence[int], room: int, extra: int = 6) -> int:
+def fitting_columns(lengths: Sequence[int], width: int, extra: int = 6) -> int:
     """Return the most columns whose widest entries fit beside each other.
 
     Args:
         lengths: characters of each entry, in reading order.
-        room: characters that fit in one row.
+        width: characters that fit in one row.
         extra: what a handle and the gap after it take, in characters.
 
     Example:
@@ -124,12 +124,12 @@ def fitting_columns(lengths: Sequence[int], room: int, extra: int = 6) -> int:
     """
     for columns in range(len(lengths), 1, -1):
         widths = [max(lengths[column::columns]) + extra for column in range(columns)]
-        if sum(widths) <= room:
+        if sum(widths) <= width:
             return columns
     return 1
 
 
-def say_empty(axes: Axes, words: str) -> None:
+def write_empty(axes: Axes, words: str) -> None:
     """Write in an empty panel why it is empty."""
     axes.text(
         0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color="0.35", wrap=True

@@ -1,4 +1,4 @@
-"""One panel of lines: mean over seeds, band, and a mark for every value that has no place."""
+"""One panel of lines: mean over seeds, band, and a mark for every value that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sigprop.reporting.aggregate import over_seeds, places, wants_log
+from sigprop.reporting.aggregate import over_seeds, ranges, wants_log
 from sigprop.reporting.axis import BlockAxis, label_blocks, mark_stacks
-from sigprop.reporting.canvas import Look, Sheet, say_empty
+from sigprop.reporting.canvas import Look, Sheet, write_empty
 from sigprop.reporting.glossary import QUANTITIES, Kind
 
-#: What has no place in a panel -> its marker and its words.
+#: What cannot be drawn in a panel -> its marker and its words.
 MARKS = {
     "nonfinite": ("x", "non-finite"),
     "zero": ("v", "exactly 0"),
@@ -73,7 +73,7 @@ def panel(
         label_blocks(axes, axis)
         mark_stacks(axes, axis)
     if not (table["seeds"] > 0).any():
-        say_empty(axes, "no finite value" if len(table) else "not recorded")
+        write_empty(axes, "no finite value" if len(table) else "not recorded")
     return table
 
 
@@ -92,7 +92,7 @@ def _scale(axes: Axes, rows: pd.DataFrame, quantity: str) -> bool:
 
 
 def limits(low: float, high: float, kind: Kind, logarithmic: bool) -> tuple[float, float]:
-    """Return the ends of a vertical axis with room around the data.
+    """Return the ends of a vertical axis with a margin around the data.
 
     A share starts at 0, a signed quantity is centered on 0, and a flat line does not look like a
     cliff: a linear axis shows at least 10 % of the value on either side.
@@ -104,16 +104,16 @@ def limits(low: float, high: float, kind: Kind, logarithmic: bool) -> tuple[floa
         (-0.002, 0.1)
     """
     if logarithmic:
-        room = 0.07 * (np.log10(high) - np.log10(low))
-        bottom, top = 10.0 ** np.clip([np.log10(low) - room, np.log10(high) + room], -300, 300)
+        margin = 0.07 * (np.log10(high) - np.log10(low))
+        bottom, top = 10.0 ** np.clip([np.log10(low) - margin, np.log10(high) + margin], -300, 300)
         return float(bottom), float(top)
     if kind == "share":
         return -0.02 * max(high, 0.1), max(min(1.15 * high, 1.04), high, 0.1)
     if kind == "signed":
         reach = max(1.15 * max(abs(low), abs(high)), 0.1)
         return -reach, reach
-    room = max(0.1 * abs(high), 0.12 * (high - low)) or 1.0
-    return low - room, high + room
+    margin = max(0.1 * abs(high), 0.12 * (high - low)) or 1.0
+    return low - margin, high + margin
 
 
 def _with_gaps(line: pd.DataFrame, x: str, stack: Mapping[int, int]) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def _mark(
     logarithmic: bool,
     where: tuple[str, Notes],
 ) -> None:
-    """Mark values without a place: crosses at the top, zeros of a logarithmic axis at its foot."""
+    """Mark values that cannot be drawn: crosses at the top, zeros at the foot of a log axis."""
     quantity, notes = where
     kinds = {
         "nonfinite": line["nonfinite"] > 0,
@@ -191,7 +191,7 @@ def _mark(
             clip_on=False,
             gid=f"{kind}:{look.rank}",
         )
-        sentence = f"{words} {places(at, line[x], 'step' if x == 'step' else 'block')}"
+        sentence = f"{words} {ranges(at, line[x], 'step' if x == 'step' else 'block')}"
         notes.setdefault((look.label, sentence), []).append(quantity.replace("_", " "))
 
 

@@ -135,26 +135,37 @@ def alt_text(spec: FigureSpec, figure: Figure) -> str:
 
 
 def gaps(coverage: pd.DataFrame) -> list[str]:
-    """Return, by network, how many modules were recorded and why others were not.
+    """Return, by network, how many modules were recorded, and why others or gradients were not.
+
+    Args:
+        coverage: the table of that name.
 
     Example:
         >>> gaps(pd.DataFrame({"network": ["a", "a"], "name": ["x", "y"], "recorded": [True, False],
+        ...                    "status": ["recorded", "never_called"], "gradient": ["", ""],
         ...                    "reason": ["", "never called"]}))
         ['a: 1 of 2 modules recorded; not recorded: 1 module (never called: y).']
     """
     sentences = []
     for network, rows in coverage.groupby("network", sort=False):
         lost = rows[~rows["recorded"]]
-        start = f"{network}: {len(rows) - len(lost)} of {counted(len(rows), 'module')} recorded"
-        reasons = [
-            f"{counted(len(group), 'module')} ({str(reason) or 'no reason given'}: "
-            f"{', '.join(group['name'].head(3))}{', …' if len(group) > 3 else ''})"
-            for reason, group in lost.groupby("reason", sort=False)
+        parts = [
+            f"{network}: {len(rows) - len(lost)} of {counted(len(rows), 'module')} recorded",
+            *_listed("not recorded", lost, "reason"),
+            *_listed("no gradient", rows[rows["status"] == "no_gradient"], "gradient"),
         ]
-        sentences.append(
-            f"{start}; not recorded: {', '.join(reasons)}." if reasons else f"{start}."
-        )
+        sentences.append("; ".join(parts) + ".")
     return sentences
+
+
+def _listed(what: str, rows: pd.DataFrame, why: str) -> list[str]:
+    """Return the names of ``rows`` by the words in column ``why``; empty when there are none."""
+    groups = [
+        f"{counted(len(group), 'module')} ({str(words) or 'no reason given'}: "
+        f"{', '.join(group['name'].head(3))}{', …' if len(group) > 3 else ''})"
+        for words, group in rows.groupby(why, sort=False)
+    ]
+    return [f"{what}: {', '.join(groups)}"] if groups else []
 
 
 def _view(name: str, frame: pd.DataFrame) -> TableView:

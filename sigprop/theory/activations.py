@@ -37,10 +37,10 @@ class ClosedForm:
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation: everything the Gaussian integrals need to know.
+    """One activation: everything the Gaussian integrals need.
 
     Args:
-        name: how it is asked for.
+        name: its name in ``ACTIVATIONS``.
         f: the function, array to array.
         slope: its derivative (any value at a kink).
         kinks: where f or f' is not smooth; quadrature splits there.

@@ -30,7 +30,7 @@ def lyapunov_exponents(size: int, factors: int = 1) -> Exponents:
 
     Args:
         size: N.
-        factors: M, of the QR estimate that the deviation speaks of.
+        factors: M, of the QR estimate whose deviation is returned.
 
     Returns:
         Exponents in natural logarithm per factor, and their deviations.

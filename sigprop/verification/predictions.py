@@ -107,7 +107,11 @@ def start_kernel(signals: pd.DataFrame) -> Kernel | None:
 def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     signals = records.signals[records.signals["network"] == label]
     start = start_kernel(signals)
-    predicted = recursion_of(design, start) if start is not None else None
+    try:
+        with np.errstate(over="ignore"):
+            predicted = recursion_of(design, start) if start is not None else None
+    except BadInput:  # doubling 1100 times leaves float64: the recursion ends in no number
+        return pd.DataFrame()
     if predicted is None:
         return pd.DataFrame()
     forward = {name: getattr(predicted, name)[1:] for name in _FORWARD}
@@ -116,7 +120,8 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     last = back[back["block"] == back["block"].max()]["second_moment"]
     if len(last) and (last > 0).all():
         scale = float(np.exp(np.log(last).mean()))
-        gradient = scale * predicted.gradient_second_moment[1:]
+        with np.errstate(over="ignore"):
+            gradient = scale * predicted.gradient_second_moment[1:]
         frames.append(_frame(label, "backward", "second_moment", gradient))
     return pd.concat(frames, ignore_index=True)
 

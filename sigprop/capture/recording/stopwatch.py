@@ -10,15 +10,18 @@ from collections.abc import Callable
 
 #: Steps of each kind that medians are taken over.
 _RECENT = 25
-#: Steps of each kind before their times are compared: the first ones are slow for other reasons.
-_ENOUGH = 5
+#: Recorded steps, after the first, before their times are trusted: the first ones are slow for
+#: other reasons.
+_ENOUGH = 2
 
 
 class Stopwatch:
     """Times the steps of a training loop, those that are recorded and those that are not.
 
-    Once there are enough of both kinds the probe's cost is the difference between their medians,
-    which includes what it makes an accelerator do; until then it is the time spent in its own code.
+    The cost of a recorded step is the time spent in the probe's own code and, outside of it, what
+    slower calls of modules and an accelerator's work add: the rest of a recorded step compared with
+    a bare one, by their medians. As long as few steps of either kind are known, the outside is
+    taken to cost as much as the own code, or less where the times say so.
 
     Args:
         clock: seconds since some moment.
@@ -26,8 +29,11 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._steps: dict[bool, deque[float]] = {on: deque(maxlen=_RECENT) for on in (True, False)}
+        self._bare: deque[float] = deque(maxlen=_RECENT)
+        self._rest: deque[float] = deque(maxlen=_RECENT)
         self._own: deque[float] = deque(maxlen=_RECENT)
+        self._own_total = self._bare_total = 0.0
+        self._not_in_total = 0
         self._own_now = 0.0
         self._recorded = self._all = 0
         self._entered: float | None = None
@@ -62,28 +68,53 @@ class Stopwatch:
         if began is None:
             return
         self._all += 1
-        self._steps[recorded].append(now - began)
+        self._own_total += self._own_now
         if recorded:
             self._recorded += 1
+            if self._recorded == 2:  # the first one may have been slow for other reasons
+                self._rest.clear()
+            self._rest.append(now - began - self._own_now)
             self._own.append(self._own_now)
+        else:
+            self._bare.append(now - began - self._own_now)
         self._own_now = 0.0
+        self._not_in_total += 1
+        if self._not_in_total >= _RECENT and self._bare:  # not at every step: medians cost time
+            self._bare_total = self.bare_total
+            self._not_in_total = 0
+
+    @property
+    def _outside(self) -> float:
+        """Seconds that recording adds to a step outside of the probe's own code."""
+        if not (self._bare and self._rest):
+            return 0.0
+        added = max(0.0, statistics.median(self._rest) - statistics.median(self._bare))
+        if self._recorded > _ENOUGH:
+            return added
+        return min(added, statistics.median(self._own))
 
     @property
     def cost(self) -> float:
         """Seconds that recording adds to a step; NaN before the first recorded step ended."""
-        if min(map(len, self._steps.values())) >= _ENOUGH:
-            recorded, bare = (statistics.median(self._steps[on]) for on in (True, False))
-            return max(0.0, recorded - bare)
-        return statistics.median(self._own) if self._own else math.nan
+        return statistics.median(self._own) + self._outside if self._own else math.nan
+
+    @property
+    def spent(self) -> float:
+        """Seconds that recording has added so far, over the whole run."""
+        return self._own_total + self._recorded * self._outside
 
     @property
     def bare(self) -> float:
         """Seconds that a step takes without being recorded; NaN before the first step ended."""
-        if self._steps[False]:
-            return statistics.median(self._steps[False])
-        return statistics.median(self._steps[True]) - self.cost if self._steps[True] else math.nan
+        steps = self._bare or self._rest
+        return statistics.median(steps) if steps else math.nan
+
+    @property
+    def bare_total(self) -> float:
+        """Seconds that all steps so far would have taken without being recorded."""
+        return self._bare_total + (self._not_in_total * self.bare if self._not_in_total else 0.0)
 
     @property
     def share(self) -> float:
         """Time added so far over the time that the same steps take bare, 0.03 for 3 %."""
-        return self.cost * self._recorded / (self.bare * self._all) if self._all else math.nan
+        return self.spent / self.bare_total if self._all else math.nan

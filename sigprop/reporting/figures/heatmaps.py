@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sigprop.records.queries import by_block, dead_by_block, weights_by_block
 from sigprop.reporting.aggregate import over_seeds
 from sigprop.reporting.axis import label_blocks
-from sigprop.reporting.canvas import Look, Sheet, legend, say_empty
+from sigprop.reporting.canvas import Look, Sheet, legend, write_empty
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.glossary import QUANTITIES
 
@@ -110,17 +110,17 @@ def _row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, 
     for axes, (name, look) in zip(row, style.items(), strict=True):
         cells = layer.cells[layer.cells["network"] == name]
         if cells.empty:
-            say_empty(axes, "not recorded")
+            write_empty(axes, "not recorded")
             axes.grid(visible=False)
             continue
         mesh, marked = _map(axes, cells, layer, norm)
-        _say_end(axes, cells, layer.cells)
+        _write_end(axes, cells, layer.cells)
         if marked:
             hatched = True
             sheet.notes.append(
                 f"{look.label.strip()}: {layer.quantity.replace('_', ' ')} non-finite or "
                 f"undefined in {marked} of {len(cells)} cells, first at step "
-                f"{int(cells.loc[_unplaced(cells), 'step'].min())}."
+                f"{int(cells.loc[_undrawn(cells), 'step'].min())}."
             )
     if mesh is not None:
         bar = sheet.colorbar(
@@ -140,7 +140,7 @@ def _map(axes: Axes, cells: pd.DataFrame, layer: Layer, norm: Normalize) -> tupl
         with np.errstate(divide="ignore"):  # 0 becomes -inf, then the lowest color
             values = np.log10(values)
     x, y = edges(steps), edges(blocks)
-    marked = cells[_unplaced(cells)]
+    marked = cells[_undrawn(cells)]
     columns = np.searchsorted(steps, marked["step"].to_numpy())
     rows = (marked["block"] - blocks[0]).to_numpy()
     values[rows, columns] = np.nan
@@ -153,7 +153,7 @@ def _map(axes: Axes, cells: pd.DataFrame, layer: Layer, norm: Normalize) -> tupl
     return mesh, len(marked)
 
 
-def _say_end(axes: Axes, cells: pd.DataFrame, everything: pd.DataFrame) -> None:
+def _write_end(axes: Axes, cells: pd.DataFrame, everything: pd.DataFrame) -> None:
     """Write into the blank part of a network that was recorded for much fewer steps than others."""
     first, last = float(everything["step"].min()), float(everything["step"].max())
     end = float(cells["step"].max())
@@ -182,16 +182,16 @@ def _outline(x: NDArray[np.float64], y: NDArray[np.float64], runs: NDArray[np.in
     return Path.make_compound_path_from_polys(np.array(corners).transpose(2, 0, 1))
 
 
-def _unplaced(cells: pd.DataFrame) -> pd.Series[bool]:
+def _undrawn(cells: pd.DataFrame) -> pd.Series[bool]:
     return (cells["nonfinite"] > 0) | (cells["undefined"] > 0)
 
 
 def color_scale(cells: pd.DataFrame, logarithmic: bool) -> tuple[Normalize, str]:
     """Return one color scale for all networks and which of its ends are open.
 
-    A logarithmic scale follows the networks that stayed finite, with a decade of room, so that a
-    diverging one does not paint all others alike; it is at most twelve decades wide. Values
-    beyond it take the end color and the color bar shows an arrow.
+    A logarithmic scale follows the networks that stayed finite, with a margin of one decade, so
+    that a diverging one does not paint all others alike; it is at most twelve decades wide.
+    Values beyond it take the end color and the color bar shows an arrow.
 
     Args:
         cells: columns ``network``, ``center``, ``nonfinite`` and ``undefined``.
@@ -205,12 +205,12 @@ def color_scale(cells: pd.DataFrame, logarithmic: bool) -> tuple[Normalize, str]
     if positive.empty:
         return Normalize(-1.0, 1.0), "neither"
     powers = np.log10(positive["center"].to_numpy(dtype=float))
-    broken = set(cells.loc[_unplaced(cells), "network"])
+    broken = set(cells.loc[_undrawn(cells), "network"])
     steady = powers[~positive["network"].isin(broken).to_numpy()]
-    followed, room = (steady, 1.0) if broken and len(steady) else (powers, 0.0)
+    followed, margin = (steady, 1.0) if broken and len(steady) else (powers, 0.0)
     middle, half = float(np.median(followed)), _DECADES / 2
-    low = max(float(followed.min()) - room, float(powers.min()), middle - half)
-    high = min(float(followed.max()) + room, float(powers.max()), middle + half)
+    low = max(float(followed.min()) - margin, float(powers.min()), middle - half)
+    high = min(float(followed.max()) + margin, float(powers.max()), middle + half)
     below = bool((powers < low).any()) or len(positive) < len(finite)
     above = bool((powers > high).any())
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max"}

@@ -17,7 +17,7 @@ from sigprop.reporting.training import Divergence, divergences, evaluated, train
 from sigprop.reporting.words import number
 
 _MANY = 5_000  # points beyond which an SVG of paths is slower to open than a picture
-_ROOM = 1e3  # how far above the other networks a diverging loss is followed
+_FOLLOWED = 1e3  # how far above the other networks a diverging loss is followed
 
 
 @figure(
@@ -78,7 +78,7 @@ def _limit(axes: Axes, loss: pd.DataFrame, broken: set[str]) -> None:
     survivors = finite.loc[~finite["network"].isin(broken), "loss"]
     shown = finite["loss"]
     if len(survivors) and len(broken):
-        shown = shown[shown <= _ROOM * survivors.max()]
+        shown = shown[shown <= _FOLLOWED * survivors.max()]
     if shown.empty:
         return
     logarithmic = wants_log(shown)

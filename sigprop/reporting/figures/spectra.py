@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sigprop.records.queries import at_first_step, at_last_step
 from sigprop.reporting.aggregate import over_seeds, wants_log
-from sigprop.reporting.canvas import Look, Sheet, legend, say_empty
+from sigprop.reporting.canvas import Look, Sheet, legend, write_empty
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.glossary import QUANTITIES
 
@@ -67,7 +67,7 @@ def _spectra_of(
     """Draw the weights of one network at one moment, averaged over seeds by index."""
     axes.set_xlim(-0.02, 1.02)
     if frame.empty:
-        say_empty(axes, "not recorded")
+        write_empty(axes, "not recorded")
         return
     names = list(dict.fromkeys(zip(frame["name"], frame["operator"], strict=True)))
     table = over_seeds(frame, "singular_value", ["network", "name", "operator", "index"], "scale")
