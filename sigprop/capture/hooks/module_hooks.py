@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -27,6 +28,10 @@ from sigprop.signals.channel_statistics import readable
 
 #: Modules that PyTorch may run as one fused function when nothing watches their inside.
 FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+
+
+#: Tells hooks apart where they run the same code.
+_KEYS = itertools.count()
 
 
 class Hook:
@@ -97,6 +102,8 @@ class ModuleHook(Hook):
     ) -> None:
         super().__init__(recorder)
         self.name, self.target, self.axis = name, target, axis
+        self._module = weakref.ref(module)
+        self.key = str(next(_KEYS))  # a number would be a variable of graphs
         self.is_target = target == name
         self.chosen_kind = chosen_kind
         # Of what was not chosen only rectifiers hand over what they return.
