@@ -14,9 +14,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
-from sigprop.capture.model.naming import bare, parameters
+from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
+from sigprop.capture.hooks.trial import can_trace
+from sigprop.capture.internals import warn_of_missing
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.naming import bare, modules, parameters
 from sigprop.capture.parameters.info import spectra
-from sigprop.capture.torch_internals import HOOK_GUARDS, TRACEABLE, compiled, warn_of_missing
+from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
@@ -26,6 +30,7 @@ from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.torch_version import RUN_EAGERLY
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -140,8 +145,8 @@ class Probe:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
-        if not TRACEABLE:
-            _warn_of_compiled(model)
+        _warn_of_compiled(model)
+        _warn_of_unread(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -333,8 +338,7 @@ class Probe:
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
         leaves = isinstance(blocks, str) and blocks == "leaves"
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
-        HOOK_GUARDS.forget_graphs()
-        HOOK_GUARDS.on()
+        HOOK_GUARDS.on(self, model)
         self._installation.install(targets, axis, scope)
         self._steps.watch()
         self.step_began(self.step_index)
@@ -357,8 +361,7 @@ class Probe:
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
-        if not _PROBES:
-            HOOK_GUARDS.off()
+        HOOK_GUARDS.off(self)
 
     def __enter__(self) -> Probe:
         return self
@@ -408,11 +411,24 @@ class Probe:
 
 
 _UNCOMPILE = (
-    "Where code is compiled and nothing is read: run the steps to record in `with "
-    "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
+    f"Where code is compiled and nothing is read: run the steps to record {RUN_EAGERLY}, or train "
+    "the model uncompiled while probing"
 )
 
 
+def _warn_of_unread(model: nn.Module) -> None:
+    found = {name: unread(module) for name, module in modules(model)}
+    blind = {name: reason for name, reason in found.items() if reason in (SCRIPTED, EXPORTED)}
+    if blind:
+        name, reason = next(iter(blind.items()))
+        warnings.warn(
+            f"{len(blind)} of {len(found)} modules of this model cannot be read, {name!r} first: "
+            f"{reason}",
+            ProbeWarning,
+            stacklevel=4,
+        )
+
+
 def _warn_of_compiled(model: nn.Module) -> None:
-    if any(compiled(module) for module in model.modules()):
+    if any(compiled(module) for module in model.modules()) and not can_trace():
         warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)

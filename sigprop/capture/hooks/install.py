@@ -114,7 +114,7 @@ class Installation:
                 continue
             target = owner(name, targets)
             info = describe(name, module, target, channel_dim, scope.chosen_kind, scope.additions)
-            graph = GraphHook(recorder, info)
+            graph = GraphHook(recorder, info, module)
             before = None
             if info.is_target or _needs_pre_hook(module, info, id(module) in inside_closed):
                 before = ForwardPreHook(recorder, info, graph)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.capture.hooks.additions import Additions
-from sigprop.capture.hooks.compiled import GraphHook
+from sigprop.capture.hooks.compiled import HOOK_CODES, GraphHook
 from sigprop.capture.hooks.port import Port
 from sigprop.capture.model.channels import Maker, made_by
 from sigprop.capture.model.module_info import ModuleInfo
@@ -261,3 +261,6 @@ def _may_fuse(module: nn.Module) -> bool:
     if module.training:
         return False
     return not (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
+
+
+HOOK_CODES.update((ForwardPreHook.__call__.__code__, ForwardHook.__call__.__code__))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Literal
 
-import torch
 from torch import nn
 
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import ROOT, aliases, modules
 from sigprop.capture.recording.module_log import ModuleLog
 from sigprop.capture.torch_internals import compiled
+from sigprop.torch_version import RUN_EAGERLY
 
 #: What became of a module, as a code.
 Status = Literal[
@@ -26,12 +27,11 @@ Status = Literal[
 #: Status and reason of a module.
 State = tuple[Status, str]
 
-SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made from"
 BYPASSED = "not callable: nn.MultiheadAttention uses its weight directly"
 DIRECT = "never called as a module, yet its weights have gradients: its forward is bypassed"
 FUSED = "not called: PyTorch ran the whole encoder layer as one fused function"
 UNCALLED = "never called in a recorded step (or its forward was called directly)"
-COMPILED = "compiled, and no graph was traced; use torch.compiler.set_stance('force_eager')"
+COMPILED = f"compiled, and no graph was traced; run the steps to record {RUN_EAGERLY}"
 RECORDED: State = "recorded", ""
 UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
 NO_GRADIENT = "none: all before it is frozen, or cut off by detach or no_grad"
@@ -102,11 +102,12 @@ def _state(
         return "failed", f"the probe failed and is off: {log.broken}"
     if name in forward:
         return RECORDED
-    if isinstance(module, torch.jit.ScriptModule):
-        return "scripted", SCRIPTED
-    if type(module).forward is nn.Module.forward:
-        status: Status = "unsupported" if name in targets else "not_chosen"
-        return status, "a container without a forward of its own"
+    reason = unread(module)
+    if reason == SCRIPTED:
+        return "scripted", reason
+    if reason is not None:
+        status: Status = "unsupported" if name in targets or reason == EXPORTED else "not_chosen"
+        return status, reason
     if not log.total_calls[name]:
         return _why_not_called(name, module, everything, log)
     if name not in targets:
