@@ -254,10 +254,16 @@ class Structure:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parts = [(weakref.ref(module), *_parts(module)) for module in model.modules()]
+        self._parts: list[tuple[weakref.ref[nn.Module], list[int], list[int]]] | None = None
+        try:
+            self._parts = [(weakref.ref(module), *_parts(module)) for module in model.modules()]
+        except AttributeError as error:
+            switch_off("structure", error)
 
     def same(self) -> bool:
         """Return whether no module and no parameter was added, replaced or taken away."""
+        if self._parts is None:
+            return False
         for known, parameters, modules in self._parts:  # written out: asked at every step
             module = known()
             if module is None or list(map(id, module._modules.values())) != modules:
