@@ -205,8 +205,8 @@ def structures(door: ModuleType) -> list[bool]:
         changed(lambda model: None),
         changed(lambda model: setattr(model[1], "0", nn.Linear(2, 2))),
         changed(lambda model: setattr(model[0], "weight", nn.Parameter(torch.ones(2, 2)))),
-        changed(lambda model: model[1].append(nn.ReLU())),
-        changed(lambda model: model[0].register_parameter("scale", nn.Parameter(torch.ones(2)))),
+        changed(lambda model: model.append(nn.ReLU())),
+        changed(lambda model: setattr(model[1], "scale", nn.Parameter(torch.ones(2)))),
     ]
 
 
