@@ -118,8 +118,8 @@ class Result:
         if row is None:
             rows = self.table[~self.table["verdict"].isin(_SATISFIED)]
             return f"{self.headline()}\n{_text(rows.head(5))}"
-        place = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
-        near = self.table.iloc[max(0, place - 1) : place + 2]
+        index = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
+        near = self.table.iloc[max(0, index - 1) : index + 2]
         if row["kind"]:
             return f"{self.headline()}\n{self.cause()}\n{_text(near)}"
         block = f"block {row['block']} ({row['name']})" if row["block"] >= 0 else row["name"]
