@@ -150,7 +150,10 @@ class Result:
 def _operand_cause(row: pd.Series) -> str:
     skip, branch, correlation = (float(row[key]) for key in ("skip", "branch", "correlation"))
     if math.isnan(skip) or math.isnan(branch):
-        return f"the block multiplies the signal by {row['measured']:.4g}; it shows no ports"
+        return (
+            f"the block multiplies the signal by {row['measured']:.4g}; no residual addition was "
+            "seen in it"
+        )
     cross = 2 * (0 if math.isnan(correlation) else correlation) * math.sqrt(skip * branch)
     deviation = float(row["measured"]) - float(row["predicted"])
     if abs(cross) > _EXPLAINS * abs(deviation) and cross * deviation > 0:
