@@ -6,9 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The peers have their own environment: nothing of theirs is needed for anything else.
 BENCHMARKS := .venv-benchmarks
+# Another PyTorch: `make test-torch TORCH=2.6.0`. A CUDA build of several gigabytes, unless PyTorch's
+# own index of CPU builds is given: TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH ?= 2.5.1
+TORCH_INDEX ?=
+OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test test-torch lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +70,19 @@ wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylin
 	$(BIN)/python -m build --wheel --outdir build/wheel
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
+test-torch: $(OTHER)/.ready  ## The test suite with another PyTorch: make test-torch TORCH=2.6.0
+	$(OTHER)/bin/python -m pytest $(TESTS)
+
+$(OTHER)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard sigprop/signals/native/*.[ch])
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	{ grep -v '^torch==' constraints.txt; echo 'torch==$(TORCH)'; } > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+		'torch==$(TORCH)' -c $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet -c $(OTHER)/constraints.txt -e . --group test --group build
+	$(OTHER)/bin/python -m pip install --quiet --no-deps -c constraints.txt Resemblyzer
+	touch $@
+
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
 	$(BIN)/python -m pytest
 
@@ -83,4 +101,4 @@ format: $(READY)  ## Put the style right
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and everything generated but reports
-	rm -rf $(VENV) $(BENCHMARKS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(BENCHMARKS) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

@@ -36,3 +36,10 @@ def require(version: str) -> tuple[int, int]:
 
 #: The PyTorch that runs.
 VERSION = require(torch.__version__)
+
+#: How to run a step without compiled code, after "run the steps to record".
+RUN_EAGERLY = (
+    "in `with torch.compiler.set_stance('force_eager'):`"
+    if VERSION >= (2, 6)
+    else "with the model itself, and not with what torch.compile made of it"
+)

@@ -1,12 +1,13 @@
 """The one door to private torch: nothing else in sigprop touches what PyTorch may change unasked.
 
-Each entry of `INTERNALS` says what is used, in which versions it was seen to work, why there is no
-public way, and what is lost where it is gone. Where it is gone, or fails, that one thing is
-switched off with one warning, and the function here returns what it would return in an ordinary
-forward pass in eager mode.
+Each use is an entry of `sigprop.capture.internals`: in which versions it was seen to work, why
+there is no public way, and what is lost where it is gone. Where it is gone, or fails, that one
+thing is switched off with one warning, and the function here returns what it would return in an
+ordinary forward pass in eager mode.
 
 Process-wide while a probe is attached: `torch._dynamo.config.skip_nnmodule_hook_guards` is False,
-once a compiler was imported (see `HookGuards`). Nothing else is changed for other models.
+once a compiler was imported (see `sigprop.capture.hooks.compiled_graphs`), so that graphs made
+meanwhile depend on their modules' hooks. Graphs of other models stay.
 """
 
 from __future__ import annotations
@@ -15,193 +16,22 @@ import importlib
 import inspect
 import itertools
 import sys
-import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from operator import attrgetter
 from types import CodeType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from sigprop.errors import ProbeWarning
+from sigprop.capture.internals import INTERNALS, missing, switch_off, switched_off
 from sigprop.torch_version import VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Internal:
-    """A use of private PyTorch.
-
-    Attributes:
-        names: what is used.
-        versions: the first and the last version in which it was seen to work.
-        reason: why it is used, and the PyTorch issue where there is one.
-        without: what is lost where it is gone.
-    """
-
-    names: tuple[str, ...]
-    versions: tuple[tuple[int, int], tuple[int, int]]
-    reason: str
-    without: str
-
-
-_ALL = (2, 5), (2, 15)
-_TRACED = (2, 13), (2, 15)
-
-INTERNALS = {
-    "recomputation": Internal(
-        ("torch._C._current_graph_task_id",),
-        _ALL,
-        "activation checkpointing runs a forward again inside a backward pass, reentrant or not, "
-        "with hooks on and no public sign of it",
-        "forwards that activation checkpointing runs again are counted twice",
-    ),
-    "transforms": Internal(
-        (
-            "torch._C._functorch.peek_interpreter_stack",
-            "torch._C._get_tracing_state",
-            "torch._C._get_dispatch_mode",
-            "torch._C._TorchDispatchModeKey",
-        ),
-        _ALL,
-        "under torch.func and with fake tensors hooks run on tensors that hold no numbers",
-        "a forward under torch.func or with fake tensors switches the probe off",
-    ),
-    "wrappers": Internal(
-        (
-            "torch._subclasses.fake_tensor.FakeTensor",
-            "torch.utils._python_dispatch.is_traceable_wrapper_subclass",
-        ),
-        _ALL,
-        "a DTensor's numbers lie in another tensor, a fake tensor has none",
-        "tensors of every class with a dispatch of its own are left out",
-    ),
-    "own arithmetic": Internal(
-        ("torch._C.DisableTorchFunction",),
-        _ALL,
-        "the public DisableTorchFunctionSubclass leaves modes on, ours and those of others",
-        "functional rectifiers and additions, and attention, are not recorded",
-    ),
-    "function modes": Internal(
-        (
-            "torch._C._push_on_torch_function_stack",
-            "torch._C._pop_torch_function_stack",
-            "torch._C._len_torch_function_stack",
-        ),
-        _ALL,
-        "a forward may raise, or leave another mode on top: a with-block cannot span two hooks",
-        "functional rectifiers and additions, and attention, are not recorded",
-    ),
-    "layers": Internal(
-        (
-            "torch.nn.modules.conv._ConvNd",
-            "torch.nn.modules.conv._ConvTransposeNd",
-            "torch.nn.modules.batchnorm._NormBase",
-        ),
-        _ALL,
-        "layers of one's own derive from these bases directly",
-        "layers derived from PyTorch's own base classes may need channel_dim=",
-    ),
-    "versions": Internal(
-        ("torch.Tensor._version",),
-        _ALL,
-        "whether a tensor was written to since it was read is said nowhere else",
-        "a tensor that several modules hand on is read once for each of them",
-    ),
-    "foreach": Internal(
-        ("torch._foreach_zero_",),
-        _ALL,
-        "one launch on an accelerator instead of hundreds",
-        "the buffers of compiled graphs are emptied one after the other",
-    ),
-    "replicas": Internal(
-        ("torch.nn.Module._is_replica",),
-        _ALL,
-        "nn.DataParallel calls copies of the model that are other objects (pytorch#42478)",
-        "each replica of nn.DataParallel begins a forward of its own",
-    ),
-    "end of backward": Internal(
-        ("torch.autograd.Variable._execution_engine.queue_callback",),
-        _ALL,
-        "a compiled forward runs no hook at its start; only its backward pass says that it ended",
-        "without an optimizer, a compiled model's step ends at probe.step() only",
-    ),
-    "calls": Internal(
-        ("torch.nn.Module._call_impl",),
-        _ALL,
-        "a KeyboardInterrupt ends a forward without calling its hooks, also those always called",
-        "after a KeyboardInterrupt inside a forward, functions outside of the model are recorded",
-    ),
-    "loss scale": Internal(
-        ("torch.amp.GradScaler._scale",),
-        _ALL,
-        "the public get_scale() waits for the device at every step",
-        "a step that a gradient scaler left out is merged with the next one",
-    ),
-    "compiled modules": Internal(
-        (
-            "torch._dynamo.OptimizedModule",
-            "torch._dynamo.eval_frame.OptimizedModule._orig_mod",
-            "torch.nn.Module._compiled_call_impl",
-        ),
-        _ALL,
-        "hooks put on after a model was compiled are passed over in silence (pytorch#117758)",
-        "that a model is compiled is not noticed",
-    ),
-    "hook guards": Internal(
-        ("torch._dynamo.config.skip_nnmodule_hook_guards",),
-        _ALL,
-        "compiled graphs do not depend on hooks by default (pytorch#117758, #115750)",
-        "a model that was compiled and run before the probe was attached is not recorded",
-    ),
-    "tracing": Internal(
-        (
-            "torch._dynamo.comptime.comptime",
-            "torch._dynamo.comptime.ComptimeContext."
-            "_i_will_not_complain_if_bc_breaks_InstructionTranslator",
-            "function._dynamo_marked_constant",
-        ),
-        _TRACED,
-        "hooks kept out of graphs break them (pytorch#142358); names and channels are constants "
-        "that Python has to work out while a graph is made",
-        "compiled code is not recorded",
-    ),
-}
-
-
-class _State:
-    """What has been found missing, by entry, with the reason; and those warned of."""
-
-    off: ClassVar[dict[str, str]] = {}
-    warned: ClassVar[set[str]] = set()
-
-
-def switch_off(entry: str, error: BaseException) -> None:
-    """Note that an entry failed, and say once what is lost."""
-    _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
-    if entry in _State.warned:
-        return
-    _State.warned.add(entry)
-    internal = INTERNALS[entry]
-    warnings.warn(
-        f"torch {torch.__version__} is not as sigprop expects it: {internal.without}. "
-        f"({' or '.join(internal.names)}: {_State.off[entry]})",
-        ProbeWarning,
-        stacklevel=3,
-    )
-
-
-def warn_of_missing() -> None:
-    """Say once of each entry that was found missing when sigprop was imported."""
-    for entry in [entry for entry in _State.off if entry not in _State.warned]:
-        switch_off(entry, AttributeError())
 
 
 def _found(entry: str, name: str, otherwise: Any) -> Any:
@@ -213,8 +43,10 @@ def _found(entry: str, name: str, otherwise: Any) -> Any:
         except AttributeError:  # a module that nobody has imported yet
             found = importlib.import_module(parent)
         found = getattr(found, last)
+        if found is None:
+            raise AttributeError(f"{name} is None")
     except (AttributeError, ImportError) as error:
-        _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
+        missing(entry, error)
         return otherwise
     return found
 
@@ -248,6 +80,25 @@ def transforming() -> str | None:
     except Exception as error:
         switch_off("transforms", error)
     return None
+
+
+#: What `interruption` says while activation checkpointing runs a forward again.
+RECOMPUTED = "recomputed"
+
+
+def interruption() -> str | None:
+    """Return why this is no ordinary forward pass: `RECOMPUTED`, or as `transforming`; or None.
+
+    Both questions in one call, since it is asked at every hook.
+    """
+    try:
+        if torch._C._functorch.peek_interpreter_stack() is None is torch._C._get_tracing_state():
+            mode = torch._C._get_dispatch_mode
+            if mode(_FAKE) is None is mode(_PROXY):
+                return None if torch._C._current_graph_task_id() == -1 else RECOMPUTED
+    except Exception:  # either says what is missing
+        pass
+    return transforming() or (RECOMPUTED if recomputing() else None)
 
 
 _FAKE_TENSOR = _found("wrappers", "torch._subclasses.fake_tensor.FakeTensor", None)
@@ -306,7 +157,7 @@ def is_replica(module: nn.Module) -> bool:
 
 def push_mode(mode: TorchFunctionMode) -> None:
     """Make a mode active in this thread, unless it could not be taken off again."""
-    if "own arithmetic" in _State.off:
+    if switched_off("own arithmetic"):
         return
     try:
         _ = torch._C._pop_torch_function_stack, torch._C._len_torch_function_stack  # for later
@@ -392,6 +243,42 @@ def scale_of(scaler: torch.amp.GradScaler) -> Tensor | None:
     return scale if isinstance(scale, Tensor) else None
 
 
+class Structure:
+    """Which modules and parameters a model is made of, and whether it still is.
+
+    To walk over `nn.Module.named_parameters` at every step takes longer than to read the norms of
+    small parameters.
+
+    Args:
+        model: the model; its modules are held weakly.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts: list[tuple[weakref.ref[nn.Module], list[int], list[int]]] | None = None
+        try:
+            self._parts = [(weakref.ref(module), *_parts(module)) for module in model.modules()]
+        except AttributeError as error:
+            switch_off("structure", error)
+
+    def same(self) -> bool:
+        """Return whether no module and no parameter was added, replaced or taken away."""
+        if self._parts is None:
+            return False
+        for known, parameters, modules in self._parts:  # written out: asked at every step
+            module = known()
+            if module is None or list(map(id, module._modules.values())) != modules:
+                return False
+            if list(map(id, module._parameters.values())) != parameters:
+                return False
+        return True
+
+
+def _parts(module: nn.Module) -> tuple[list[int], list[int]]:
+    """Return the ids of a module's own parameters and of its children."""
+    parameters, modules = module._parameters.values(), module._modules.values()
+    return list(map(id, parameters)), list(map(id, modules))
+
+
 # --- compiled modules -------------------------------------------------------------------------
 
 
@@ -420,46 +307,108 @@ def wrapped_by_compiler(module: nn.Module) -> nn.Module | None:
     return inner if isinstance(inner, nn.Module) else None
 
 
-class HookGuards:
-    """Makes compilers notice hooks; process-wide, on while a probe is attached.
+def hook_guards_skipped() -> bool | None:
+    """Return whether compiled graphs do not depend on hooks; None without a compiler."""
+    dynamo = _dynamo()
+    try:
+        return None if dynamo is None else bool(dynamo.config.skip_nnmodule_hook_guards)
+    except Exception as error:
+        switch_off("hook guards", error)
+        return None
 
-    A graph made before a hook was put on, or for another model of the same class, is used again by
-    default as if there was none.
+
+def skip_hook_guards(skip: bool) -> None:
+    """Set whether graphs that are made from now on depend on hooks; process-wide."""
+    try:
+        _dynamo().config.skip_nnmodule_hook_guards = skip
+    except Exception as error:
+        switch_off("hook guards", error)
+
+
+class CompiledGraph(NamedTuple):
+    """A graph that a compiler keeps.
+
+    Attributes:
+        code: the code that it runs in place of.
+        entry: the compiler's own record of it.
+        guards: what it depends on, as the compiler prints it.
     """
 
-    def __init__(self) -> None:
-        self._skipped: bool | None = None
-
-    def on(self) -> None:
-        """Have every graph that is made from now on depend on its modules' hooks."""
-        dynamo = _dynamo()
-        if dynamo is None or self._skipped is not None:
-            return
-        try:
-            self._skipped = bool(dynamo.config.skip_nnmodule_hook_guards)
-            dynamo.config.skip_nnmodule_hook_guards = False
-        except Exception as error:
-            switch_off("hook guards", error)
-
-    def off(self) -> None:
-        """Restore what was set."""
-        if self._skipped is not None:
-            _dynamo().config.skip_nnmodule_hook_guards = self._skipped
-            self._skipped = None
-
-    def forget_graphs(self) -> None:
-        """Let go of the graphs that were made without these guards."""
-        if _dynamo() is not None and self._skipped is None:
-            torch.compiler.reset()
+    code: CodeType
+    entry: Any
+    guards: str
 
 
-HOOK_GUARDS = HookGuards()
+def compiled_graphs() -> list[CompiledGraph]:
+    """Return every graph of this process."""
+    dynamo = _dynamo()
+    if dynamo is None:
+        return []
+    try:
+        seen = [code() for code in dynamo.convert_frame.input_codes.seen]
+        entries = dynamo.eval_frame._debug_get_cache_entry_list
+        return [
+            CompiledGraph(code, entry, str(_guards(entry)))
+            for code in seen
+            if code is not None
+            for entry in entries(code)
+        ]
+    except Exception as error:
+        switch_off("forgetting graphs", error)
+        return []
+
+
+def discard(graphs: Sequence[CompiledGraph]) -> None:
+    """Have the compiler forget graphs; it makes them anew when their code runs again."""
+    try:
+        for code in {graph.code for graph in graphs}:
+            mine = [graph.entry for graph in graphs if graph.code is code]
+            if len(mine) == len(_dynamo().eval_frame._debug_get_cache_entry_list(code)):
+                _dynamo().eval_frame.reset_code(code)  # with what it has learned of the code
+                continue
+            for entry in mine:
+                _discard(entry)
+    except Exception as error:
+        switch_off("forgetting graphs", error)
+
+
+def forget_skipped(codes: Callable[[CodeType], bool]) -> None:
+    """Have the compiler decide anew on code that it chose to leave to Python.
+
+    Args:
+        codes: which; code of which it has made a graph stays as it is.
+    """
+    dynamo = _dynamo()
+    if dynamo is None:
+        return
+    try:
+        for code in [code() for code in dynamo.convert_frame.input_codes.seen]:
+            if code is None or not codes(code):
+                continue
+            if not dynamo.eval_frame._debug_get_cache_entry_list(code):
+                dynamo.eval_frame.reset_code(code)
+    except Exception as error:
+        switch_off("forgetting graphs", error)
+
+
+def _guards(entry: Any) -> Any:
+    return entry.guard_manager if VERSION >= (2, 6) else entry.check_fn
+
+
+def _discard(entry: Any) -> None:
+    guards = _guards(entry)
+    if VERSION < (2, 6):
+        guards.extra_state.invalidate(guards.cache_entry)
+        return
+    gone = _dynamo().guards.DeletedGuardManagerWrapper("a probe was attached to its model")
+    guards.extra_state.invalidate(guards.cache_entry, gone)
 
 
 # --- a graph that is being made ---------------------------------------------------------------
 
-#: Whether a compiler can trace hooks on a tensor's gradient into a graph, as far as was tried.
-TRACEABLE = _TRACED[0] <= VERSION <= _TRACED[1]
+#: Whether a compiler can trace our hooks into a graph, as far as versions were tried.
+TRACEABLE = INTERNALS["tracing"].versions[0] <= VERSION <= INTERNALS["tracing"].versions[1]
+_SAYS_EXPORTING = hasattr(torch.compiler, "is_exporting")  # from 2.7
 
 
 def graph_being_made() -> bool:
@@ -467,7 +416,9 @@ def graph_being_made() -> bool:
 
     What is exported runs elsewhere, without a recorder.
     """
-    return TRACEABLE and torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    if not TRACEABLE or not torch.compiler.is_dynamo_compiling():
+        return False
+    return not (_SAYS_EXPORTING and torch.compiler.is_exporting())
 
 
 def at_trace_time(function: F) -> F:
@@ -487,6 +438,7 @@ class Shown:
     graph: weakref.ref[Any] | None = None
     code: CodeType | None = None
     x: Tensor | None = None
+    exported = False
 
 
 def show_graph() -> None:
@@ -504,16 +456,20 @@ def show(x: Tensor) -> None:
 
 
 def _hold_graph(context: Any) -> None:
-    translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
-    # Not its fx.Graph: a checkpointed part has one of its own.
-    graph = translator.output
-    Shown.graph, Shown.code = weakref.ref(graph), graph.root_tx.f_code
+    Shown.graph = Shown.code = None
+    try:
+        translator = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+        # Not its fx.Graph: a checkpointed part has one of its own.
+        graph = translator.output
+        Shown.graph, Shown.code = weakref.ref(graph), graph.root_tx.f_code
+        Shown.exported = bool(graph.export)
+    except Exception as error:
+        switch_off("tracing", error)
 
 
 def _hold(context: Any) -> None:
-    Shown.x = context.get_local("x").as_fake()
-
-
-def missing() -> Iterable[str]:
-    """Return the entries that were switched off in this process."""
-    return tuple(_State.off)
+    Shown.x = None
+    try:
+        Shown.x = context.get_local("x").as_fake()
+    except Exception as error:
+        switch_off("tracing", error)

@@ -23,7 +23,7 @@ Watch = Callable[[str, int, Progress], None]
 CHECKPOINT = "checkpoint.pt"
 
 #: Layers that divide by a batch's own variance, of which one sample has none.
-_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+_BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def folder(root: str | Path, label: str) -> Path:

@@ -22,6 +22,7 @@ from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.probing.watching import Watch
 from sigprop.records import Records
+from sigprop.torch_version import RUN_EAGERLY
 
 if TYPE_CHECKING:  # loaded with the first frame, see `records`
     import pandas as pd
@@ -32,8 +33,8 @@ _FUSED_NOTE = (
 )
 _COMPILED_NOTE = (
     "the model is compiled, and this check looked at an uncompiled copy: inside graphs, additions "
-    "and rectifiers that are no modules are not seen; to see them, run the steps to record under "
-    "torch.compiler.set_stance('force_eager')"
+    "and rectifiers that are no modules are not seen; to see them, run the steps to record "
+    f"{RUN_EAGERLY}"
 )
 _NO_GRADIENT_NOTE = "no gradient comes back: nothing in this model requires one"
 _NO_LOSS_NOTE = "no output fits the targets, so a random gradient was sent back instead"

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED
 from sigprop.capture.model.naming import ROOT, modules
-from sigprop.capture.recording.coverage import BYPASSED, COMPILED, FUSED, SCRIPTED
+from sigprop.capture.recording.coverage import BYPASSED, COMPILED, FUSED
 from sigprop.probing.watching import Watch
 from sigprop.records import Records
+from sigprop.torch_version import RUN_EAGERLY
 
 if TYPE_CHECKING:  # loaded with the first frame, see `records`
     import pandas as pd
@@ -19,8 +21,9 @@ if TYPE_CHECKING:  # loaded with the first frame, see `records`
 #: Why something is blind -> what is done, or can be done, about it.
 FALLBACKS = {
     BYPASSED: "its weights are read as parameters; its output is that of the attention",
-    COMPILED: "torch.compiler.set_stance('force_eager') around the steps to record",
+    COMPILED: f"run the steps to record {RUN_EAGERLY}",
     SCRIPTED: "read from outside where a module around it is a block",
+    EXPORTED: "read from outside: the whole model's inputs and outputs, and its weights",
     FUSED: "read from outside; with gradients or in training its inside is read too",
 }
 

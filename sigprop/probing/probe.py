@@ -13,20 +13,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sigprop.capture import (
-    Blocks,
-    ChannelDim,
-    Forwards,
-    Hooks,
-    Recorder,
-    Scope,
-    install,
-    select,
-)
-from sigprop.capture.model.naming import bare, parameters
-from sigprop.capture.parameters.gradient_hooks import GradientHooks
+from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
+from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
+from sigprop.capture.hooks.trial import can_trace
+from sigprop.capture.internals import warn_of_missing
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.naming import bare, modules, parameters
 from sigprop.capture.parameters.info import spectra
-from sigprop.capture.torch_internals import HOOK_GUARDS, TRACEABLE, compiled, warn_of_missing
+from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
@@ -36,6 +30,7 @@ from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.torch_version import RUN_EAGERLY
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -150,8 +145,8 @@ class Probe:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
-        if not TRACEABLE:
-            _warn_of_compiled(model)
+        _warn_of_compiled(model)
+        _warn_of_unread(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -166,9 +161,8 @@ class Probe:
         self._attached = True
         self._checked_optimizer = self._warned_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
-        self._installed: list[Any] = []
-        self._hooks: list[Hooks | GradientHooks] = []
-        self._forwards: Forwards | None = None
+        arrived = self._gradient_arrived if options.optimizer is None else None
+        self._installation = Installation(model, self._recorder, self._forward_begins, arrived)
         try:
             self._install(model, targets)
         except BaseException:
@@ -180,8 +174,7 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
-        if self._forwards is not None:
-            self._forwards.end_interrupted()
+        self._installation.end_interrupted()
         tables = self._tables.copy()
         self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
@@ -228,7 +221,7 @@ class Probe:
 
     def _step_of_log(self, mode: str) -> int:
         # The forward of a model that is one compiled graph runs no hook: none is seen.
-        last_begun = mode == "train" and not self._recorder.whole_graph
+        last_begun = mode == "train" and not self._recorder.graph.whole
         return self._steps.last_begun if last_begun else self.step_index
 
     def record_spectra(self) -> None:
@@ -269,17 +262,12 @@ class Probe:
         """Choose whether a step is recorded, and have its hooks on or off accordingly."""
         every = self._budget or self.options.every
         due = every(index) if callable(every) else index % every == 0
-        self._recorder.on = bool(due) and not self._recorder.broken
-        for hooks in self._hooks:
-            if self._recorder.on:
-                hooks.attach()
-            elif hooks.on and not self._compiled():
-                hooks.remove()
+        self._recorder.on = bool(due) and not self._recorder.log.broken
+        self._installation.record(self._recorder.on)
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
-        if self._forwards is not None:
-            self._forwards.end_interrupted()
+        self._installation.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
@@ -319,7 +307,7 @@ class Probe:
         return set() if model is None else {id(p) for _, p in parameters(model)}
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
-        if self._recorder.whole_graph:
+        if self._recorder.graph.whole:
             self._steps.end_with_backward()
         if self._recorder.on:
             self._recorder.guarded(self._reader.gradient_arrived, name, parameter)
@@ -327,10 +315,8 @@ class Probe:
     # --- rows -----------------------------------------------------------------------------
 
     def _collect(self, tables: Tables, provisional: bool = False) -> None:
-        for hooks in self._hooks:
-            if isinstance(hooks, GradientHooks):
-                for name, parameter in hooks.late():  # could not be watched during the backward
-                    self._reader.gradient_arrived(name, parameter)
+        for name, parameter in self._installation.late_gradients():
+            self._reader.gradient_arrived(name, parameter)
         for table, (columns, count) in self._reader.rows(provisional).items():
             tables.append(table, columns, count, step=self.step_index)
 
@@ -341,7 +327,7 @@ class Probe:
     def _coverage(self) -> list[dict[str, Any]]:
         model = self._model()
         if model is not None:
-            rows = self._reader.collector.coverage(model)
+            rows = self._reader.coverage(model)
             self._last_coverage = [{**self.options.origin, **row} for row in rows]
         return self._last_coverage
 
@@ -352,14 +338,8 @@ class Probe:
         everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
         leaves = isinstance(blocks, str) and blocks == "leaves"
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
-        HOOK_GUARDS.forget_graphs()
-        HOOK_GUARDS.on()
-        self._installed, hooks, self._forwards = install(
-            model, targets, self._recorder, self._forward_begins, axis, scope
-        )
-        self._hooks.append(hooks)
-        if self.options.optimizer is None:
-            self._hooks.append(GradientHooks(model, self._gradient_arrived))
+        HOOK_GUARDS.on(self, model)
+        self._installation.install(targets, axis, scope)
         self._steps.watch()
         self.step_began(self.step_index)
 
@@ -373,34 +353,15 @@ class Probe:
 
     def _remove(self) -> None:
         self._attached = False
-        self._reader.clear()
+        self._reader.close()
         self._recorder.on = False
         self._recorder.end_step()
         self._steps.stop()
-        for handle in self._installed:
-            handle.remove()
-        for hooks in self._hooks:
-            hooks.remove()
-            if isinstance(hooks, GradientHooks):
-                hooks.clear()
-        self._installed.clear()
-        if self._forwards is not None:
-            self._forwards.remove()
+        self._installation.remove()
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
-        if not _PROBES:
-            HOOK_GUARDS.off()
-
-    def _compiled(self) -> bool:
-        """Return whether graphs were made with the hooks, or will be.
-
-        Then hooks stay: put on anew they would make another graph, and on a step that is not
-        recorded the graph has nothing of theirs in it.
-        """
-        model = self._model()
-        parts = model.modules() if model is not None else ()
-        return self._recorder.whole_graph or any(compiled(part) for part in parts)
+        HOOK_GUARDS.off(self)
 
     def __enter__(self) -> Probe:
         return self
@@ -438,7 +399,7 @@ class Probe:
 
     def _warn_of_silence(self) -> None:
         recorder = self._recorder
-        if self._warned_of_silence or not recorder.accumulator.empty or recorder.total_calls:
+        if self._warned_of_silence or not recorder.accumulator.empty or recorder.log.total_calls:
             return
         self._warned_of_silence = True
         warnings.warn(
@@ -450,11 +411,24 @@ class Probe:
 
 
 _UNCOMPILE = (
-    "Where code is compiled and nothing is read: run the steps to record in `with "
-    "torch.compiler.set_stance('force_eager'):`, or train the model uncompiled while probing"
+    f"Where code is compiled and nothing is read: run the steps to record {RUN_EAGERLY}, or train "
+    "the model uncompiled while probing"
 )
 
 
+def _warn_of_unread(model: nn.Module) -> None:
+    found = {name: unread(module) for name, module in modules(model)}
+    blind = {name: reason for name, reason in found.items() if reason in (SCRIPTED, EXPORTED)}
+    if blind:
+        name, reason = next(iter(blind.items()))
+        warnings.warn(
+            f"{len(blind)} of {len(found)} modules of this model cannot be read, {name!r} first: "
+            f"{reason}",
+            ProbeWarning,
+            stacklevel=4,
+        )
+
+
 def _warn_of_compiled(model: nn.Module) -> None:
-    if any(compiled(module) for module in model.modules()):
+    if any(compiled(module) for module in model.modules()) and not can_trace():
         warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)

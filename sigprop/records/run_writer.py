@@ -11,6 +11,7 @@ from sigprop.errors import RunError
 from sigprop.records.atomic import atomic_write, remove_leftovers
 from sigprop.records.frames import stack, tidy
 from sigprop.records.manifest import MANIFEST, new_manifest, read_manifest, write_manifest
+from sigprop.records.repeated import drop_repeated
 from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
 from sigprop.records.schema_1 import upgraded_manifest
 
@@ -30,6 +31,9 @@ class RunWriter:
 
     Every file is written beside its place, synced to disk and renamed. Rows wait in memory until
     `flush`; each flush makes one numbered Parquet part per table. The manifest lists the parts.
+
+    A run that is resumed at an earlier step than the last one written records steps again: what was
+    written of them before goes at its first flush.
 
     Args:
         directory: where to write; made if absent.
@@ -73,6 +77,7 @@ class RunWriter:
             begun = {"schema": SCHEMA_VERSION, "status": "running", "parts": []}
             self.manifest = {**new_manifest(), **(manifest or {}), **begun}
         self.parts = 1 + max((n for _, _, n in parts_of(self.directory)), default=-1)
+        self._resumed = there
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,6 +118,9 @@ class RunWriter:
         """
         if not any(self._waiting.values()):
             return
+        if self._resumed:
+            self._resumed = False
+            self._drop_repeated()
         written = []
         for table, frames in self._waiting.items():
             if frames:
@@ -127,6 +135,13 @@ class RunWriter:
         if "parts" in self.manifest:  # a run that schema 1 began keeps no list
             self.manifest["parts"] = [*self.manifest["parts"], *written]
         write_manifest(self.directory, self.manifest)
+
+    def _drop_repeated(self) -> None:
+        """Take the steps that wait to be written again out of the parts that are there."""
+        waiting = (frame for frames in self._waiting.values() for frame in frames)
+        rows = drop_repeated((path for path, _, _ in parts_of(self.directory)), waiting)
+        for part in self.manifest.get("parts", []):
+            part["rows"] = rows.get(part["name"], part["rows"])
 
     def rewind(self, parts: int) -> None:
         """Delete the parts numbered ``parts`` and above: rows after the checkpoint resumed from.

@@ -171,24 +171,24 @@ def runs_native(x: Tensor) -> bool:
 
 def _add_statistics(sums: Tensor, x: Tensor, channel_dim: int) -> None:
     with torch.no_grad():
-        sums.copy_(add_sums(sums, compute_traced(x, channel_dim)))
+        sums.data.copy_(add_sums(sums, compute_traced(x, channel_dim)))
 
 
 def _add_products(sums: Tensor, a: Tensor, b: Tensor) -> None:
     with torch.no_grad():
-        sums.copy_(add_products(sums, compute_products_traced(a, b)))
+        sums.data.copy_(add_products(sums, compute_products_traced(a, b)))
 
 
 def _add_statistics_native(table: Tensor, x: Tensor, channel_dim: int) -> None:
     if table[0, 0].item():
-        table.copy_(add_sums(table.T, compute(x, channel_dim).T).T)
+        table.data.copy_(add_sums(table.T, compute(x, channel_dim).T).T)
     else:
         compute_into(table, x, channel_dim)
 
 
 def _add_products_native(sums: Tensor, a: Tensor, b: Tensor) -> None:
     new = torch.cat([torch.ones(1, dtype=sums.dtype), compute_products(a, b).to(sums.dtype)])
-    sums.copy_(add_products(sums, new) if sums[0] else new)
+    sums.data.copy_(add_products(sums, new) if sums[0] else new)
 
 
 def _nothing(*_: object) -> None:
@@ -197,7 +197,8 @@ def _nothing(*_: object) -> None:
 
 # Operators, so that tracing a tap is one step of a slow interpreter and not a hundred. Two are made
 # of others ("composite"): what compiles a graph sees those, and fuses them. The other two are calls
-# of the library, which takes tensors however they lie in memory.
+# of the library, which takes tensors however they lie in memory. All write through `data`, past the
+# version counter: a backward pass still to come may have saved the sums, and finds them added to.
 _LIBRARY = torch.library.Library("sigprop", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)
 _STATISTICS, _PRODUCTS = (

@@ -37,6 +37,7 @@ class Trace:
         mode: "train" or "eval", whichever it is for.
         calls: how often each module was met in the forward pass up to now.
         maker: what made channels last.
+        rectified: tensors of this graph that rectifiers made.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Trace:
         self.on, self.mode = False, ""
         self.calls: Counter[str] = Counter()
         self.maker: Maker | None = None
+        self.rectified: TensorCache[bool] = TensorCache()
         self._now: weakref.ref[Any] | None = None
         self._begins: dict[CodeType, tuple[Counter[str], Maker | None]] = {}
         self._slots: dict[str, TensorCache[str]] = {}
@@ -66,6 +68,7 @@ class Trace:
         if not on:
             return
         self.graph += 1
+        self.rectified.clear()
         self._slots = {"forward": TensorCache(), "backward": TensorCache()}
         if code is None or not code.co_name.startswith(_REST):
             self.calls, self.maker = Counter(), maker

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -17,6 +18,10 @@ from sigprop.capture.model.naming import ROOT, modules
 from sigprop.errors import BadInput, UnknownName, suggestion
 
 Blocks = str | Sequence[str] | Callable[[str, nn.Module], bool]
+
+SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made from"
+CONTAINER = "a container without a forward of its own"
+EXPORTED = "never called: a graph uses its weights (torch.export); probe what it was made from"
 
 #: Modules whose output is zero exactly where a unit is off.
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
@@ -79,12 +84,24 @@ def owner(name: str, targets: Container[str]) -> str | None:
 
 
 def _leaves(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the modules without children; the whole model where none of them is ever called."""
     parents = _parents(everything)
     return {
         name: module
         for name, module in everything.items()
-        if not isinstance(module, CONTAINERS) and name not in parents
-    }
+        if not isinstance(module, CONTAINERS) and name not in parents and unread(module) is None
+    } or {ROOT: everything[ROOT]}
+
+
+def unread(module: nn.Module) -> str | None:
+    """Return why no hook on a module is ever called, or None where it is when the module is."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return SCRIPTED
+    if type(module).__module__.startswith("torch.export."):
+        return CONTAINER  # checks the inputs of an exported model
+    if type(module).forward is not nn.Module.forward:
+        return None
+    return CONTAINER if next(module.parameters(recurse=False), None) is None else EXPORTED
 
 
 def _residual(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -104,7 +121,11 @@ def _repeated(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     class mates of a repeated block count wherever they stand.
     """
     inner = _parents(everything)
-    parents = {name: m for name, m in everything.items() if name in inner and name != ROOT}
+    parents = {
+        name: m
+        for name, m in everything.items()
+        if name in inner and name != ROOT and unread(m) is None
+    }
     own = {name: m for name, m in parents.items() if not isinstance(m, CONTAINERS)}
     siblings = _siblings(own)
     kinds = {type(own[name]) for name in siblings - _nested(siblings)}
@@ -174,7 +195,11 @@ def _stacked(stage: str, everything: dict[str, nn.Module]) -> list[str]:
 def _adding(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the outermost modules, below the root, with an addition in their own code."""
     parents = _parents(everything)
-    found = {n for n, m in everything.items() if n != ROOT and n in parents and adds(m)}
+    found = {
+        name
+        for name, module in everything.items()
+        if name != ROOT and name in parents and adds(module) and unread(module) is None
+    }
     return {name: everything[name] for name in everything if name in found - _nested(found)}
 
 
