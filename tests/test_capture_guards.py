@@ -184,29 +184,30 @@ def test_a_scaled_loss_leaves_activations_alone() -> None:
         assert b["second_moment"].tolist() == pytest.approx(a["second_moment"].tolist(), rel=1e-6)
 
 
-class Twice(nn.Module):
-    """A module that is called twice, each time under reentrant checkpointing."""
+class Repeated(nn.Module):
+    """A module that is called three times, each time under reentrant checkpointing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        once = checkpoint(self.layer, x, use_reentrant=True)
-        return checkpoint(self.layer, torch.tanh(once) * 5, use_reentrant=True)
+        for _ in range(3):
+            x = checkpoint(self.layer, torch.tanh(x) * 5, use_reentrant=True)
+        return x
 
 
 def test_gradients_of_checkpointed_calls_go_to_their_own_call() -> None:
-    model, x = Twice(), normal(4, 3).requires_grad_()
+    model, x = Repeated(), normal(4, 3).requires_grad_()
     rows = trained(model, x, blocks=["layer"]).records.signals
     found = rows.query("direction == 'backward' and port == 'out'").set_index("name")
-    y = torch.tanh(first := model.layer(x)) * 5
-    second = model.layer(y)
-    gradients = torch.autograd.grad(second.square().mean(), (first, second))
-    for name, grad in zip(("layer", "layer#1"), gradients, strict=True):
-        assert found.loc[name, "second_moment"] == pytest.approx(
-            oracles.second_moment(grad), rel=1e-5
-        ), name
+    calls = [x]
+    for _ in range(3):
+        calls.append(model.layer(torch.tanh(calls[-1]) * 5))
+    gradients = torch.autograd.grad(calls[-1].square().mean(), calls[1:])
+    for name, grad in zip(("layer", "layer#1", "layer#2"), gradients, strict=True):
+        truth = oracles.second_moment(grad)
+        assert found.loc[name, "second_moment"] == pytest.approx(truth, rel=1e-5), name
 
 
 def test_many_forwards_of_one_step_are_fetched_early_and_lose_nothing(monkeypatch) -> None:
