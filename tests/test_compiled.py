@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from sigprop.signals.channel_statistics import compute
 from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.signal import alive, interpret
 from sigprop.signals.traced import add_sums, compute_traced
-from sigprop.torch_version import RUN_EAGERLY
+from sigprop.torch_version import RUN_EAGERLY, VERSION
 
 pytestmark = [
     pytest.mark.skipif(not TRACEABLE, reason="this torch cannot trace hooks on gradients"),
@@ -575,6 +577,54 @@ def test_an_object_that_is_older_than_a_hook_keeps_its_attributes() -> None:
     assert not counters["graph_break"]
 
 
+@dataclass
+class Pair:
+    """An output as a dataclass."""
+
+    first: Tensor
+    second: object = 3
+
+
+class Odd(nn.Module):
+    """Takes keywords that are no tensors, returns one of the usual nests."""
+
+    def __init__(self, make: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.fc, self.make = nn.Linear(6, 6), make
+
+    def forward(self, x: Tensor, **_: object) -> object:
+        return self.make(self.fc(x))
+
+
+NESTS: dict[str, Callable[[Tensor], object]] = {
+    "tuple": lambda x: (x, None),
+    "dict": lambda x: {"first": x, "n": 3},
+    "list": lambda x: [x, 2.0, "word"],
+    "dataclass": Pair,
+    "shape": lambda x: (x, x.shape[0]),
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_outputs_of_every_form_stay_in_one_graph(nest: str) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.head = Odd(NESTS[nest]), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Any = self.part(x, flag=None, n=3)
+            if isinstance(out, dict):
+                return self.head(out["first"])
+            return self.head(out.first if isinstance(out, Pair) else out[0])
+
+    model = Outer()
+    with sigprop.attach(model, blocks=["part", "head"], strict=True) as probe:
+        torch.compile(model, backend="eager", fullgraph=True)(batch()).sum().backward()
+    assert set(probe.records.signals["module"]) == {"part", "head"}
+    assert not counters["graph_break"]
+
+
 _SIZES = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
 _HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16}
 MODELS = {
@@ -601,6 +651,7 @@ MODELS = {
 }
 
 
+@pytest.mark.skipif(VERSION < (2, 13), reason="older ones do not compile them, probed or not")
 @pytest.mark.parametrize("kind", MODELS)
 def test_transformers_with_a_cache_stay_whole_graphs(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
@@ -637,9 +688,6 @@ def test_a_failure_at_trace_time_never_reaches_the_training(
     def fail(*_: object) -> None:
         raise RuntimeError("planted")
 
-    name = {"plan_reading": "readable", "made": "made_by", "entered": "adds"}.get(
-        method, "HOOK_GUARDS"
-    )
     monkeypatch.setattr(hooks, name, None if name == "HOOK_GUARDS" else fail)
     model, bare = (nn.Sequential(Rectified("module"), Rectified("module")) for _ in range(2))
     bare.load_state_dict(model.state_dict())
