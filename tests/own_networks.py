@@ -7,7 +7,7 @@ gives the inputs in which its inner network is measured without the adapter arou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -165,6 +165,7 @@ class Own:
         inner: builds what is measured with `inputs`, where that is another model.
         inputs: gives the inputs of ``inner``; images when not given.
         without_gradient: how many of the blocks come before every weight.
+        blind: the modules that PyTorch never calls, by the last part of their names.
     """
 
     factory: Callable[[], nn.Module]
@@ -172,6 +173,7 @@ class Own:
     inner: Callable[[], nn.Module] | None = None
     inputs: Callable[[], Any] | None = None
     without_gradient: int = 0
+    blind: list[str] = field(default_factory=list)
 
     def to_measure(self) -> Callable[[], nn.Module]:
         return self.inner or self.factory
@@ -194,7 +196,7 @@ OWN = {
     "residual": Own(residual, 4),
     "concatenating": Own(concatenating, 3),
     "lstm": Own(Recurrent, 2),
-    "encoder": Own(Encoder, 3),
+    "encoder": Own(Encoder, 3, blind=["out_proj"] * 3),
     "gpt2": Own(gpt2, 3),
     "bert": Own(bert, 3),
     "two_inputs": Own(FromHalves, 4, TwoInputs, halves),

@@ -243,9 +243,9 @@ def test_an_error_in_functional_capture_is_told_once_with_its_place(monkeypatch)
         raise AssertionError("inside")
 
     model = resnet("operator")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     expected = model.train()(images()).detach()
     model = resnet("operator")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     monkeypatch.setattr(Dataflow, "pass_on", explode)
     with warnings.catch_warnings(record=True) as caught, sigprop.attach(model, optimizer):
         warnings.simplefilter("always")

@@ -119,7 +119,7 @@ def test_04_what_a_compiler_skipped_is_never_silent() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with sigprop.attach(model, optimizer, blocks="leaves") as probe:
-        probe._recorder.traceable = False  # as by a torch that cannot trace our hooks
+        probe._recorder.graph.traceable = False  # as by a torch that cannot trace our hooks
         compiled = torch.compile(model, backend="eager")
         compiled(data()).sum().backward()
         with pytest.warns(ProbeWarning, match="no forward of the probed model was seen"):

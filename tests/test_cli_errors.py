@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -381,14 +382,22 @@ def test_what_only_fails_at_the_end_is_noticed() -> None:
 
 
 COMMAND = [sys.executable, "-c", "from sigprop.cli import main; main()"]
+#: With the buffer that a shell gives: what could not be written waits in it until Python ends.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_device_in_a_process_of_its_own() -> None:
+@pytest.mark.parametrize("arguments", [["networks"], ["--version"]], ids=" ".join)
+def test_a_full_device_in_a_process_of_its_own(arguments: list[str]) -> None:
     """Python flushes once more when it ends; that must not be heard either."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, "networks"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=BUFFERED,
         )
     assert done.returncode == 2
     assert done.stderr == (
@@ -398,7 +407,11 @@ def test_a_full_device_in_a_process_of_its_own() -> None:
 
 def test_a_reader_that_has_ended_in_a_process_of_its_own() -> None:
     process = subprocess.Popen(
-        [*COMMAND, "networks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "--version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=BUFFERED,
     )
     assert process.stdout is not None
     process.stdout.close()

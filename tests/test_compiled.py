@@ -470,7 +470,7 @@ def compare_with_read(x: Tensor, channel_dim: int, sums: Tensor) -> None:
         assert mine.number(name) == expected, name
     assert (mine.activity.count == truth.activity.count).all()
     assert (mine.activity.nonfinite == truth.activity.nonfinite).all()
-    assert (alive(mine.table) == alive(truth.table)).all()
+    assert (alive([mine.table]) == alive([truth.table])).all()
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_probe_with_a_budget_says_what_it_chose() -> None:
     with sigprop.attach(
         model, optimizer, blocks="leaves", overhead=0.25, metrics={"slow": slow}
     ) as probe:
-        probe._recorder.stopwatch._clock = clock
+        probe._recorder.stopwatch.clock = clock
         for _ in range(40):
             optimizer.zero_grad()
             model(torch.randn(5, 3)).sum().backward()

@@ -249,7 +249,7 @@ def test_an_early_fetch_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = Net(), torch.randn(6, 2, 5, 5)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
     whole = sigprop.measure(net, x, targets).signals
-    monkeypatch.setattr(accumulator, "_MOST_WAITING", 1)  # fetch after every reading
+    monkeypatch.setattr(accumulator, "MOST_WAITING", 0)  # fetch after every tensor
     piecemeal = sigprop.measure(net, x, targets).signals
     keys = ["name", "port", "direction"]
     pd.testing.assert_frame_equal(

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 import sigprop
 from sigprop import BadInput, ProbeWarning
+from sigprop.probing.optimizer_hooks import parameters_of
 
 
 def mlp() -> nn.Sequential:
@@ -184,24 +185,30 @@ def test_an_attach_that_fails_late_leaves_no_hook_and_no_flag() -> None:
 
 
 class Scheduled(SGD):
-    """Its step calls that of its base, which runs hooks too."""
+    """Its step calls that of its base, which runs hooks too, and decays the weights afterwards."""
 
     def step(self, closure: Any = None) -> Any:
-        return super().step(closure)
+        loss = super().step(closure)
+        with torch.no_grad():
+            for p in parameters_of(self):
+                p.mul_(0.5)
+        return loss
 
 
 def test_a_subclass_that_calls_its_base_steps_once() -> None:
     SGD([nn.Parameter(torch.ones(1))])  # from now on SGD.step runs hooks by itself
     model = mlp()
     optimizer = Scheduled(model.parameters(), lr=0.1)
+    weight, moved = next(model.parameters()), []
     with sigprop.attach(model, optimizer, strict=True) as probe:
         for _ in range(3):
+            before = weight.detach().clone()
             model(batch()).sum().backward()
             optimizer.step()
+            moved.append(((weight.detach() - before).norm() / before.norm()).item())
         assert probe.step_index == 3
-    moved = probe.records.parameters.query("name == '0.weight'")["update_to_weight"]
-    assert (moved > 0).all()
-    assert len(moved) == 3
+    rows = probe.records.parameters.query("name == '0.weight'")
+    assert rows["update_to_weight"].tolist() == pytest.approx(moved, rel=1e-4)
 
 
 def test_after_a_step_that_raised_the_next_one_counts() -> None:

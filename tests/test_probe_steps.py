@@ -389,12 +389,12 @@ def test_a_failing_metric_is_switched_off_with_one_warning() -> None:
 
 
 def test_an_internal_error_switches_the_probe_off_and_training_goes_on(monkeypatch) -> None:
-    import sigprop.capture.recording.recorder as recorder
+    from sigprop.capture.recording.reader import TensorReader
 
     def explode(*_: object) -> None:
         raise AssertionError("inside")
 
-    monkeypatch.setattr(recorder, "compute_into", explode)
+    monkeypatch.setattr(TensorReader, "read", explode)
     model = mlp()
     with (
         pytest.warns(ProbeWarning, match="the probe failed and is now off"),

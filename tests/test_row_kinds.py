@@ -195,7 +195,7 @@ class TestStatus:
     def test_a_probe_that_failed(self) -> None:
         model = nn.Sequential(nn.Linear(4, 4))
         with sigprop.attach(model, blocks="leaves") as probe:
-            probe._recorder.broken = "ValueError: a fault"
+            probe._recorder.log.broken = "ValueError: a fault"
             model(torch.randn(2, 4))
         row = probe.records.coverage.set_index("name").loc["0"]
         assert row["status"] == "failed"

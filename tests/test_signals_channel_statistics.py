@@ -125,7 +125,7 @@ def test_a_tensor_of_nothing_finite_gives_missing_numbers_and_no_zeros() -> None
     assert math.isnan(signal.number("second_moment"))
     assert math.isnan(signal.number("max_abs"))
     assert signal.number("zero_fraction") == 0
-    assert alive(signal.table).all()
+    assert alive([signal.table]).all()
 
 
 def test_micro_batches_merge_to_the_whole_batch() -> None:

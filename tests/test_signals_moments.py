@@ -108,9 +108,9 @@ def unit(count: float, nonfinite: float, highest: float) -> Signal:
 
 
 def test_a_unit_that_holds_nan_is_not_dead() -> None:
-    assert not alive(unit(4, 0, 0.0).table)[0]
-    assert alive(unit(4, 1, 0.0).table)[0]
-    assert alive(unit(4, 0, 1e-30).table)[0]
+    assert not alive([unit(4, 0, 0.0).table])[0]
+    assert alive([unit(4, 1, 0.0).table])[0]
+    assert alive([unit(4, 0, 1e-30).table])[0]
 
 
 def test_max_abs_is_missing_when_nothing_is_finite() -> None:
@@ -121,5 +121,42 @@ def test_max_abs_is_missing_when_nothing_is_finite() -> None:
 def test_dead_units_over_all_steps_and_over_a_sliding_window() -> None:
     on, off = np.array([True]), np.array([False])
     forever, recent = DeadUnits(None), DeadUnits(2)
-    history = [(forever.update(unit), recent.update(unit)) for unit in (off, on, off, off)]
+    history = [
+        (*forever.update({"a": 1}, unit), *recent.update({"a": 1}, unit))
+        for unit in (off, on, off, off)
+    ]
     assert history == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 1.0)]
+
+
+def dead_by_loops(steps: list[dict[str, list[bool]]], window: int | None) -> dict[str, float]:
+    """Return the dead shares after the last step: a unit at a time, from all its history."""
+    shares = {}
+    for key, last in steps[-1].items():
+        history = [step[key] for step in steps if key in step]
+        while any(len(units) != len(last) for units in history):  # another width begins anew
+            history.pop(0)
+        seen = history[-window:] if window else history
+        dead = [not any(step[unit] for step in seen) for unit in range(len(last))]
+        shares[key] = sum(dead) / len(dead)
+    return shares
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from("abc"), st.lists(st.booleans(), min_size=2, max_size=3), min_size=1
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([None, 1, 2, 4]),
+)
+def test_dead_units_of_several_tensors_that_come_and_go(steps, window: int | None) -> None:
+    units = DeadUnits(window)
+    for step in range(len(steps)):
+        now = steps[step]
+        counts = {key: len(alive) for key, alive in now.items()}
+        found = units.update(counts, np.array([on for alive in now.values() for on in alive]))
+        truth = dead_by_loops(steps[: step + 1], window)
+        assert dict(zip(now, found.tolist(), strict=True)) == pytest.approx(truth)

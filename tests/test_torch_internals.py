@@ -192,6 +192,24 @@ def wrappers(door: ModuleType) -> list[bool]:
     return [door.ordinary(x) for x in (torch.ones(2), nn.Parameter(torch.ones(2)), fake, wrapped)]
 
 
+def structures(door: ModuleType) -> list[bool]:
+    """Return whether a model is the same: untouched, and after each of four changes."""
+
+    def changed(change: Callable[[nn.Sequential], object]) -> bool:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+        structure = door.Structure(model)
+        change(model)
+        return structure.same()
+
+    return [
+        changed(lambda model: None),
+        changed(lambda model: setattr(model[1], "0", nn.Linear(2, 2))),
+        changed(lambda model: setattr(model[0], "weight", nn.Parameter(torch.ones(2, 2)))),
+        changed(lambda model: model.append(nn.ReLU())),
+        changed(lambda model: setattr(model[1], "scale", nn.Parameter(torch.ones(2)))),
+    ]
+
+
 class Seen(TorchFunctionMode):
     """Counts the functions that it sees."""
 
@@ -327,6 +345,7 @@ USES: dict[str, tuple[Callable[[ModuleType], object], object]] = {
     "function modes": (modes, [True, False, True, 1]),
     "layers": (layers, [True, False, True, True, False, False, False, True, False]),
     "versions": (versions, [True, False]),
+    "structure": (structures, [True, False, False, False, False]),
     "foreach": (zeroed, [0.0, 0.0]),
     "replicas": (replicas, [False, True]),
     "end of backward": (backward_ends, ["leaf", "end"]),
@@ -337,7 +356,7 @@ USES: dict[str, tuple[Callable[[ModuleType], object], object]] = {
     "forgetting graphs": (graphs, [1, 0]),
 }
 #: Entries whose loss cannot be noticed: the attribute is there on some objects only.
-SILENT = {"replicas", "loss scale"}
+SILENT = {"replicas", "loss scale", "structure"}
 
 
 def test_every_entry_is_tried() -> None:

@@ -1,21 +1,22 @@
-"""Where numbers are read: block selection, hooks, and the recorder that fetches them."""
+"""Where numbers are read: block selection, hooks, and the recorder that they share."""
 
-from sigprop.capture.hooks.forwards import Forwards, Scope
-from sigprop.capture.hooks.install import Hooks, install
+from sigprop.capture.hooks.install import Installation
+from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.blocks import Blocks, select
 from sigprop.capture.model.channels import ChannelDim
 from sigprop.capture.parameters.statistics import ParameterStatistics
-from sigprop.capture.recording.recorder import Metric, Recorder
+from sigprop.capture.recording.own_metrics import Metric
+from sigprop.capture.recording.recorder import Recorder
+from sigprop.capture.recording.rows import RowBuilder
 
 __all__ = [
     "Blocks",
     "ChannelDim",
-    "Forwards",
-    "Hooks",
+    "Installation",
     "Metric",
     "ParameterStatistics",
     "Recorder",
+    "RowBuilder",
     "Scope",
-    "install",
     "select",
 ]

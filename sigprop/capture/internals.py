@@ -93,6 +93,12 @@ INTERNALS = {
         "whether a tensor was written to since it was read is said nowhere else",
         "a tensor that several modules hand on is read once for each of them",
     ),
+    "structure": Internal(
+        ("torch.nn.Module._parameters", "torch.nn.Module._modules"),
+        _ALL,
+        "named_parameters() walks over the whole model at every step",
+        "the parameters of the model are looked for anew at every step",
+    ),
     "foreach": Internal(
         ("torch._foreach_zero_",),
         _ALL,

@@ -82,6 +82,25 @@ def transforming() -> str | None:
     return None
 
 
+#: What `interruption` says while activation checkpointing runs a forward again.
+RECOMPUTED = "recomputed"
+
+
+def interruption() -> str | None:
+    """Return why this is no ordinary forward pass: `RECOMPUTED`, or as `transforming`; or None.
+
+    Both questions in one call, since it is asked at every hook.
+    """
+    try:
+        if torch._C._functorch.peek_interpreter_stack() is None is torch._C._get_tracing_state():
+            mode = torch._C._get_dispatch_mode
+            if mode(_FAKE) is None is mode(_PROXY):
+                return None if torch._C._current_graph_task_id() == -1 else RECOMPUTED
+    except Exception:  # either says what is missing
+        pass
+    return transforming() or (RECOMPUTED if recomputing() else None)
+
+
 _FAKE_TENSOR = _found("wrappers", "torch._subclasses.fake_tensor.FakeTensor", None)
 _IS_WRAPPER = _found("wrappers", "torch.utils._python_dispatch.is_traceable_wrapper_subclass", None)
 _ORDINARY_DISPATCH = Tensor.__torch_dispatch__
@@ -222,6 +241,42 @@ def scale_of(scaler: torch.amp.GradScaler) -> Tensor | None:
     """Return the tensor in which a scaler keeps its scale; None before it has scaled a loss."""
     scale = getattr(scaler, "_scale", None)
     return scale if isinstance(scale, Tensor) else None
+
+
+class Structure:
+    """Which modules and parameters a model is made of, and whether it still is.
+
+    To walk over `nn.Module.named_parameters` at every step takes longer than to read the norms of
+    small parameters.
+
+    Args:
+        model: the model; its modules are held weakly.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts: list[tuple[weakref.ref[nn.Module], list[int], list[int]]] | None = None
+        try:
+            self._parts = [(weakref.ref(module), *_parts(module)) for module in model.modules()]
+        except AttributeError as error:
+            switch_off("structure", error)
+
+    def same(self) -> bool:
+        """Return whether no module and no parameter was added, replaced or taken away."""
+        if self._parts is None:
+            return False
+        for known, parameters, modules in self._parts:  # written out: asked at every step
+            module = known()
+            if module is None or list(map(id, module._modules.values())) != modules:
+                return False
+            if list(map(id, module._parameters.values())) != parameters:
+                return False
+        return True
+
+
+def _parts(module: nn.Module) -> tuple[list[int], list[int]]:
+    """Return the ids of a module's own parameters and of its children."""
+    parameters, modules = module._parameters.values(), module._modules.values()
+    return list(map(id, parameters)), list(map(id, modules))
 
 
 # --- compiled modules -------------------------------------------------------------------------

@@ -64,11 +64,9 @@ def checked_output() -> Iterator[None]:
         return
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # a terminal without Greek shows question marks
-    checked = CheckedOutput(stream)
-    sys.stdout = checked
+    sys.stdout = CheckedOutput(stream)  # rich flushes after every print: nothing waits here
     try:
         yield
-        checked.flush()
     finally:
         sys.stdout = stream
 

@@ -140,15 +140,15 @@ def _labeled(
             raise BadInput(
                 f"a label names a folder; {label!r} holds a character that none may have"
             )
-        place = folder("", label).name.casefold()
-        if place in taken and taken[place] == label:
+        own_folder = folder("", label).name.casefold()
+        if taken.get(own_folder) == label:
             raise BadInput(
                 f"{label!r} is given twice; give each network a label of its own: "
                 f"{{'first': {label!r}, 'second': {label!r}}}"
             )
-        if place in taken:
-            raise BadInput(f"the labels {taken[place]!r} and {label!r} would share one folder")
-        taken[place] = label
+        if own_folder in taken:
+            raise BadInput(f"the labels {taken[own_folder]!r} and {label!r} would share one folder")
+        taken[own_folder] = label
     return dict(pairs)
 
 

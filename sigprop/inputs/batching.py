@@ -66,11 +66,11 @@ def _from_indices(source: Any, seed: int, batch_size: int, start: int) -> Iterat
     per_epoch = length(source) // size
     order, ordered = torch.empty(0), -1
     for step in count(start):
-        epoch, place = divmod(step, per_epoch)
+        epoch, index = divmod(step, per_epoch)
         if epoch != ordered:
             order, ordered = permutation(length(source), derived_seed(seed, epoch)), epoch
-        with _isolated(seed, epoch, place):
-            batch = _take(source, order[place * size : (place + 1) * size])
+        with _isolated(seed, epoch, index):
+            batch = _take(source, order[index * size : (index + 1) * size])
         yield batch
 
 
@@ -102,8 +102,8 @@ def _not_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
 def _one_epoch(loader: DataLoader[Any], *seed: object) -> Iterator[Batch]:
     with _isolated(*seed, "sampler"):
         batches = iter(loader)
-    for place in count():
-        with _isolated(*seed, place):  # never held across a yield: the user's code runs there
+    for index in count():
+        with _isolated(*seed, index):  # never held across a yield: the user's code runs there
             batch = next(batches, None)
         if batch is None:
             return

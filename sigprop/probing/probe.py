@@ -13,22 +13,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sigprop.capture import (
-    Blocks,
-    ChannelDim,
-    Forwards,
-    Hooks,
-    Recorder,
-    Scope,
-    install,
-    select,
-)
+from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
 from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import bare, modules, parameters
-from sigprop.capture.parameters.gradient_hooks import GradientHooks
 from sigprop.capture.parameters.info import spectra
 from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
@@ -171,9 +161,8 @@ class Probe:
         self._attached = True
         self._checked_optimizer = self._warned_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
-        self._installed: list[Any] = []
-        self._hooks: list[Hooks | GradientHooks] = []
-        self._forwards: Forwards | None = None
+        arrived = self._gradient_arrived if options.optimizer is None else None
+        self._installation = Installation(model, self._recorder, self._forward_begins, arrived)
         try:
             self._install(model, targets)
         except BaseException:
@@ -185,8 +174,7 @@ class Probe:
     @property
     def records(self) -> Records:
         """Everything recorded so far, the step in progress included."""
-        if self._forwards is not None:
-            self._forwards.end_interrupted()
+        self._installation.end_interrupted()
         tables = self._tables.copy()
         self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
@@ -233,7 +221,7 @@ class Probe:
 
     def _step_of_log(self, mode: str) -> int:
         # The forward of a model that is one compiled graph runs no hook: none is seen.
-        last_begun = mode == "train" and not self._recorder.whole_graph
+        last_begun = mode == "train" and not self._recorder.graph.whole
         return self._steps.last_begun if last_begun else self.step_index
 
     def record_spectra(self) -> None:
@@ -274,17 +262,12 @@ class Probe:
         """Choose whether a step is recorded, and have its hooks on or off accordingly."""
         every = self._budget or self.options.every
         due = every(index) if callable(every) else index % every == 0
-        self._recorder.on = bool(due) and not self._recorder.broken
-        for hooks in self._hooks:
-            if self._recorder.on:
-                hooks.attach()
-            elif hooks.on and not self._compiled():
-                hooks.remove()
+        self._recorder.on = bool(due) and not self._recorder.log.broken
+        self._installation.record(self._recorder.on)
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
-        if self._forwards is not None:
-            self._forwards.end_interrupted()
+        self._installation.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
@@ -324,7 +307,7 @@ class Probe:
         return set() if model is None else {id(p) for _, p in parameters(model)}
 
     def _gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
-        if self._recorder.whole_graph:
+        if self._recorder.graph.whole:
             self._steps.end_with_backward()
         if self._recorder.on:
             self._recorder.guarded(self._reader.gradient_arrived, name, parameter)
@@ -332,10 +315,8 @@ class Probe:
     # --- rows -----------------------------------------------------------------------------
 
     def _collect(self, tables: Tables, provisional: bool = False) -> None:
-        for hooks in self._hooks:
-            if isinstance(hooks, GradientHooks):
-                for name, parameter in hooks.late():  # could not be watched during the backward
-                    self._reader.gradient_arrived(name, parameter)
+        for name, parameter in self._installation.late_gradients():
+            self._reader.gradient_arrived(name, parameter)
         for table, (columns, count) in self._reader.rows(provisional).items():
             tables.append(table, columns, count, step=self.step_index)
 
@@ -346,7 +327,7 @@ class Probe:
     def _coverage(self) -> list[dict[str, Any]]:
         model = self._model()
         if model is not None:
-            rows = self._reader.collector.coverage(model)
+            rows = self._reader.coverage(model)
             self._last_coverage = [{**self.options.origin, **row} for row in rows]
         return self._last_coverage
 
@@ -358,12 +339,7 @@ class Probe:
         leaves = isinstance(blocks, str) and blocks == "leaves"
         scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.on(self, model)
-        self._installed, hooks, self._forwards = install(
-            model, targets, self._recorder, self._forward_begins, axis, scope
-        )
-        self._hooks.append(hooks)
-        if self.options.optimizer is None:
-            self._hooks.append(GradientHooks(model, self._gradient_arrived))
+        self._installation.install(targets, axis, scope)
         self._steps.watch()
         self.step_began(self.step_index)
 
@@ -377,33 +353,15 @@ class Probe:
 
     def _remove(self) -> None:
         self._attached = False
-        self._reader.clear()
+        self._reader.close()
         self._recorder.on = False
         self._recorder.end_step()
         self._steps.stop()
-        for handle in self._installed:
-            handle.remove()
-        for hooks in self._hooks:
-            hooks.remove()
-            if isinstance(hooks, GradientHooks):
-                hooks.clear()
-        self._installed.clear()
-        if self._forwards is not None:
-            self._forwards.remove()
+        self._installation.remove()
         model = self._model()
         if model is not None and _PROBES.get(model) is self:
             del _PROBES[model]
         HOOK_GUARDS.off(self)
-
-    def _compiled(self) -> bool:
-        """Return whether graphs were made with the hooks, or will be.
-
-        Then hooks stay: put on anew they would make another graph, and on a step that is not
-        recorded the graph has nothing of theirs in it.
-        """
-        model = self._model()
-        parts = model.modules() if model is not None else ()
-        return self._recorder.whole_graph or any(compiled(part) for part in parts)
 
     def __enter__(self) -> Probe:
         return self
@@ -441,7 +399,7 @@ class Probe:
 
     def _warn_of_silence(self) -> None:
         recorder = self._recorder
-        if self._warned_of_silence or not recorder.accumulator.empty or recorder.total_calls:
+        if self._warned_of_silence or not recorder.accumulator.empty or recorder.log.total_calls:
             return
         self._warned_of_silence = True
         warnings.warn(

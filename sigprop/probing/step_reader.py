@@ -9,9 +9,9 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from sigprop.capture import ParameterStatistics, Recorder
+from sigprop.capture import ParameterStatistics, Recorder, RowBuilder
 from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, leaves_step_out
-from sigprop.capture.recording.rows import Collector
+from sigprop.capture.recording.coverage import coverage
 from sigprop.probing.loss_scale import LossScale
 from sigprop.probing.options import ProbeOptions, split_metrics
 
@@ -34,9 +34,6 @@ class StepReader:
         recorder: takes the tensors of the step.
         options: the probe's options.
         scale: what the loss is multiplied by.
-
-    Attributes:
-        collector: makes rows of what was read.
     """
 
     def __init__(
@@ -53,13 +50,16 @@ class StepReader:
         self._skipped = False
         self._parameters = ParameterStatistics()
         self._info = ParameterInfo(model)
-        self.collector = Collector(
-            recorder, self._parameters, list(targets), quantities, options.window
+        self._gradient_scale = 1.0
+        self._targets = frozenset(targets)
+        own = [] if recorder.metrics is None else recorder.metrics.names
+        self._rows = RowBuilder(
+            list(self._targets), quantities, options.window, own, options.strict
         )
 
     def remember(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Copy the weights that an optimizer is about to update."""
-        self._parameters.remember(self._info.updated(model, optimizer))
+        self._parameters.remember(self._info.plan(model, optimizer).known)
 
     def gradients_ready(self, model: nn.Module, optimizer: Optimizer, remember: bool) -> None:
         """Read weights and gradients.
@@ -69,18 +69,19 @@ class StepReader:
             optimizer: gives the learning rates.
             remember: copy the weights too, for `update_ended`.
         """
-        self._parameters.read(self._info.updated(model, optimizer), remember)
-        self.collector.gradient_scale = gradient_scale(optimizer)
+        plan = self._info.plan(model, optimizer)
+        self._parameters.read_all(plan, optimizer, remember)
+        self._gradient_scale = gradient_scale(optimizer)
         self._skipped = leaves_step_out(optimizer)
 
     def update_left_out(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Read the weights of a step that a gradient scaler left out."""
-        self._parameters.read(self._info.updated(model, optimizer))
+        self._parameters.read_all(self._info.plan(model, optimizer), optimizer)
         self._skipped = True
 
     def gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
         """Read one parameter whose gradient is complete for a backward pass."""
-        self._parameters.read([self._info.known(name, parameter)])
+        self._parameters.read(self._info.known(name, parameter))
 
     def update_ended(self) -> None:
         """Read how far the weights have moved since they were copied."""
@@ -92,16 +93,31 @@ class StepReader:
         Args:
             provisional: the step goes on; its rows will be asked for again.
         """
-        self.collector.loss_scale = self._scale.value
+        scale = self._scale.value
         if self._scaled_at_arrival:
-            self.collector.gradient_scale = self._scale.value
-        tables = self.collector.collect(provisional)
-        columns, count = tables["parameters"]
-        nothing = dict.fromkeys(_OF_AN_UPDATE, np.full(count, np.nan)) if self._skipped else {}
-        tables["parameters"] = {**columns, **nothing, "skipped": self._skipped}, count
-        return tables
+            self._gradient_scale = scale
+        statistics, numbers = self._recorder.statistics(self._parameters.waiting())
+        self._parameters.receive(numbers)
+        names, columns = self._parameters.numbers(self._gradient_scale)
+        if self._skipped:
+            columns |= dict.fromkeys(_OF_AN_UPDATE, np.full(len(names), np.nan))
+        columns["skipped"] = self._skipped
+        return {
+            "signals": self._rows.signals(statistics, scale, provisional),
+            "parameters": self._rows.parameters(names, columns, self._recorder.log),
+        }
+
+    def coverage(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return the coverage rows, over every step so far."""
+        return coverage(model, self._targets, self._recorder.log, *self._rows.seen.values())
 
     def clear(self) -> None:
         """Forget the parameters of the step."""
         self._parameters.clear()
         self._skipped = False
+
+    def close(self) -> None:
+        """Let go of the model's parameters."""
+        self.clear()
+        self._parameters = ParameterStatistics()
+        self._info.forget()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,10 @@ class Activity:
         )
 
 
+#: For each unit the step in which it was alive last, -1 for none; and how many steps were seen.
+_Watched = tuple[npt.NDArray[np.int64], int]
+
+
 class DeadUnits:
     """Counts units that stayed at or below 0 during a window of recorded steps.
 
@@ -47,26 +53,53 @@ class DeadUnits:
 
     Example:
         >>> watch = DeadUnits(window=None)
-        >>> watch.update(np.array([True, False, False]))
-        0.6666666666666666
-        >>> watch.update(np.array([False, True, False]))
-        0.3333333333333333
+        >>> watch.update({"a": 3}, np.array([True, False, False])).tolist()
+        [0.6666666666666666]
+        >>> watch.update({"a": 3, "b": 1}, np.array([False, True, False, True])).round(3).tolist()
+        [0.333, 0.0]
     """
 
     def __init__(self, window: int | None = None) -> None:
         self.window = window
-        self._seen = 0
-        self._last_alive: npt.NDArray[np.int64] | None = None
+        self._units: dict[Any, int] = {}
+        self._starts = self._lengths = np.zeros(0, dtype=np.intp)
+        self._last_alive = self._seen = np.zeros(0, dtype=np.int64)
+        self._others: dict[Any, _Watched] = {}
 
-    def update(self, alive: npt.NDArray[np.bool_]) -> float:
-        """Return the dead share over the window that ends with this recorded step.
+    def update(
+        self, units: Mapping[Any, int], alive: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Take one recorded step.
 
         Args:
-            alive: whether each unit was positive in the step, shape (C,).
+            units: number of units of each tensor that was seen in this step, by any key.
+            alive: whether each unit was positive in it, tensor after tensor.
+
+        Returns:
+            The dead share of each tensor over the window that ends with this step.
         """
-        if self._last_alive is None or len(self._last_alive) != len(alive):
-            self._seen, self._last_alive = 0, np.full(len(alive), -1, dtype=np.int64)
-        self._last_alive[alive] = self._seen
+        if units != self._units or list(units) != list(self._units):
+            self._turn_to(units)
+        self._last_alive[alive] = np.repeat(self._seen, self._lengths)[alive]
         self._seen += 1
-        since = 0 if self.window is None else max(0, self._seen - self.window)
-        return float((self._last_alive < since).mean())
+        window = self._seen if self.window is None else self.window
+        since = np.maximum(0, self._seen - window)
+        dead = self._last_alive < np.repeat(since, self._lengths)
+        return np.add.reduceat(dead, self._starts, dtype=np.float64) / self._lengths
+
+    def _turn_to(self, units: Mapping[Any, int]) -> None:
+        """Put what is known of other tensors aside, and have that of these side by side."""
+        parts = np.split(self._last_alive, np.cumsum(self._lengths)[:-1])
+        for key, last, seen in zip(self._units, parts, self._seen, strict=False):
+            self._others[key] = last, int(seen)
+        watched = []
+        for key, count in units.items():
+            known = self._others.pop(key, None)
+            if known is None or len(known[0]) != count:  # a layer of another width begins anew
+                known = np.full(count, -1, dtype=np.int64), 0
+            watched.append(known)
+        self._units = dict(units)
+        self._lengths = np.array(list(units.values()), dtype=np.intp)
+        self._starts = np.cumsum([0, *self._lengths[:-1]], dtype=np.intp)
+        self._last_alive = np.concatenate([last for last, _ in watched])
+        self._seen = np.array([seen for _, seen in watched], dtype=np.int64)

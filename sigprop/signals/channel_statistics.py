@@ -82,8 +82,8 @@ def _compute_native(x: Tensor, axis: int, table: Tensor | None = None) -> Tensor
     assert sizes is not None
     if table is None:
         table = torch.from_numpy(np.empty((sizes[2], len(COLUMNS))))
-    layout = (ctypes.c_int64 * 5)(*sizes, table.data_ptr())
-    native.LIBRARY.sigprop_channel_statistics(layout, x.data_ptr(), torch.get_num_threads())
+    layout, threads = (ctypes.c_int64 * 4)(*sizes), torch.get_num_threads()
+    native.LIBRARY.sigprop_channel_statistics(layout, x.data_ptr(), threads, table.data_ptr())
     return table
 
 

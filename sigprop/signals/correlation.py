@@ -50,9 +50,12 @@ def compute_products(a: Tensor, b: Tensor) -> Tensor:
     """
     if native.LIBRARY is not None and supports_products(a, b):
         sums = torch.ones(5, dtype=torch.float64, device="cpu")
-        layout = (ctypes.c_int64 * 3)(native.TYPES[a.dtype], a.numel(), sums.data_ptr())
-        threads = torch.get_num_threads()
-        native.LIBRARY.sigprop_products(layout, a.data_ptr(), b.data_ptr(), threads)
+        layout, threads = (
+            (ctypes.c_int64 * 2)(native.TYPES[a.dtype], a.numel()),
+            torch.get_num_threads(),
+        )
+        pointers = a.data_ptr(), b.data_ptr()
+        native.LIBRARY.sigprop_products(layout, *pointers, threads, sums.data_ptr())
         return sums
     return compute_products_plain(a, b)
 
@@ -89,6 +92,28 @@ def compute_products_plain(a: Tensor, b: Tensor) -> Tensor:
         return torch.stack([norm(a) ** 2, norm(b) ** 2, (a * b).sum(), size_a, size_b])
 
 
+def decode_products(numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return (Σa², Σb², Σab) behind rows of fetched `compute_products`, shape (P, 5) to (P, 3).
+
+    Disjoint sets of elements merge by adding.
+    """
+    aa, bb, ab, size_a, size_b = np.asarray(numbers, dtype=np.float64).reshape(-1, 5).T
+    with np.errstate(over="ignore"):
+        return np.stack([aa * size_a**2, bb * size_b**2, ab * size_a * size_b], axis=1)
+
+
+def correlations(products: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return `Products.correlation` of each row of (Σa², Σb², Σab), shape (P,).
+
+    Example:
+        >>> correlations(np.array([[2.0, 2.0, 1.0], [1.0, 0.0, 0.0]])).round(6).tolist()
+        [0.5, nan]
+    """
+    aa, bb, ab = products.T
+    scale = np.sqrt(aa) * np.sqrt(bb)
+    return np.asarray(ab / np.where(scale > 0, scale, np.nan))
+
+
 def interpret_products(numbers: npt.ArrayLike) -> Products:
     """Return the sums behind fetched `compute_products`, in float64.
 
@@ -97,5 +122,4 @@ def interpret_products(numbers: npt.ArrayLike) -> Products:
         >>> round(interpret_products(compute_products(a, b)).correlation, 6)
         0.707107
     """
-    aa, bb, ab, size_a, size_b = (float(v) for v in np.asarray(numbers, dtype=np.float64))
-    return Products(aa * size_a**2, bb * size_b**2, ab * size_a * size_b)
+    return Products(*map(float, decode_products(numbers)[0]))

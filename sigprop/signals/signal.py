@@ -142,9 +142,13 @@ def pool_plain(tables: Sequence[Table]) -> Pooled:
     return interpret(np.concatenate(tables)).pooled(starts)
 
 
-def alive(table: Table) -> npt.NDArray[np.bool_]:
-    """Return the units that were > 0 somewhere, or held a NaN: a broken unit is not a dead one."""
-    elements, finite, _, _, highest = table.T[:5]
+def alive(tables: Sequence[Table]) -> npt.NDArray[np.bool_]:
+    """Return the units that were > 0 somewhere, or held a NaN: a broken unit is not a dead one.
+
+    Args:
+        tables: channel statistics; their units are returned one after the other.
+    """
+    elements, finite, _, _, highest = np.concatenate([table[:, :5] for table in tables]).T
     return (highest > 0) | (finite < elements)
 
 

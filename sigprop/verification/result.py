@@ -118,8 +118,8 @@ class Result:
         if row is None:
             rows = self.table[~self.table["verdict"].isin(_SATISFIED)]
             return f"{self.headline()}\n{_text(rows.head(5))}"
-        place = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
-        near = self.table.iloc[max(0, place - 1) : place + 2]
+        index = int(self.table["verdict"].eq(VIOLATED).to_numpy().argmax())
+        near = self.table.iloc[max(0, index - 1) : index + 2]
         if row["kind"]:
             return f"{self.headline()}\n{self.cause()}\n{_text(near)}"
         block = f"block {row['block']} ({row['name']})" if row["block"] >= 0 else row["name"]
@@ -150,7 +150,10 @@ class Result:
 def _operand_cause(row: pd.Series) -> str:
     skip, branch, correlation = (float(row[key]) for key in ("skip", "branch", "correlation"))
     if math.isnan(skip) or math.isnan(branch):
-        return f"the block multiplies the signal by {row['measured']:.4g}; it shows no ports"
+        return (
+            f"the block multiplies the signal by {row['measured']:.4g}; no residual addition was "
+            "seen in it"
+        )
     cross = 2 * (0 if math.isnan(correlation) else correlation) * math.sqrt(skip * branch)
     deviation = float(row["measured"]) - float(row["predicted"])
     if abs(cross) > _EXPLAINS * abs(deviation) and cross * deviation > 0:

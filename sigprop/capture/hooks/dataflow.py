@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -69,7 +69,8 @@ class Dataflow:
         """Start a frame: its sources lie at distance 0."""
         self._open.add(frame)
         for x in sources:
-            self._put(x, {**self._still_open(self._get(x) or {}), frame: 0})
+            known = self._get(x) or {}
+            self._put(x, {f: d for f, d in known.items() if f in self._open} | {frame: 0})
 
     def close(self, frame: int) -> None:
         """End a frame; nobody will ask for distances in it any more."""
@@ -83,41 +84,71 @@ class Dataflow:
     def pass_on(
         self, args: Iterable[object], kwargs: Mapping[str, object], out: object, cost: int
     ) -> None:
-        """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``."""
-        found: Distances | None = None
-        for x in flat((*args, *kwargs.values())):
-            known = self._get(x)
-            if not known:
-                continue
-            if found is None or found is known:
-                found = known
+        """Note that ``out`` was made from the tensors in ``args`` and ``kwargs``.
+
+        Called at every operation: what can be is written out.
+
+        Args:
+            args: an operation's arguments.
+            kwargs: those by name.
+            out: what it returned.
+            cost: what it adds to the distance.
+        """
+        known, found = self._known, None
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, Tensor):
+                values: Iterable[Tensor] = (value,)
+            elif isinstance(value, tuple | list):
+                values = flat(value)
             else:
-                found = self._still_open(_nearest(found, known))
+                continue
+            for x in values:
+                entry = known.get(id(x))
+                if entry is None or entry[0]() is not x:
+                    continue
+                if found is None or found is entry[1]:
+                    found = entry[1]
+                else:
+                    found = _nearest(found, entry[1], self._open)
         if not found:
             return
         if cost:
-            found = self._still_open(found, cost)
-        for x in flat((out,)):
-            self._put(x, found)
+            still_open = self._open
+            farther: Distances = {}
+            for frame, distance in found.items():
+                if frame in still_open:
+                    farther[frame] = distance + cost
+            found = farther
+        if isinstance(out, Tensor):
+            known[id(out)] = weakref.ref(out), found
+        else:
+            for x in flat((out,)):
+                known[id(x)] = weakref.ref(x), found
 
     def bridge(self, given: list[Tensor], made: list[Tensor], weighs: bool) -> None:
-        """Connect a module's output with its input, where its functions did not tell enough.
+        """Connect a module's output with its input, where its functions did not show enough.
 
         Not seen at all (a script, a foreign kernel): as far as one weight. Parameters, but only
         functions that cost nothing (a normalizer written out): a little farther.
+
+        Args:
+            given: the tensors that went in.
+            made: those that came out.
+            weighs: whether the module has parameters.
         """
-        if not any(self._get(x) for x in made):
-            self.pass_on(given, {}, made, WEIGHT if weighs else 0)
-        elif weighs:
-            for x in made:
-                here, near = self._get(x) or {}, [self._get(y) or {} for y in given]
-                stays = {f for f, d in here.items() if any(n.get(f) == d for n in near)}
+        near = [self._get(x) or {} for x in given]
+        seen = False
+        for x in made:
+            here = self._get(x)
+            if not here:
+                continue
+            seen = True
+            if weighs:
+                stays = _unmoved(here, near)
                 if stays:
                     self._put(x, {f: d + (f in stays) * LIGHT for f, d in here.items()})
-
-    def _still_open(self, distances: Distances, cost: int = 0) -> Distances:
-        """Return a copy without closed frames: a residual stream would carry one per block."""
-        return {frame: d + cost for frame, d in distances.items() if frame in self._open}
+        if not seen:
+            self.pass_on(given, {}, made, WEIGHT if weighs else 0)
 
     def _get(self, x: Tensor) -> Distances | None:
         known = self._known.get(id(x))
@@ -136,7 +167,24 @@ def flat(values: Iterable[object]) -> Iterator[Tensor]:
             yield from flat(value)
 
 
-def _nearest(a: Distances, b: Distances) -> Distances:
-    return {frame: min(a.get(frame, d), d) for frame, d in b.items()} | {
-        frame: d for frame, d in a.items() if frame not in b
-    }
+def _unmoved(here: Distances, near: list[Distances]) -> set[int]:
+    """Return the frames in which a tensor lies as far as one that it was made from."""
+    stays = set()
+    for frame, distance in here.items():
+        for other in near:
+            if other.get(frame) == distance:
+                stays.add(frame)
+    return stays
+
+
+def _nearest(a: Distances, b: Distances, still_open: Container[int]) -> Distances:
+    """Return the shorter distance in each open frame.
+
+    Closed ones are left out: a residual stream would carry one per block.
+    """
+    nearest: Distances = {}
+    for distances in (a, b):
+        for frame, distance in distances.items():
+            if frame in still_open:
+                nearest[frame] = min(distance, nearest.get(frame, distance))
+    return nearest

@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from sigprop.capture.hooks.functional import FunctionalMode
 from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.hooks.module_hooks import ForwardPreHook, Hook
+from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.nested import tensors
-from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.recording.tap import Kind
 from sigprop.capture.torch_internals import (
     at_trace_time,
     calling,
@@ -28,23 +26,6 @@ from sigprop.capture.torch_internals import (
     recomputing,
     transforming,
 )
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What is recorded beyond the blocks themselves.
-
-    Attributes:
-        additions: residual additions that lie outside of every block.
-        rectifiers: functional rectifiers that lie outside of every block.
-        attention: what functional attention makes.
-        chosen_kind: the kind of what was chosen: ``"block"`` or ``"leaf"``.
-    """
-
-    additions: bool = False
-    rectifiers: bool = False
-    attention: bool = False
-    chosen_kind: Kind = "block"
 
 
 class ForwardContext:
@@ -70,7 +51,7 @@ class ForwardContext:
         if recorder is None:
             return
         self._global_hooks.attach()
-        mode = FunctionalMode(recorder.now, self._guarded, self._addition, self._function)
+        mode = FunctionalMode(recorder, self._scope, self._modules)
         recorder.now.mode = mode
         mode.enter()
 
@@ -81,37 +62,6 @@ class ForwardContext:
         if recorder is not None and recorder.now.mode is not None:
             recorder.now.mode.leave()
             recorder.now.mode = None
-
-    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
-        recorder = self._recorder()
-        if recorder is not None and recorder.on:
-            recorder.guarded(act, *arguments)
-
-    def _goes_on(self) -> bool:
-        """Return whether the call goes on; a KeyboardInterrupt ends it without any hook."""
-        if calling(self._modules):
-            return True
-        recorder = self._recorder()
-        if recorder is not None and recorder.now.mode is not None:
-            recorder.now.mode.over = True  # it cannot be taken off the stack while it is at work
-        return False
-
-    def _addition(self, place: ModuleFrame, skip: Tensor, branch: Tensor) -> None:
-        recorder = self._recorder()
-        if recorder is not None and isinstance(place, ForwardPreHook) and self._goes_on():
-            place.operands(recorder, {"skip": skip, "branch": branch})
-
-    def _function(self, place: ModuleFrame, kind: str, output: Tensor) -> None:
-        recorder = self._recorder()
-        if recorder is None or not isinstance(place, ForwardPreHook) or not self._goes_on():
-            return
-        wanted = (
-            self._scope.attention
-            if kind == "sdpa"
-            else self._scope.rectifiers or place.target is not None
-        )
-        if wanted:
-            place.function(recorder, kind, output)
 
 
 class _Call(threading.local):
@@ -164,7 +114,7 @@ class Forwards:
         """Note that a graph of the whole model is being made: its forwards run no hook."""
         recorder = self._recorder()
         if recorder is not None:
-            recorder.whole_graph = True
+            recorder.graph.whole = True
 
     def remove(self) -> None:
         """End what is active, and take off every hook that was put on here."""
@@ -224,7 +174,7 @@ class Forwards:
             hook: its own pre-hook.
         """
         recorder, model = self._recorder(), self._model()
-        if recorder is None or model is None or recorder.whole_graph:
+        if recorder is None or model is None or recorder.graph.whole:
             return  # what a compiler leaves out of the graph of a whole model is called in it
         self.call_ended()  # one that a KeyboardInterrupt ended has not
         training = model.training and _gradients_wanted()
@@ -297,7 +247,6 @@ class ForwardsHook(Hook):
     """A hook that leads to `Forwards`."""
 
     def __init__(self, forwards: Forwards) -> None:
-        super().__init__(None)
         self._forwards = weakref.ref(forwards)
 
     def __call__(self, *arguments: Any) -> None:

@@ -6,6 +6,7 @@ calls every function with the very arguments it was called with and returns what
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sigprop.capture.hooks.dataflow import COSTS, UNRELATED, Dataflow, is_skip
+from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.nested import tensors
-from sigprop.capture.recording.forward_state import ForwardState, ModuleFrame
-from sigprop.capture.torch_internals import push_mode, remove_mode, transforming
+from sigprop.capture.recording.forward_state import ModuleFrame
+from sigprop.capture.recording.recorder import Recorder
+from sigprop.capture.torch_internals import calling, push_mode, remove_mode, transforming
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
+_compiling = torch.compiler.is_dynamo_compiling
 _ALWAYS_RECTIFY = {"relu": "relu", "relu_": "relu", "relu6": "relu6"}
 _CLAMPS = {name: name.rstrip("_") for name in ("clamp", "clamp_", "clip", "clip_")}
 _CLAMPS_FROM = {"clamp_min": "clamp", "clamp_min_": "clamp"}
@@ -30,32 +34,26 @@ _MAKES_FIRST = frozenset(
 ) | {"batch_norm", "group_norm", "instance_norm"}
 
 
-Listener = Callable[..., None]
-
-
 class FunctionalMode(TorchFunctionMode):
-    """Hands the operands of residual additions and what functions made to two listeners.
+    """Finds the operands of residual additions, and what functions make.
 
     Args:
-        passing: the forward pass this mode belongs to.
-        guarded: runs our own code so that no error of it reaches the user.
-        addition: called with (place, skip, branch) before the addition is done.
-        function: called with (place, name, output) after a rectifier or an attention.
+        recorder: where they go; it is held weakly.
+        scope: what is recorded outside of blocks.
+        modules: the ids of the model's modules.
 
     Attributes:
-        provenance: how far each tensor lies from the inputs of the modules on the stack.
+        dataflow: how far each tensor lies from the inputs of the modules on the stack.
+        paused_by: the module for which the mode stepped aside, or "".
         over: whether the forward pass has ended, by an exception that no hook was called for.
     """
 
-    def __init__(
-        self, passing: ForwardState, guarded: Listener, addition: Listener, function: Listener
-    ) -> None:
+    def __init__(self, recorder: Recorder, scope: Scope, modules: frozenset[int]) -> None:
         super().__init__()
-        self.provenance = Dataflow()
-        self.over = False
-        self._paused_by = ""
-        self._passing, self._guarded = passing, guarded
-        self._addition, self._function = addition, function
+        self.dataflow, self.paused_by, self.over = Dataflow(), "", False
+        self._modules = modules
+        self._recorder, self._scope = weakref.ref(recorder), scope
+        self._now = recorder.now
 
     def __torch_function__(
         self,
@@ -65,15 +63,24 @@ class FunctionalMode(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function; look at its operands before, since it may write into them."""
-        if self.over or torch.compiler.is_compiling():  # a compiled part of an eager model
-            return func(*args, **(kwargs or {}))
         kwargs = kwargs or {}
+        if self.over or _compiling():  # a compiled part of an eager model
+            return func(*args, **kwargs)
+        recorder = self._recorder()
+        if recorder is None or not recorder.on:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in ADDITIONS:
-            self._guarded(self._before_addition, args, kwargs)
+            recorder.guarded(self._before_addition, recorder, args, kwargs)
         out = func(*args, **kwargs)
         if isinstance(out, Tensor | tuple | list) or name in _WRITES:
-            self._guarded(self._after, name, args, kwargs, out)
+            watch = recorder.stopwatch
+            began = watch.clock()
+            try:
+                self._after(recorder, name, args, kwargs, out)
+            except Exception as error:
+                recorder.failed(error)
+            watch.own_time += watch.clock() - began
         return out
 
     def enter(self) -> None:
@@ -82,77 +89,110 @@ class FunctionalMode(TorchFunctionMode):
 
     def leave(self) -> None:
         """Stop being active, wherever on the stack of modes this one has come to lie."""
-        self._paused_by = ""
+        self.paused_by = ""
         remove_mode(self)
 
     def pause(self, name: str) -> None:
-        """Step aside while the module ``name`` runs: PyTorch does not fuse what is watched."""
-        if not self._paused_by:
-            self.leave()
-            self._paused_by = name
+        """Step aside while the module ``name`` runs.
+
+        PyTorch does not fuse what is watched; and the inside of its own simple layers is no news.
+        """
+        if not self.paused_by:
+            remove_mode(self)
+            self.paused_by = name
 
     def resume(self, name: str) -> None:
         """Be active again if it was for the module ``name`` that `pause` was called."""
-        if self._paused_by == name:
-            self._paused_by = ""
-            self.enter()
+        if self.paused_by == name:
+            self.paused_by = ""
+            push_mode(self)
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
-        """Connect a module's output with its input where functions did not tell enough."""
-        given, made = ([x for _, x in tensors(value)] for value in (args, output))
+        """Connect a module's output with its input where functions did not show enough."""
+        given, made = _flat(args), _flat(output)
         if made:
-            self.provenance.bridge(given, made, weighs)
+            self.dataflow.bridge(given, made, weighs)
 
-    def _before_addition(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _before_addition(
+        self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         a, b = args[0], args[1] if len(args) > 1 else kwargs.get("other")
         if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
             return
-        if transforming() is not None:
+        module, frame = self._innermost_frame()
+        if module is None or transforming() is not None:
             return
-        place, frame = self._innermost_frame()
-        if place is None:
-            return
-        near, far = self.provenance.distance(a, frame), self.provenance.distance(b, frame)
+        near, far = self.dataflow.distance(a, frame), self.dataflow.distance(b, frame)
         if near is None or far is None:
             return
         if (scale := kwargs.get("alpha", 1)) != 1:
             b = b.detach() * scale  # what is added; no tensor of the model has its gradient
-        if is_skip(near, far):
-            self._addition(place, a, b)
-        elif is_skip(far, near):
-            self._addition(place, b, a)
+        if is_skip(far, near):
+            a, b = b, a
+        elif not is_skip(near, far):
+            return
+        if self._goes_on():
+            module.addition(recorder, a, b)
+
+    def _goes_on(self) -> bool:
+        """Return whether the forward pass goes on; a KeyboardInterrupt ends it without any hook."""
+        if calling(self._modules):
+            return True
+        self.over = True  # it cannot be taken off the stack while it is at work
+        return False
 
     def _innermost_frame(self) -> tuple[ModuleFrame | None, int]:
-        """Return the innermost module with a frame; none inside modules that speak themselves."""
-        places = self._passing.places
-        if places and places[-1][0].records_own_output:
+        """Return the innermost module with a frame; none inside those that record themselves."""
+        stack = self._now.stack
+        if stack and stack[-1][0].records_own_output:
             return None, -1
-        for place, frame in reversed(places):
+        for module, frame in reversed(stack):
             if frame >= 0:
-                return place, frame
+                return module, frame
         return None, -1
 
     def _after(
-        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: object
+        self,
+        recorder: Recorder,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        out: object,
     ) -> None:
         into = args[0] if name in _WRITES and args else out
         if name not in UNRELATED:
-            self.provenance.pass_on(args, kwargs, into, COSTS.get(name, 0))
+            self.dataflow.pass_on(args, kwargs, into, COSTS.get(name, 0))
         if not isinstance(out, Tensor):
             return
         if name in _MAKES_LAST and out.ndim > 1:
-            self._passing.maker = -1, out.shape[-1]
+            self._now.maker = -1, out.shape[-1]
         elif name in _MAKES_FIRST and out.ndim > 1:
-            self._passing.maker = 1, out.shape[1]
+            self._now.maker = 1, out.shape[1]
         elif name in RECTIFIERS and _rectifies(name, args, kwargs):
-            self._tell(RECTIFIERS[name], out)
+            self._made(recorder, RECTIFIERS[name], out)
         elif name == "scaled_dot_product_attention":
-            self._tell("sdpa", out)
+            self._made(recorder, "sdpa", out)
 
-    def _tell(self, kind: str, out: Tensor) -> None:
-        places = self._passing.places
-        if places and not places[-1][0].records_own_output and transforming() is None:
-            self._function(places[-1][0], kind, out)
+    def _made(self, recorder: Recorder, kind: str, out: Tensor) -> None:
+        """Hand over what a function made in the innermost module, if it is recorded there."""
+        stack = self._now.stack
+        if not stack or stack[-1][0].records_own_output or transforming() is not None:
+            return
+        module = stack[-1][0]
+        inside = module.target is not None
+        scope = self._scope
+        wanted = scope.attention if kind == "sdpa" else scope.rectifiers or inside
+        if wanted and self._goes_on():
+            module.function(recorder, kind, out)
+
+
+def _flat(value: object) -> list[Tensor]:
+    """Return the tensors in a module's arguments or output."""
+    if type(value) is Tensor:
+        return [value]
+    if isinstance(value, tuple) and len(value) == 1 and type(value[0]) is Tensor:
+        return [value[0]]
+    return [x for _, x in tensors(value)]
 
 
 def _rectifies(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

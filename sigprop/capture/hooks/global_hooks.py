@@ -1,4 +1,4 @@
-"""Global hooks for the modules that must not carry hooks of their own."""
+"""Hooks on modules that must not carry any themselves."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class GlobalHooks(Handles):
 
     def __init__(self) -> None:
         super().__init__()
-        self._taps: dict[
+        self._watched: dict[
             int, tuple[weakref.ref[nn.Module], ForwardPreHook | None, ForwardHook]
         ] = {}
 
     def add(self, module: nn.Module, before: ForwardPreHook | None, after: ForwardHook) -> None:
         """Watch a module with what would have been its hooks."""
-        self._taps[id(module)] = weakref.ref(module), before, after
+        self._watched[id(module)] = weakref.ref(module), before, after
 
     def attach(self) -> None:
         """Begin to watch; when it is taken off nothing global remains."""
         self.remove()
-        if self._taps:
+        if self._watched:
             self._handles = [
                 register_module_forward_pre_hook(self._before),
                 register_module_forward_hook(self._after),
             ]
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        known = self._taps.get(id(module))
+        known = self._watched.get(id(module))
         if known is not None and known[0]() is module and known[1] is not None:
             known[1](module, args)
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        known = self._taps.get(id(module))
+        known = self._watched.get(id(module))
         if known is not None and known[0]() is module:
             known[2](module, args, output)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from sigprop.signals.channel_statistics import readable
 
 
 def tensors(value: object, path: str = "") -> Iterable[tuple[str, Tensor]]:
@@ -55,3 +57,26 @@ def _parts(value: object) -> Iterator[tuple[object, object]]:
     elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         made: Any = value  # is_dataclass is not traced before torch 2.7
         yield from ((field.name, getattr(made, field.name)) for field in fields(made))
+
+
+def first_readable(
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object] | None = None,
+    check: Callable[[Tensor], bool] = readable,
+) -> object:
+    """Return the first argument that holds a readable tensor: a block's input; else None.
+
+    Args:
+        args: the arguments by position, which come first.
+        kwargs: those by name.
+        check: whether a tensor can be read.
+    """
+    for value in args if not kwargs else (*args, *kwargs.values()):
+        if type(value) is Tensor and not value.is_nested:
+            if check(value):
+                return value
+            continue
+        for _, x in tensors(value):
+            if check(x):
+                return value
+    return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,36 +11,42 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.capture.model.naming import modules, parameters
-from sigprop.capture.parameters.statistics import Known, whole
+from sigprop.capture.parameters.known import Known, whole
+from sigprop.capture.parameters.plan import ParameterPlan
 from sigprop.capture.torch_internals import TRANSPOSED_CONVOLUTIONS
 from sigprop.signals import singular_values
 
 
 class ParameterInfo:
-    """Knows the axis of the output units of every parameter of a model.
+    """What is known of a model's parameters: the axes of their output units, and how they are read.
 
     Args:
         model: the model; it is not kept.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._plan: ParameterPlan | None = None
         self._unit_dims = {
             f"{name}.weight": 1
             for name, module in modules(model)
             if isinstance(module, TRANSPOSED_CONVOLUTIONS)
         }
 
-    def known(self, name: str, parameter: nn.Parameter, rate: float = math.nan) -> Known:
+    def known(self, name: str, parameter: nn.Parameter, updated: bool = False) -> Known:
         """Return one parameter with what is known of it."""
-        return Known(name, parameter, rate, self._unit_dims.get(name, 0))
+        return Known(name, parameter, self._unit_dims.get(name, 0), updated)
 
-    def updated(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Known]:
-        """Yield every parameter with the optimizer's learning rate for it; NaN for none."""
-        rates = {id(p): _rate(group) for group in optimizer.param_groups for p in group["params"]}
-        for name, parameter in parameters(model):
-            rate = rates.get(id(parameter))
-            known = self.known(name, parameter, math.nan if rate is None else rate)
-            yield known if rate is None else replace(known, updated=True)
+    def plan(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> ParameterPlan:
+        """Return what is read at a step of an optimizer; the same as before while that fits."""
+        if self._plan is None or not self._plan.fits(optimizer):
+            trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            known = [self.known(n, p, id(p) in trained) for n, p in parameters(model)]
+            self._plan = ParameterPlan(model, known, optimizer)
+        return self._plan
+
+    def forget(self) -> None:
+        """Let go of the parameters."""
+        self._plan = None
 
 
 def gradient_scale(optimizer: torch.optim.Optimizer) -> float:
@@ -55,12 +59,6 @@ def leaves_step_out(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether a gradient scaler has a fused optimizer change nothing in this step."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
-
-
-def _rate(group: Mapping[str, Any]) -> float:
-    """Return the learning rate of a group of parameters; some optimizers have none."""
-    rate = group.get("lr")
-    return math.nan if rate is None else float(rate)
 
 
 def spectra(model: nn.Module) -> Iterator[tuple[dict[str, Any], int]]:

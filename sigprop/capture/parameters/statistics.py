@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from sigprop.capture.parameters.known import Known, has_norms, whole
+from sigprop.capture.parameters.plan import ParameterPlan, sizes
 from sigprop.signals import ratios
 from sigprop.signals.norms import angles, compute_norms, compute_updates
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Known:
-    """One parameter as the model knows it.
-
-    Attributes:
-        name: its name.
-        parameter: the parameter.
-        rate: the optimizer's learning rate for it.
-        unit_dim: the axis of its output units.
-        updated: whether the optimizer updates it.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    rate: float = math.nan
-    unit_dim: int = 0
-    updated: bool = False
 
 
 class Table:
@@ -47,12 +28,15 @@ class Table:
     """
 
     def __init__(self, width: int, decode: Callable[[Array], Array]) -> None:
-        self._width, self._understand = width, decode
+        self._width, self._decode = width, decode
         self._rows: dict[str, Array] = {}
         self._waiting: dict[str, Tensor] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._rows or name in self._waiting
+        return name in self._rows
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
 
     def put(self, names: Iterable[str], rows: Array) -> None:
         """Keep rows; a name's older one is replaced."""
@@ -62,15 +46,18 @@ class Table:
         """Keep device sums until they are fetched."""
         self._waiting[name] = sums
 
+    def waiting(self) -> list[Tensor]:
+        """Return the device sums that wait, to be fetched with all else."""
+        return list(self._waiting.values())
+
+    def receive(self, fetched: Sequence[Array]) -> None:
+        """Take what was fetched."""
+        if fetched:
+            self.put(list(self._waiting), self._decode(np.stack(fetched)))
+            self._waiting.clear()
+
     def rows(self, names: Sequence[str]) -> Array:
-        """Fetch what waits, in one transfer per device; return a row a name, NaN for none."""
-        by_device: dict[torch.device, list[str]] = {}
-        for name, sums in self._waiting.items():
-            by_device.setdefault(sums.device, []).append(name)
-        for known in by_device.values():
-            fetched = torch.stack([self._waiting[name] for name in known]).cpu().double().numpy()
-            self.put(known, self._understand(fetched))
-        self._waiting.clear()
+        """Return a row a name, NaN for none."""
         missing = np.full(self._width, np.nan)
         return np.array([self._rows.get(name, missing) for name in names]).reshape(-1, self._width)
 
@@ -92,24 +79,43 @@ class ParameterStatistics:
         self._known: dict[str, Known] = {}
         self._before: list[tuple[Known, Tensor]] = []
         self._norms, self._moves = Table(3, _products), Table(2, _moved)
+        self._plan: ParameterPlan | None = None
+        self._dense = np.empty((0, 5))
+        self._rates: Array = np.empty(0)
+        self._copying: ParameterPlan | None = None
 
-    def read(self, parameters: Iterable[Known], remember: bool = False) -> None:
-        """Read parameters and their gradients; those without numbers are passed over.
+    def read_all(
+        self, plan: ParameterPlan, optimizer: torch.optim.Optimizer, remember: bool = False
+    ) -> None:
+        """Read all parameters of a plan and their gradients.
 
         Args:
-            parameters: what to read.
+            plan: what to read.
+            optimizer: gives the learning rates.
             remember: keep copies of those with gradients that the optimizer updates, until
                 `compare`: the price of an update.
         """
+        self._plan, self._rates = plan, plan.rates(optimizer)
+        if remember:
+            self._before.clear()  # there are some if an optimizer's step raised
+        norms, odd = plan.dense.read(remember)
+        norms[:, :2] = np.sqrt(norms[:, :2])
+        self._dense = np.full((len(plan.known), 5), np.nan)
+        self._dense[plan.dense.rows, :3] = norms
+        if odd or plan.others:
+            self._read([plan.known[row] for row in (*plan.others, *odd)], remember)
+
+    def read(self, known: Known) -> None:
+        """Read one parameter and its gradient, if it has numbers."""
+        if has_norms(known.parameter):
+            self._known[known.name] = known
+            self._read([known], remember=False)
+
+    def _read(self, parameters: Iterable[Known], remember: bool) -> None:
         names, without = [], []
         pairs: list[tuple[Tensor, Tensor]] = []
         copies: dict[int, Tensor] = {}
-        if remember:
-            self._before.clear()  # there are some if an optimizer's step raised
         for known in parameters:
-            if not _normable(known.parameter):
-                continue
-            self._known[known.name] = known
             weight, grad = whole(known.parameter.detach()), known.parameter.grad
             moves = remember and known.updated and grad is not None
             if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
@@ -135,11 +141,16 @@ class ParameterStatistics:
         self._before = [
             (known, whole(known.parameter.detach()).clone())
             for known in parameters
-            if known.updated and _normable(known.parameter)
+            if known.updated and has_norms(known.parameter)
         ]
 
     def compare(self) -> None:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""
+        if self._plan is not None:
+            moves, rows = self._plan.dense.compare()
+            self._dense[rows, 3], self._dense[rows, 4] = np.sqrt(moves[:, 2]), angles(moves)
+        if not self._before:
+            return
         names, pairs = [], []
         for known, before in self._before:
             if known.parameter.grad is None:  # nothing moved it
@@ -156,6 +167,16 @@ class ParameterStatistics:
         self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
         self._before.clear()
 
+    def waiting(self) -> list[Tensor]:
+        """Return the numbers that are still on their device, to be fetched with all else."""
+        return [*self._norms.waiting(), *self._moves.waiting()]
+
+    def receive(self, fetched: Sequence[Array]) -> None:
+        """Take what was fetched, in the order of `waiting`."""
+        count = len(self._norms.waiting())
+        self._norms.receive(fetched[:count])
+        self._moves.receive(fetched[count:])
+
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
         """Fetch everything read so far; return the names and, by column, a value for each.
 
@@ -164,25 +185,40 @@ class ParameterStatistics:
         Args:
             gradient_scale: what the gradients that were read are multiples of.
         """
-        names = list(self._known)
-        weight, grad, unit = self._norms.rows(names).T
-        moved, turned = self._moves.rows(names).T
-        shapes = [tuple(known.parameter.shape) for known in self._known.values()]
+        names, columns, rates, numbers = self._rows()
+        weight, grad, unit, moved, turned = numbers.T
         return names, {
-            "shape": ["x".join(map(str, shape)) for shape in shapes],
-            "ndim": np.array([len(shape) for shape in shapes], dtype=np.int64),
-            "count": np.array([k.parameter.numel() for k in self._known.values()], dtype=np.int64),
+            **columns,
             "weight_norm": weight,
             "grad_norm": grad / gradient_scale,
             "grad_to_weight": ratios.ratio(grad / gradient_scale, weight),
             "update_to_weight": ratios.ratio(moved, weight),
             "unit_grad_to_weight_max": unit / gradient_scale,
             "angular_update": turned,
-            "effective_lr": ratios.ratio([k.rate for k in self._known.values()], weight**2),
+            "effective_lr": ratios.ratio(rates, weight**2),
         }
+
+    def _rows(self) -> tuple[list[str], dict[str, Any], Array, Array]:
+        """Return names, columns of sizes, learning rates, and norms with moves, a row each."""
+        plan = self._plan
+        if plan is None:
+            known = list(self._known.values())
+            names, rates = list(self._known), np.full(len(known), np.nan)
+            numbers = np.concatenate([self._norms.rows(names), self._moves.rows(names)], axis=1)
+            return names, sizes(known), rates, numbers
+        numbers = self._dense.copy()
+        for row, name in enumerate(plan.names) if self._norms else ():
+            if name in self._norms:
+                numbers[row, :3] = self._norms.rows([name])
+            if name in self._moves:
+                numbers[row, 3:] = self._moves.rows([name])
+        return plan.names, plan.sizes, self._rates, numbers
 
     def clear(self) -> None:
         """Forget everything read: the step is over."""
+        if self._copying is not None and self._plan is None:
+            self._copying.dense.forget_copies()  # nothing was read in this step, nor may be soon
+        self._copying, self._plan = self._plan, None
         self._known.clear()
         self._before.clear()
         self._norms.clear()
@@ -191,15 +227,6 @@ class ParameterStatistics:
 
 def _units_first(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, 0) if axis else x
-
-
-def _normable(parameter: nn.Parameter) -> bool:
-    return (
-        not is_lazy(parameter)
-        and parameter.is_floating_point()
-        and not parameter.is_meta
-        and parameter.numel() > 0
-    )
 
 
 def _norms(parameter: nn.Parameter, unit_dim: int) -> Tensor:
@@ -216,16 +243,6 @@ def _norms(parameter: nn.Parameter, unit_dim: int) -> Tensor:
             return torch.cat([norm, norm.new_zeros(4)])
     unit = ratios.unit_ratio_max(weight, grad, unit_dim)
     return torch.cat([norm, ratios.norm(grad).to(norm.dtype), unit.to(norm.dtype)])
-
-
-def whole(x: Tensor) -> Tensor:
-    """Return a tensor that FSDP or tensor parallelism has spread over ranks, put together.
-
-    A collective: every rank reads the same parameters in the same order. The norm of a DTensor
-    taken as it is would be that of the local shard, silently.
-    """
-    gather = getattr(x, "full_tensor", None)
-    return x if gather is None else gather()
 
 
 def _products(pairs: Array) -> Array:

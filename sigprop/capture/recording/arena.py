@@ -1,10 +1,10 @@
-"""Memory for the readings of a step, kept for the next."""
+"""Memory for channel statistics on the CPU, given out again in every step."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from sigprop.capture.recording.tensor_statistics import FORGOTTEN, TensorStatistics
 from sigprop.signals.columns import COLUMNS
 
 #: Rows of a block: 360 kB.
@@ -12,39 +12,44 @@ _BLOCK = 4096
 
 
 class Arena:
-    """Tables on the CPU, cut from a few large blocks.
+    """Tables on the CPU, cut from a few large blocks and reused.
 
     Allocated one by one they would lie between the activations of a forward pass and live longer:
     the allocator could not use that memory again as it does without a probe, and would have to get
-    fresh pages in every step, which takes as long as the readings themselves.
+    fresh pages in every step, which takes as long as the statistics themselves.
 
     Example:
         >>> arena = Arena()
-        >>> first, second = arena.table(3), arena.table(2)
-        >>> arena.clear()
-        >>> tuple(first.shape), arena.table(3).data_ptr() == first.data_ptr()
+        >>> first, second = arena.new(3), arena.new(2)
+        >>> arena.give_back([first, second])
+        >>> first.sums.shape, arena.unused(3).pop() is first
         ((3, 11), True)
     """
 
     def __init__(self) -> None:
-        self._blocks: list[Tensor] = []
-        self._block = self._row = 0
+        self._block, self._row = np.empty((0, len(COLUMNS))), 0
+        self._unused: dict[int, list[TensorStatistics]] = {}
 
-    def table(self, channels: int) -> Tensor:
+    def unused(self, channels: int) -> list[TensorStatistics]:
+        """Return the list that unused tables of so many channels are taken from.
+
+        Several threads may pop from it at once, and one that finds it empty asks for a `new` one.
+        """
+        return self._unused.setdefault(channels, [])
+
+    def new(self, channels: int) -> TensorStatistics:
         """Return an uninitialized table, shape (channels, len(COLUMNS)), in float64."""
-        while True:
-            if self._block == len(self._blocks):
-                rows = max(_BLOCK, channels)
-                with torch.inference_mode(False):  # one made in evaluation serves training too
-                    made = torch.empty(rows, len(COLUMNS), dtype=torch.float64, device="cpu")
-                self._blocks.append(made)
-            block = self._blocks[self._block]
-            row, rows = self._row, block.shape[0]
-            if row + channels <= rows:
-                self._row += channels
-                return block.narrow(0, row, channels)
-            self._block, self._row = self._block + 1, 0
+        block, row = self._block, self._row
+        if row + channels > len(block):
+            block, row = np.empty((max(_BLOCK, channels), len(COLUMNS))), 0
+        self._block, self._row = block, row + channels
+        table = block[row : row + channels]
+        return TensorStatistics(table, table.ctypes.data, self.unused(channels))
 
-    def clear(self) -> None:
-        """Take all tables back: their memory is given out again."""
-        self._block = self._row = 0
+    def give_back(self, tables: list[TensorStatistics]) -> None:
+        """Take tables back, so that the next step is given them in the same order."""
+        for statistics in reversed(tables):
+            if statistics.home is not None:
+                statistics.taps.clear()
+                statistics.tensor, statistics.version, statistics.gradient = None, FORGOTTEN, None
+                statistics.home.append(statistics)

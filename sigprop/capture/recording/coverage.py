@@ -9,7 +9,7 @@ from torch import nn
 
 from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import ROOT, aliases, modules
-from sigprop.capture.recording.recorder import Recorder
+from sigprop.capture.recording.module_log import ModuleLog
 from sigprop.capture.torch_internals import compiled
 from sigprop.torch_version import RUN_EAGERLY
 
@@ -41,7 +41,7 @@ UNSEEN = "none seen"
 def coverage(
     model: nn.Module,
     targets: Container[str],
-    recorder: Recorder,
+    log: ModuleLog,
     forward: Container[str],
     backward: Container[str],
 ) -> list[dict[str, object]]:
@@ -50,18 +50,18 @@ def coverage(
     Args:
         model: the probed model.
         targets: names of the modules chosen as blocks.
-        recorder: knows how often each module was called.
+        log: which modules were called, and how often.
         forward: names of the modules with at least one activation recorded.
         backward: names of the modules with at least one gradient recorded.
     """
     everything = dict(modules(model))
-    states = {name: _state(name, everything, targets, recorder, forward) for name in everything}
+    states = {name: _state(name, everything, targets, log, forward) for name in everything}
     called: dict[str, list[str]] = {}
-    for function, place in recorder.functions.items():
-        called.setdefault(place, []).append(function)
+    for function, module in log.functions.items():
+        called.setdefault(module, []).append(function)
 
     def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
-        gradient = _gradient(name, name in targets, recorder, forward, backward)
+        gradient = _gradient(name, name in targets, log, forward, backward)
         if status == "recorded" and gradient in (NO_GRADIENT, UNSEEN):
             status = "no_gradient"
         return {
@@ -69,7 +69,7 @@ def coverage(
             "type": kind,
             "recorded": name in forward,
             "status": status,
-            "calls": recorder.total_calls[name],
+            "calls": log.total_calls[name],
             "gradient": gradient,
             "reason": reason,
         }
@@ -77,7 +77,7 @@ def coverage(
     def rows() -> Iterator[dict[str, object]]:
         for name, module in everything.items():
             status, reason = states[name]
-            if not recorder.total_calls[name] and compiled(model):
+            if not log.total_calls[name] and compiled(model):
                 status, reason = "unsupported", COMPILED
             yield row(name, type(module).__name__, status, reason)
             for function in called.get(name, ()):
@@ -94,12 +94,12 @@ def _state(
     name: str,
     everything: dict[str, nn.Module],
     targets: Container[str],
-    recorder: Recorder,
+    log: ModuleLog,
     forward: Container[str],
 ) -> State:
     module = everything[name]
-    if recorder.broken and name in targets:
-        return "failed", f"the probe failed and is off: {recorder.broken}"
+    if log.broken and name in targets:
+        return "failed", f"the probe failed and is off: {log.broken}"
     if name in forward:
         return RECORDED
     reason = unread(module)
@@ -108,22 +108,22 @@ def _state(
     if reason is not None:
         status: Status = "unsupported" if name in targets or reason == EXPORTED else "not_chosen"
         return status, reason
-    if not recorder.total_calls[name]:
-        return _why_not_called(name, module, everything, recorder)
+    if not log.total_calls[name]:
+        return _why_not_called(name, module, everything, log)
     if name not in targets:
         return "not_chosen", "not selected by blocks"
     return UNREADABLE
 
 
 def _why_not_called(
-    name: str, module: nn.Module, everything: dict[str, nn.Module], recorder: Recorder
+    name: str, module: nn.Module, everything: dict[str, nn.Module], log: ModuleLog
 ) -> State:
     above = [everything[n] for n in _ancestors(name) if n in everything]
     if above and isinstance(above[0], nn.MultiheadAttention):
         return "unsupported", BYPASSED
     if any(compiled(m) for m in (module, *above)):
         return "unsupported", COMPILED
-    transformed = [p for p in recorder.passed_by if p.startswith(f"{name}: ")]
+    transformed = [p for p in log.passed_by if p.startswith(f"{name}: ")]
     if transformed:
         how = transformed[0].removeprefix(f"{name}: ")
         return "unsupported", f"called only {how}, where nothing can be read"
@@ -145,7 +145,7 @@ def _ancestors(name: str) -> Iterator[str]:
 def _gradient(
     name: str,
     target: bool,
-    recorder: Recorder,
+    log: ModuleLog,
     forward: Container[str],
     backward: Container[str],
 ) -> str:
@@ -153,7 +153,7 @@ def _gradient(
         return "recorded"
     if name not in forward:
         return ""
-    if name in recorder.without_gradient:
+    if name in log.without_gradient:
         return NO_GRADIENT
     if not target:
         return "not asked: a rectifier inside a block is read for its dead units"

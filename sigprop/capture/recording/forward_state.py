@@ -1,34 +1,51 @@
-"""What goes on in the forward pass of this moment; one per thread: DataParallel runs several."""
+"""The state of the forward pass in progress; one per thread: DataParallel runs several."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from sigprop.capture.hooks.dataflow import Dataflow
 from sigprop.capture.model.channels import Maker
+from sigprop.capture.recording.tensor_statistics import TensorStatistics
+from sigprop.capture.torch_internals import version_of
 
 
 class ModuleFrame(Protocol):
-    """A module on the stack, as its hook knows it.
+    """A module on the stack, as its hook describes it.
 
     Attributes:
         name: the module's name.
+        target: the innermost chosen block that holds it, or None.
         records_own_output: its own hook sees all there is: an addition module, a rectifier.
     """
 
     name: str
+    target: str | None
     records_own_output: bool
+
+    def addition(self, recorder: Any, skip: Tensor, branch: Tensor) -> None:
+        """Take the operands of an addition in the module's own code."""
+
+    def function(self, recorder: Any, kind: str, output: Tensor) -> None:
+        """Take what a functional rectifier or attention in the module made."""
 
 
 class Mode(Protocol):
-    """What sees the functions of a forward pass; see `sigprop.capture.hooks.functional`."""
+    """What sees the functions of a forward pass; see `sigprop.capture.hooks.functional`.
 
-    provenance: Dataflow
+    Attributes:
+        dataflow: how far each tensor lies from the inputs of the modules on the stack.
+        paused_by: the module for which it does not see any, or "".
+        over: whether the forward pass has ended, by an exception that no hook was called for.
+    """
+
+    dataflow: Dataflow
+    paused_by: str
     over: bool
 
     def leave(self) -> None:
@@ -38,7 +55,7 @@ class Mode(Protocol):
         """Step aside while the module ``name`` runs."""
 
     def resume(self, name: str) -> None:
-        """Be active again."""
+        """Be active again if it was for the module ``name`` that it was not."""
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
         """Connect a module's output with its input."""
@@ -50,38 +67,62 @@ class ForwardState(threading.local):
     Attributes:
         calls: how often each module, addition or function was met in this forward.
         maker: what made channels last.
-        places: the modules entered and not yet left, each with its frame (-1 for none).
+        stack: the modules entered and not yet left, each with its frame (-1 for none).
         mode: sees functions, while it is active.
+        seen: the statistics of the tensors met, see `statistics_of`.
+        rectified: those that a rectifier made, by `id` of the tensor.
     """
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
+        self.calls: defaultdict[str, int] = defaultdict(int)
         self.maker: Maker | None = None
-        self.places: list[tuple[ModuleFrame, int]] = []
+        self.stack: list[tuple[ModuleFrame, int]] = []
         self.mode: Mode | None = None
+        self.seen: dict[int, TensorStatistics] = {}
+        self.rectified: dict[int, TensorStatistics] = {}
         self._frames = 0
 
     def begin(self) -> None:
         """Start afresh, also after a forward pass that an exception ended."""
         self.calls.clear()
-        self.places.clear()
+        self.stack.clear()
         self.maker = None
+        self.forget_tensors()
 
-    def enter(self, place: ModuleFrame, sources: Iterable[Tensor] | None) -> None:
-        """Put a module on the stack; with sources its additions are understood from there."""
+    def forget_tensors(self) -> None:
+        """Forget which tensors have been met."""
+        self.seen.clear()
+        self.rectified.clear()
+
+    def is_rectified(self, x: Tensor) -> bool:
+        """Return whether a rectifier module or function made this tensor."""
+        known = self.rectified.get(id(x))
+        if known is None or known.tensor is None or known.tensor() is not x:
+            return False
+        return not x.is_inference() and known.version == version_of(x)
+
+    def enter(self, module: ModuleFrame, sources: Iterable[Tensor] | None) -> None:
+        """Put a module on the stack; with sources its additions are resolved from there."""
         frame = -1
         if sources is not None and self.mode is not None:
             self._frames += 1
             frame = self._frames
-            self.mode.provenance.open(frame, sources)
-        self.places.append((place, frame))
+            self.mode.dataflow.open(frame, sources)
+        self.stack.append((module, frame))
 
     def leave(self, name: str) -> None:
         """Take a module off the stack, and whatever above it never returned."""
-        for depth in range(len(self.places) - 1, -1, -1):
-            if self.places[depth][0].name == name:
-                for _, frame in self.places[depth:]:
-                    if frame >= 0 and self.mode is not None:
-                        self.mode.provenance.close(frame)
-                del self.places[depth:]
+        stack = self.stack
+        for depth in range(len(stack) - 1, -1, -1):
+            if stack[depth][0].name == name:
+                if self.mode is not None:
+                    for _, frame in stack[depth:]:
+                        if frame >= 0:
+                            self.mode.dataflow.close(frame)
+                del stack[depth:]
                 return
+
+
+def key_of(x: Tensor, channel_dim: int) -> int:
+    """Return a number for a tensor and one of its axes; tensors of different times may share it."""
+    return id(x) << 6 | channel_dim & 63

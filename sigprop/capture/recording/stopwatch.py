@@ -25,16 +25,20 @@ class Stopwatch:
 
     Args:
         clock: seconds since some moment.
+
+    Attributes:
+        clock: seconds since some moment.
+        own_time: seconds spent in the probe's own code in this step; hooks add theirs themselves.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+        self.clock = clock
         self._bare: deque[float] = deque(maxlen=_RECENT)
         self._rest: deque[float] = deque(maxlen=_RECENT)
         self._own: deque[float] = deque(maxlen=_RECENT)
         self._own_total = self._bare_total = 0.0
         self._not_in_total = 0
-        self._own_now = 0.0
+        self.own_time = 0.0
         self._recorded = self._all = 0
         self._entered: float | None = None
         self._began: float | None = None
@@ -42,7 +46,7 @@ class Stopwatch:
     def begin(self) -> None:
         """Start the time of the first step: whatever came before it is no step."""
         if self._began is None:
-            self._began = self._clock()
+            self._began = self.clock()
 
     def enter(self) -> bool:
         """Start the time of the probe's own code; return whether it was not running already.
@@ -52,32 +56,32 @@ class Stopwatch:
         """
         if self._entered is not None:
             return False
-        self._entered = self._clock()
+        self._entered = self.clock()
         return True
 
     def leave(self) -> None:
         """Stop the time of the probe's own code."""
         if self._entered is not None:
-            self._own_now += self._clock() - self._entered
+            self.own_time += self.clock() - self._entered
             self._entered = None
 
     def end(self, recorded: bool) -> None:
         """End a step."""
-        now, began = self._clock(), self._began
+        now, began = self.clock(), self._began
         self._began = now
         if began is None:
             return
         self._all += 1
-        self._own_total += self._own_now
+        self._own_total += self.own_time
         if recorded:
             self._recorded += 1
             if self._recorded == 2:  # the first one may have been slow for other reasons
                 self._rest.clear()
-            self._rest.append(now - began - self._own_now)
-            self._own.append(self._own_now)
+            self._rest.append(now - began - self.own_time)
+            self._own.append(self.own_time)
         else:
-            self._bare.append(now - began - self._own_now)
-        self._own_now = 0.0
+            self._bare.append(now - began - self.own_time)
+        self.own_time = 0.0
         self._not_in_total += 1
         if self._not_in_total >= _RECENT and self._bare:  # not at every step: medians cost time
             self._bare_total = self.bare_total

@@ -27,8 +27,8 @@ _POINTER, _INT, _SIZE, _DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, 
 #: Function -> the types of its arguments; none returns anything.
 _FUNCTIONS = {
     "set_thread_pool": [_POINTER],
-    "channel_statistics": [_POINTER, _POINTER, _INT],
-    "products": [_POINTER, _POINTER, _POINTER, _INT],
+    "channel_statistics": [_POINTER, _POINTER, _INT, _POINTER],
+    "products": [_POINTER, _POINTER, _POINTER, _INT, _POINTER],
     "norms": [_SIZE, _POINTER, _DOUBLE, _INT, _POINTER],
     "updates": [_SIZE, _POINTER, _INT, _POINTER],
     "pool": [_SIZE, _POINTER, _POINTER, _POINTER],

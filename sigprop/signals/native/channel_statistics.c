@@ -169,9 +169,9 @@ static void sum_group(const struct group *g, int64_t first, struct channel_row *
     write(g, &s, center, factor, first, out);
 }
 
-/* A dense tensor of outer x channels x inner elements, and where its statistics go; as Python writes
-   it, once for all steps in which nothing but the address of the tensor changes. */
-struct layout { int64_t type, outer, channels, inner, out; };
+/* A dense tensor of outer x channels x inner elements; as Python writes it, once for all steps in
+   which nothing but the address of the tensor changes. */
+struct layout { int64_t type, outer, channels, inner; };
 
 /* The same for one call; `most` channels are a piece of work. */
 struct tensor {
@@ -222,10 +222,11 @@ static void sum_narrow(const struct tensor *t) {
     sum_group(&g, 0, t->out);
 }
 
-/* Write the channel statistics of a tensor that lies at `x` in this layout. */
-void sigprop_channel_statistics(const struct layout *layout, const void *x, int threads) {
-    struct tensor t = {x, (int)layout->type, layout->outer, layout->channels, layout->inner, 1,
-                       (struct channel_row *)(intptr_t)layout->out};
+/* Write the channel statistics of a tensor that lies at `x` in this layout, one row a channel. */
+void sigprop_channel_statistics(const struct layout *layout, const void *x, int threads,
+                                struct channel_row *out) {
+    struct tensor t = {
+        x, (int)layout->type, layout->outer, layout->channels, layout->inner, 1, out};
     const int64_t elements = t.outer * t.channels * t.inner;
     if (t.inner < SHORTEST && t.channels * t.inner < SHORTEST) {
         sum_narrow(&t);

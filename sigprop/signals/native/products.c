@@ -2,9 +2,9 @@
    added up in double precision, in which squares of single-precision numbers neither over- nor
    underflow. */
 
-/* Two operands of one type that lie alike in memory, and where their sums go; as Python writes it,
-   once for all steps in which nothing but the addresses of the operands changes. */
-struct operands_layout { int64_t type, elements, out; };
+/* Two operands of one type that lie alike in memory; as Python writes it, once for all steps in
+   which nothing but the addresses of the operands changes. */
+struct operands_layout { int64_t type, elements; };
 
 enum { PIECES = 256 }; /* of one long pair, at most */
 
@@ -24,8 +24,8 @@ static void product(const void *what, int64_t index) {
 
 /* Of two operands: sums of a², b² and ab over elements where both are finite. */
 void sigprop_products(const struct operands_layout *layout, const void *a, const void *b,
-                      int threads) {
-    double sums[PIECES][3], *out = (double *)(intptr_t)layout->out;
+                      int threads, double *out) {
+    double sums[PIECES][3];
     const int64_t n = layout->elements;
     int64_t length = n / PIECES + 1 < GRAIN ? GRAIN : n / PIECES + 1;
     int64_t pieces = (n + length - 1) / length;

@@ -1,0 +1,45 @@
+"""One parameter as the model and its optimizer have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+@dataclass(frozen=True)
+class Known:
+    """One parameter.
+
+    Attributes:
+        name: its name.
+        parameter: the parameter.
+        unit_dim: the axis of its output units.
+        updated: whether the optimizer updates it.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    unit_dim: int = 0
+    updated: bool = False
+
+
+def has_norms(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter has numbers: real ones, and at least one."""
+    return (
+        not is_lazy(parameter)
+        and parameter.is_floating_point()
+        and not parameter.is_meta
+        and parameter.numel() > 0
+    )
+
+
+def whole(x: Tensor) -> Tensor:
+    """Return a tensor that FSDP or tensor parallelism has spread over ranks, put together.
+
+    A collective: every rank reads the same parameters in the same order. The norm of a DTensor
+    taken as it is would be that of the local shard, silently.
+    """
+    gather = getattr(x, "full_tensor", None)
+    return x if gather is None else gather()
