@@ -202,7 +202,7 @@ def test_an_attach_that_fails_late_changes_no_flag(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("late")
 
-    monkeypatch.setattr("sigprop.probing.probe.install", fail)
+    monkeypatch.setattr("sigprop.probing.probe.Installation.install", fail)
     with pytest.raises(RuntimeError, match="late"):
         sigprop.attach(Net())
     assert skipped()
