@@ -113,6 +113,8 @@ def test_every_graph_that_holds_the_model_is_made_anew(form: str) -> None:
 
 # PyTorch's own, where it hands a tensor to a graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+# And where it tries to compile what hooks do (2.5).
+@pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")
 @pytest.mark.parametrize("kind", ["own code", "container"])
 def test_a_part_that_is_compiled_alone_is_made_anew(kind: str) -> None:
     """Of a container alone PyTorch makes no graph, but then graphs of its modules' hooks."""
@@ -200,7 +202,7 @@ def test_an_attach_that_fails_late_changes_no_flag(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("late")
 
-    monkeypatch.setattr("sigprop.probing.probe.install", fail)
+    monkeypatch.setattr("sigprop.probing.probe.Installation.install", fail)
     with pytest.raises(RuntimeError, match="late"):
         sigprop.attach(Net())
     assert skipped()
