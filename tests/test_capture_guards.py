@@ -258,6 +258,7 @@ def forms() -> list[Tensor]:
         x[:3].double(),
         x[:3].to(torch.bfloat16),
         x,
+        torch._neg_view(x),  # as `imaginary`, but without gaps
         imaginary,
         nn.Parameter(x),
         x.transpose(2, 3),
