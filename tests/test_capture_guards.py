@@ -18,7 +18,10 @@ from torch.utils.checkpoint import checkpoint
 
 import sigprop
 from sigprop.capture.hooks.dataflow import Dataflow
-from sigprop.capture.model.blocks import select
+from sigprop.capture.model.blocks import adds
+from sigprop.capture.recording.accumulator import Accumulator
+from sigprop.capture.recording.reader import ProductReader, TensorReader
+from sigprop.capture.recording.tap import Tap
 from sigprop.signals import native, ratios
 from sigprop.signals.channel_statistics import compute
 from sigprop.signals.correlation import (
@@ -241,6 +244,62 @@ def test_many_forwards_of_one_step_are_fetched_early_and_lose_nothing(monkeypatc
         assert piecemeal[column].tolist() == pytest.approx(whole[column].tolist(), rel=1e-9)
 
 
+def forms() -> list[Tensor]:
+    """Return tensors of which each differs from the one before in one respect."""
+    x = normal(6, 4, 5, 5)
+    imaginary = torch.complex(x, x + 1).conj().imag
+    assert imaginary.is_neg()
+    return [
+        x,
+        x.to(memory_format=torch.channels_last),
+        x,
+        x[:3],
+        x[::2],
+        x[:3].double(),
+        x[:3].to(torch.bfloat16),
+        x,
+        torch._neg_view(x),  # as `imaginary`, but without gaps
+        imaginary,
+        nn.Parameter(x),
+        x.transpose(2, 3),
+    ]
+
+
+def test_one_reader_reads_tensors_of_any_form() -> None:
+    reader = TensorReader(Accumulator(), 1)
+    for x in forms():
+        statistics = reader.read(x)
+        assert statistics is not None
+        truth = interpret(compute(x.detach().clone().resolve_neg().contiguous(), 1).numpy())
+        found = interpret(np.asarray(statistics.sums))
+        np.testing.assert_allclose(found.table, truth.table, rtol=1e-6, atol=1e-6)
+
+
+def test_one_reader_of_products_reads_operands_of_any_form() -> None:
+    accumulator = Accumulator()
+    reader, tap = ProductReader(accumulator), Tap("", 0, "block", "", "", "", 0, "", "", 1, 4)
+    for x in forms():
+        other = normal(*x.shape, seed=9).to(x.dtype)
+        for a, b in ((x.detach(), x.detach()), (x.detach(), other), (other, x.detach())):
+            reader.read(a, b, tap)
+            statistics, _ = accumulator.statistics()
+            found = statistics.products[tap].tolist()
+            a, b = a.double(), b.double()
+            truth = [float((a * a).sum()), float((b * b).sum()), float((a * b).sum())]
+            assert found == pytest.approx(truth, rel=1e-5, abs=1e-4)
+            accumulator.clear()
+
+
+def test_a_tensor_that_was_written_to_is_read_again() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    x = normal(8, 3)
+    rows = trained(model, x, blocks="leaves").records.signals
+    out = rows.query("port == 'out' and direction == 'forward'").set_index("name")
+    before = model[0](x).detach()
+    assert out.loc["0", "mean"] == pytest.approx(float(before.mean()), rel=1e-5)
+    assert out.loc["1", "mean"] == pytest.approx(float(before.relu().mean()), rel=1e-5)
+
+
 # --- what is held weakly, and what has the address of another -------------------------------------
 
 
@@ -261,7 +320,7 @@ def test_a_class_is_not_kept_alive_by_the_choice_of_blocks() -> None:
             def forward(self, x: Tensor) -> Tensor:
                 return x + self.layer(x)
 
-        select(nn.ModuleList([Block(), Block()]))
+        assert adds(Block())
         return weakref.ref(Block)
 
     known = chosen()
