@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 import sigprop
 from sigprop import BadInput, ProbeWarning
 from sigprop.signals import measure_signal
+from sigprop.torch_version import VERSION
 
 
 def mlp(width: int = 8) -> nn.Sequential:
@@ -113,6 +114,7 @@ def test_04_a_model_compiled_and_run_before_it_is_probed_is_recorded(form: str) 
     probe.detach()
 
 
+@pytest.mark.skipif(VERSION < (2, 6), reason="torch.compiler.set_stance is new in torch 2.6")
 def test_04_what_a_compiler_skipped_is_never_silent() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -752,6 +754,7 @@ def test_30_script_modules() -> None:
     assert "ScriptModule" in probe.records.coverage.set_index("name").loc["1", "reason"]
 
 
+@pytest.mark.skipif(VERSION < (2, 7), reason="older ones export no model that has any hook itself")
 def test_30_export_and_trace_of_a_probed_model() -> None:
     model = mlp()
     with sigprop.attach(model, blocks="leaves", strict=True) as probe:

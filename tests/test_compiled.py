@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,9 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import sigprop
+from sigprop.capture import internals
+from sigprop.capture.hooks import trial
+from sigprop.capture.hooks.graph_buffers import BUFFERS
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.torch_internals import TRACEABLE
 from sigprop.errors import ProbeWarning
@@ -21,6 +28,7 @@ from sigprop.signals.channel_statistics import compute
 from sigprop.signals.pooled import QUANTITIES
 from sigprop.signals.signal import alive, interpret
 from sigprop.signals.traced import add_sums, compute_traced
+from sigprop.torch_version import RUN_EAGERLY, VERSION
 
 pytestmark = [
     pytest.mark.skipif(not TRACEABLE, reason="this torch cannot trace hooks on gradients"),
@@ -498,3 +506,245 @@ def test_deep_copies_of_a_model_that_was_traced_carry_no_slots() -> None:
         rows = len(probe.records.signals)
         copy.deepcopy(model)(batch()).sum().backward()
         assert len(probe.records.signals) == rows > 0
+
+
+# --- what the probe must not break --------------------------------------------------------------
+
+
+class Rectified(nn.Module):
+    """A block that ends in a rectifier: a module, a function, or neither."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc, self.act, self.how = nn.Linear(6, 6), nn.ReLU(), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x)
+        if self.how == "module":
+            return self.act(x)
+        return torch.relu(x) if self.how == "function" else x
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("how", ["module", "function", "neither"])
+def test_a_block_that_ends_in_a_rectifier_has_dead_units(how: str, backend: str) -> None:
+    def dead(compiling: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(Rectified(how), Rectified(how))
+        with torch.no_grad():
+            for block in model.children():
+                block.fc.bias[:2] = -100.0  # type: ignore[index,union-attr]
+        with sigprop.attach(model, blocks=["0", "1"], strict=True) as probe:
+            call = torch.compile(model, backend=backend, fullgraph=True) if compiling else model
+            call(batch()).sum().backward()
+        rows = probe.records.signals.query("kind == 'block' and port == 'out'")
+        return rows.query("direction == 'forward'")["dead_fraction"].tolist()
+
+    eager = dead(False)
+    np.testing.assert_array_equal(dead(True), eager)
+    assert np.isnan(eager).all() == (how == "neither")
+    assert how == "neither" or min(eager) >= 2 / 6
+
+
+class Cache:
+    """Takes its type from the first tensor, as a Transformer's cache of keys and values does."""
+
+    def __init__(self) -> None:
+        self.ready = False
+
+    def update(self, x: Tensor) -> Tensor:
+        if not self.ready:
+            self.dtype, self.kept, self.ready = x.dtype, [], True
+        self.kept.append(x)
+        return torch.cat(self.kept).to(self.dtype)
+
+
+def test_an_object_that_is_older_than_a_hook_keeps_its_attributes() -> None:
+    class Caches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Cache]:
+            cache = Cache()
+            x = cache.update(self.a(x))
+            return cache.update(self.b(x)), cache
+
+    model = Caches()
+    with sigprop.attach(model, blocks="leaves", strict=True) as probe:
+        out, cache = torch.compile(model, backend="eager", fullgraph=True)(batch())
+        out.sum().backward()
+    assert len(cache.kept) == 2
+    assert set(probe.records.signals["name"]) == {"a", "b"}
+    assert not counters["graph_break"]
+
+
+@dataclass
+class Pair:
+    """An output as a dataclass."""
+
+    first: Tensor
+    second: object = 3
+
+
+class Odd(nn.Module):
+    """Takes keywords that are no tensors, returns one of the usual nests."""
+
+    def __init__(self, make: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.fc, self.make = nn.Linear(6, 6), make
+
+    def forward(self, x: Tensor, **_: object) -> object:
+        return self.make(self.fc(x))
+
+
+NESTS: dict[str, Callable[[Tensor], object]] = {
+    "tuple": lambda x: (x, None),
+    "dict": lambda x: {"first": x, "n": 3},
+    "list": lambda x: [x, 2.0, "word"],
+    "dataclass": Pair,
+    "shape": lambda x: (x, x.shape[0]),
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_outputs_of_every_form_stay_in_one_graph(nest: str) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.head = Odd(NESTS[nest]), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Any = self.part(x, flag=None, n=3)
+            if isinstance(out, dict):
+                return self.head(out["first"])
+            return self.head(out.first if isinstance(out, Pair) else out[0])
+
+    model = Outer()
+    with sigprop.attach(model, blocks=["part", "head"], strict=True) as probe:
+        torch.compile(model, backend="eager", fullgraph=True)(batch()).sum().backward()
+    assert set(probe.records.signals["module"]) == {"part", "head"}
+    assert not counters["graph_break"]
+
+
+_SIZES = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
+_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16}
+MODELS = {
+    "Llama": ("LlamaForCausalLM", "LlamaConfig", {**_SIZES, **_HEADS}),
+    "Qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**_SIZES, **_HEADS, "head_dim": 4}),
+    "Mixtral": (
+        "MixtralForCausalLM",
+        "MixtralConfig",
+        {**_SIZES, **_HEADS, "num_local_experts": 2},
+    ),
+    "T5": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {
+            "vocab_size": 16,
+            "d_model": 8,
+            "d_kv": 4,
+            "d_ff": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "decoder_start_token_id": 0,
+        },
+    ),
+}
+
+
+@pytest.mark.skipif(VERSION < (2, 13), reason="older ones do not compile them, probed or not")
+@pytest.mark.parametrize("kind", MODELS)
+def test_transformers_with_a_cache_stay_whole_graphs(kind: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    model_class, config_class, options = MODELS[kind]
+    words = torch.arange(10).reshape(2, 5)
+    inputs = {"input_ids": words, **({"decoder_input_ids": words} if kind == "T5" else {})}
+
+    def run(compiling: bool) -> tuple[Tensor, list[str]]:
+        torch.manual_seed(0)
+        model = getattr(transformers, model_class)(getattr(transformers, config_class)(**options))
+        with sigprop.attach(model.eval(), strict=True) as probe, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call = torch.compile(model, backend="eager", fullgraph=True) if compiling else model
+            logits = call(**inputs).logits
+            logits.sum().backward()
+        blocks = probe.records.signals.query("kind == 'block' and port == 'out'")
+        return logits, sorted(blocks["name"] + " " + blocks["direction"])
+
+    logits, rows = run(True)
+    expected, theirs = run(False)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)  # rounding of other kernels
+    assert rows == theirs
+    assert len(rows) >= 4
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("name", ["readable", "made_by", "adds", "HOOK_GUARDS"])
+def test_a_failure_at_trace_time_never_reaches_the_training(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sigprop.capture.hooks.compiled as hooks
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(hooks, name, None if name == "HOOK_GUARDS" else fail)
+    model, bare = (nn.Sequential(Rectified("module"), Rectified("module")) for _ in range(2))
+    bare.load_state_dict(model.state_dict())
+    expected = torch.compile(bare, backend="eager", fullgraph=True)(batch())
+    probe = sigprop.attach(model, blocks=["0", "1"])
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with pytest.warns(ProbeWarning, match="the probe failed and is now off"):
+        out = compiled(batch())
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    monkeypatch.undo()
+    probe.detach()
+
+
+def test_where_nothing_can_be_traced_one_warning_says_how_to_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a compiler that rejects our hooks: the trial fails, and the model goes on."""
+    monkeypatch.setattr(trial._Trial, "made", False)
+    monkeypatch.setattr(internals._State, "off", {})
+    monkeypatch.setattr(internals._State, "warned", set())
+    monkeypatch.setattr(trial, "show", lambda x: torch._dynamo.graph_break())
+    model = net()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with pytest.warns(ProbeWarning) as told:
+        probe = sigprop.attach(compiled, blocks="leaves")
+    messages = [str(w.message) for w in told]
+    assert len(messages) == 2
+    assert "compiled code is not recorded" in messages[0]
+    assert messages[1].startswith("this model is compiled. ")
+    assert RUN_EAGERLY in messages[1]
+    compiled(batch()).sum().backward()
+    assert probe.records.signals.empty
+    probe.detach()
+
+
+def test_buffers_go_with_the_probe() -> None:
+    before = set(vars(BUFFERS))
+    model = net()
+    probe = sigprop.attach(model, blocks="leaves", strict=True)
+    torch.compile(model, backend="eager")(batch()).sum().backward()
+    assert set(vars(BUFFERS)) > before
+    probe.detach()
+    del probe, model
+    torch._dynamo.reset()
+    gc.collect()
+    assert set(vars(BUFFERS)) == before
+
+
+def test_a_probe_that_is_detached_within_a_backward_pass_ends_no_step() -> None:
+    model = net()
+    probe = sigprop.attach(model, blocks="leaves", strict=True)
+    x = batch().requires_grad_()
+    x.register_hook(lambda _: probe.detach())
+    out = torch.compile(model, backend="eager")(x)
+    out.sum().backward()
+    assert probe.step_index == 0
+    assert set(probe.records.signals["step"]) == {0}

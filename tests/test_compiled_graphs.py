@@ -113,6 +113,8 @@ def test_every_graph_that_holds_the_model_is_made_anew(form: str) -> None:
 
 # PyTorch's own, where it hands a tensor to a graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+# And where it tries to compile what hooks do (2.5).
+@pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")
 @pytest.mark.parametrize("kind", ["own code", "container"])
 def test_a_part_that_is_compiled_alone_is_made_anew(kind: str) -> None:
     """Of a container alone PyTorch makes no graph, but then graphs of its modules' hooks."""
@@ -127,6 +129,30 @@ def test_a_part_that_is_compiled_alone_is_made_anew(kind: str) -> None:
     for direction in ("forward", "backward"):
         counts = rows[rows["direction"] == direction].set_index("name")["count"]
         assert counts.to_dict() == dict.fromkeys(leaves, 12)
+
+
+class Loops(nn.Module):
+    """What the compiler leaves to Python as a whole: its modules are called one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+            torch._dynamo.graph_break()
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")
+def test_a_graph_of_a_hook_alone_serves_no_other_hook() -> None:
+    model = Loops()
+    with sigprop.attach(model, blocks="leaves", strict=True) as probe:
+        torch.compile(model, backend="eager")(batch()).sum().backward()
+    rows = probe.records.signals.query("port == 'out' and direction == 'forward'")
+    assert rows.set_index("name")["count"].to_dict() == {f"layers.{k}": 12 for k in range(3)}
 
 
 def test_a_second_probe_forgets_the_graphs_of_its_model_too() -> None:
@@ -200,7 +226,7 @@ def test_an_attach_that_fails_late_changes_no_flag(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("late")
 
-    monkeypatch.setattr("sigprop.probing.probe.install", fail)
+    monkeypatch.setattr("sigprop.probing.probe.Installation.install", fail)
     with pytest.raises(RuntimeError, match="late"):
         sigprop.attach(Net())
     assert skipped()

@@ -477,6 +477,13 @@ class TestGradientToWeight:
         titles = [axes.get_title(loc="left") for axes in draw("gradient_to_weight", records).axes]
         assert titles == ["Gradient / weight, first recorded step"]
 
+    def test_the_rule_of_thumb_is_visible_on_a_linear_axis_too(self):
+        records = make(["rescale"], seeds=1, steps=(0,))
+        records.parameters["update_to_weight"] = 3e-4
+        axes = panel(draw("gradient_to_weight", records), "Update / weight, first recorded step")
+        assert axes.get_yscale() == "linear"
+        assert axes.get_ylim()[1] >= 1.05e-3
+
     def test_the_rule_of_thumb_is_visible(self):
         axes = panel(draw("gradient_to_weight", make()), "Update / weight, first recorded step")
         low, high = axes.get_ylim()

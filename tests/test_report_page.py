@@ -16,7 +16,7 @@ from synthetic import make
 from sigprop.errors import BadInput, RunError, UnknownName
 from sigprop.records import Records, tidy
 from sigprop.reporting import report
-from sigprop.reporting.folder import MARKER
+from sigprop.reporting.folder import MARKER, ReportFolder
 from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.page import SHOWN, gaps
 from sigprop.reporting.summary import SUMMARY
@@ -270,6 +270,15 @@ class TestFilesOfOthers:
         report(small(), home, figures=["loss_curves"])
         assert outside.read_text() == "mine"
 
+    def test_a_folder_removes_only_what_a_report_wrote(self, tmp_path):
+        folder = ReportFolder(tmp_path)
+        folder.claim(["figures/ours.png"])
+        for name in ("ours.png", "mine.png"):
+            (tmp_path / "figures" / name).write_bytes(b"")
+        folder.remove(["figures/ours.png", "figures/mine.png"])
+        assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.png"]
+        assert ReportFolder(tmp_path).made == set()
+
     def test_an_interrupted_report_can_be_repeated(self, tmp_path, monkeypatch):
         from sigprop.reporting import write
 
@@ -393,6 +402,10 @@ class TestHtml:
 
     def test_long_tables_say_how_long(self, page):
         assert "First 30 of 70 rows; all rows at full precision: init_by_block.csv" in page.words()
+
+    def test_a_table_that_is_shown_whole_is_not_called_a_part(self, page):
+        assert len(page.tables["summary"]) == len(SUMMARY), "a heading, and every column but one"
+        assert re.search(r"All rows at full precision: summary\.csv", page.words())
 
     def test_coverage_missing_and_provenance(self, page):
         words = page.words()

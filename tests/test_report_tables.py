@@ -150,6 +150,20 @@ class TestSummary:
         assert summary.loc["plain", "theory_standard_error"] == pytest.approx(error, rel=1e-9)
         assert pd.isna(summary["theory_ratio"]["rescale"])
 
+    def test_theory_is_not_compared_with_the_finite_rest_of_a_broken_block(self):
+        records = make(["plain"], blocks=4, seeds=1, steps=(0,))
+        rows = records.signals
+        hit = (rows["block"] == 2) & (rows["direction"] == "forward")
+        records.signals = rows.assign(
+            nonfinite=rows["nonfinite"].mask(hit, 1),
+            second_moment=rows["second_moment"].mask(hit, 1e6),
+        )
+        predictions = pd.DataFrame(
+            {"network": "plain", "block": range(4), "direction": "forward",
+             "quantity": "second_moment", "value": [2.0, 4.0, 8.0, 16.0]}
+        )  # fmt: skip
+        assert summarize(records, predictions)["theory_ratio"].item() == pytest.approx(1 / 1.02)
+
     @pytest.mark.parametrize("value", [INF, -INF, NAN, 0.0, -1.0])
     def test_theory_beyond_the_float_range_is_no_theory(self, value):
         records = make(["plain"], blocks=4, seeds=1, steps=(0,))

@@ -117,7 +117,6 @@ def render(
         missing=records.missing,
         glossary=list(QUANTITIES.values()),
         created=str(records.manifest.get("created", "")),
-        shown=SHOWN,
     )
 
 

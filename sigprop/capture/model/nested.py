@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +52,11 @@ def _values(nested: Tensor) -> Tensor:
 def _parts(value: object) -> Iterator[tuple[object, object]]:
     if isinstance(value, Mapping):
         yield from value.items()
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, (tuple, list)):  # a union of types is not traced before torch 2.7
         yield from enumerate(value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from ((field.name, getattr(value, field.name)) for field in fields(value))
+    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        made: Any = value  # is_dataclass is not traced before torch 2.7
+        yield from ((field.name, getattr(made, field.name)) for field in fields(made))
 
 
 def first_readable(

@@ -89,7 +89,7 @@ def _draw(
     if wanted.guide is not None:
         low, high = axes.get_ylim()
         axes.axhline(wanted.guide, color="0.35", linewidth=0.9, linestyle=":", zorder=1)
-        margin = 0.7 if axes.get_yscale() == "log" else 1.0
+        margin = 0.7 if axes.get_yscale() == "log" else 0.93
         axes.set_ylim(min(low, margin * wanted.guide), max(high, wanted.guide / margin))
     return table
 
