@@ -23,6 +23,9 @@ from benchmarks.measure import best_device
 from benchmarks.tools import TOOLS
 from sigprop.reporting.canvas import save
 
+#: As many threads as PyTorch takes by itself.
+THREADS = os.cpu_count() or 1
+
 #: Table -> how to make it, given a device and whether to be quick.
 TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {
     "machine": lambda device, quick: page.machine(device),
@@ -30,6 +33,7 @@ TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {
     "spectra": lambda device, quick: spectra.main(quick),
     "taps": lambda device, quick: taps.main(device, 0.3 if quick else 2.0),
     "alone": lambda device, quick: alone.main(device, 3.0 if quick else 75.0, quick),
+    "threads": lambda device, quick: alone.main(device, 3.0 if quick else 40.0, quick, THREADS),
     "memory": lambda device, quick: memory.main(quick),
     "growth": lambda device, quick: growth.main(device, 0.3 if quick else 3.0, quick),
     "overhead": lambda device, quick: overhead.main(device, quick),

@@ -6,12 +6,14 @@ place in memory, and what a dozen tools in one process leave of its heap disturb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import pandas as pd
 import torch
 
-from benchmarks.measure import affordable, clock_of, interleave, ratios
+from benchmarks.limit import bandwidth, bytes_needed
+from benchmarks.measure import Clock, affordable, clock_of, interleave, ratios, wall_seconds
 from benchmarks.subjects import SUBJECTS, Training
 from benchmarks.tools import TOOLS
 
@@ -44,22 +46,55 @@ class Switched:
         self.step()
 
 
-def main(device: torch.device, budget: float, quick: bool = False) -> pd.DataFrame:
-    """Return the ratio of a step in each way to a bare step, and of a bare step to itself."""
-    rows = []
-    for subject, build in list(SUBJECTS.items())[: 1 if quick else None]:
-        print(f"{subject}: {len(WAYS)} ways", flush=True)
-        switched, clock = Switched(build(device)), clock_of(device)
+#: Way -> the blocks that it records; None for parameters alone.
+RECORDED: Mapping[str, str | None] = {
+    "sigprop, parameters": None,
+    "sigprop, blocks": "auto",
+    "sigprop, leaves": "leaves",
+}
 
-        def timed(way: str, switched: Switched = switched, clock=clock) -> float:
-            switched.turn(way)
-            return sum(clock(switched.step) for _ in range(STEPS)) / STEPS
 
-        steps = {way: lambda way=way, timed=timed: timed(way) for way in WAYS}
-        once = (1 + STEPS) * sum(step() for step in steps.values())
-        # The functions time themselves: what a switch costs stays out.
-        times = interleave(steps, affordable(once, budget), clock=lambda step: step())
-        table = ratios(times, dict.fromkeys(WAYS[1:], "bare"))
-        table.insert(0, "subject", subject)
-        rows.append(table)
+def main(
+    device: torch.device, budget: float, quick: bool = False, threads: int = 1
+) -> pd.DataFrame:
+    """Return the ratio of a step in each way to a bare step, and of a bare step to itself.
+
+    "limit" is the ratio of a probe that would take no longer than to read once, at the measured
+    bandwidth, the bytes that its numbers depend on.
+    """
+    rows, before = [], torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        speed = bandwidth(device)
+        for subject, build in list(SUBJECTS.items())[: 1 if quick else None]:
+            print(f"{subject}: {len(WAYS)} ways", flush=True)
+            # Processor time adds up what threads do side by side.
+            clock = clock_of(device) if threads == 1 else wall_seconds
+            training = build(device)
+            table = timed(training, budget, clock)
+            table.insert(0, "subject", subject)
+            table.insert(1, "threads", threads)
+            needed = {way: bytes_needed(training, blocks) for way, blocks in RECORDED.items()}
+            bare = float(table.loc[table["tool"] == "bare, again", "ms"].iloc[0])
+            table["MB"] = table["tool"].map(needed) / 1e6
+            table["limit"] = 1 + table["MB"] * 1e6 / speed * 1e3 / bare
+            rows.append(table)
+    finally:
+        torch.set_num_threads(before)
     return pd.concat(rows)
+
+
+def timed(training: Training, budget: float, clock: Clock) -> pd.DataFrame:
+    """Return a row a way: how long a step takes in it, over the bare step."""
+    switched = Switched(training)
+
+    def seconds(way: str) -> float:
+        switched.turn(way)
+        return sum(clock(switched.step) for _ in range(STEPS)) / STEPS
+
+    steps = {way: lambda way=way: seconds(way) for way in WAYS}
+    once = (1 + STEPS) * sum(step() for step in steps.values())
+    # The functions time themselves: what a switch costs stays out.
+    times = interleave(steps, affordable(once, budget), clock=lambda step: step())
+    switched.turn("bare")
+    return ratios(times, dict.fromkeys(WAYS[1:], "bare"))

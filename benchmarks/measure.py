@@ -22,6 +22,13 @@ def cpu_seconds(step: Step) -> float:
     return time.process_time() - start
 
 
+def wall_seconds(step: Step) -> float:
+    """Return the time that passes during a step, in which several threads may work."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
 def cuda_seconds(step: Step) -> float:
     """Return a step's time on the current CUDA stream, between two events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -120,7 +120,8 @@ def write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     compared = overhead[overhead["over sigprop"].notna()]
     memory = tables["memory"].assign(row=lambda t: t["subject"] + ", " + t["measure"])
     memory = memory.pivot_table("ratio", "row", "tool", sort=False)
-    alone = tables["alone"][["subject", "tool", "ms", "ratio", "low", "high", "rounds"]]
+    columns = ["subject", "tool", "ms", "ratio", "low", "high", "MB", "limit", "rounds"]
+    alone, threads = tables["alone"][columns], tables["threads"][["threads", *columns]]
     taps = tables["taps"].query("call == 'compute(x)'")[["tensor", "MB", "ms", "ratio"]]
     equal = overhead["tool"].str.endswith("equal numbers")
     rows, spectra = tables["rows"], tables["spectra"]
@@ -147,7 +148,15 @@ In a process with no other tool, one and the same network is probed in each way 
 the more exact of the two tables. A "round" is three steps of each; "low" to "high" is an interval
 of the median, of 95 %.
 
+"MB" are the bytes that the numbers of a step depend on: each activation and gradient once, each
+weight and its gradient once, and each weight once more after its update. "limit" is the ratio of a
+probe that would take as long as to read them once, at the bandwidth of this machine, and no longer.
+
 {markdown(alone, 4)}
+
+With as many threads as PyTorch takes by itself, by the time that passes:
+
+{markdown(threads, 4)}
 
 ## On equal metrics
 
@@ -180,7 +189,7 @@ parameter: {", ".join(PARAMETER_NUMBERS)}. The others, each step:
 
 {markdown(failed) if len(failed) else "Everything ran."}
 
-## One reading
+## The statistics of one tensor
 
 Of one tensor, as a multiple of the time of `x.sum()`, which reads it once.
 

@@ -1,4 +1,4 @@
-"""What one reading of a tensor costs, as a multiple of `x.sum()`, which is one read of it."""
+"""What the statistics of a tensor cost, as a multiple of `x.sum()`, which reads it once."""
 
 from __future__ import annotations
 

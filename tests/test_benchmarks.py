@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import figure, memory, overhead, page, rows, spectra
+from benchmarks import figure, limit, memory, overhead, page, rows, spectra
 from benchmarks.handwritten import NUMBERS, all_numbers
 from benchmarks.measure import affordable, cpu_seconds, interleave, median_interval, ratios
 from benchmarks.subjects import Training, mlp
@@ -314,10 +314,12 @@ def test_the_growth_figure_draws_its_table() -> None:
 
 def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> None:
     costs = OVERHEAD.assign(**{"added ms": OVERHEAD["ratio"]})
-    alone = pd.DataFrame([dict.fromkeys(["ms", "ratio", "low", "high", "rounds"], 1.0)])
+    figures = ["ms", "ratio", "low", "high", "MB", "limit", "rounds", "threads"]
+    alone = pd.DataFrame([dict.fromkeys(figures, 1.0)])
     tables = {
         "overhead": overhead.with_costs(costs),
         "alone": alone.assign(subject="net, small", tool="off-step"),
+        "threads": alone.assign(subject="net, small", tool="off-step", limit=1.125),
         "memory": pd.DataFrame(
             {"subject": "net", "tool": ["bare", "x"], "measure": "tensors", "ratio": [1, 1.25]}
         ),
@@ -339,6 +341,7 @@ def test_the_page_names_the_machine_and_what_does_not_run(tmp_path: Path) -> Non
     assert "| delve | net, small | TypeError: why it does not |" in text
     assert "| sigprop, leaves | 1.5 |" in text
     assert "| net, tensors | 1 | 1.25 |" in text
+    assert "| 1 | net, small | off-step | 1 | 1 | 1 | 1 | 1 | 1.125 | 1 |" in text
     assert "1,000,000 rows of signals" in text
     assert "this one took 12.3 s" in text
     assert "| svdvals | 1.5 | 1 | 1 | 1 | 3e-06 | measured |" in text
@@ -349,3 +352,17 @@ def test_the_page_says_who_is_beaten_by_less_than_the_aim() -> None:
     table = pd.DataFrame(rows, columns=["tool", "subject", "per number"])
     assert page.short_of_aim(table) == "a (net 2.96)"
     assert page.short_of_aim(table[1:]) == "none"
+
+
+def test_the_bytes_that_numbers_depend_on_are_counted() -> None:
+    """A matrix, a rectifier and a matrix: their tensors once each, forward and backward."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    training = Training(net, torch.randn(16, 4), lambda y: y.square().mean())
+    weights = 3 * (4 * 8 + 8 + 8 * 2 + 2)
+    forward, backward = 16 * (4 + 8 + 8 + 2), 16 * (8 + 8 + 2)  # the input needs no gradient
+    assert limit.bytes_needed(training, "leaves") == 4 * (weights + forward + backward)
+    assert limit.bytes_needed(training, None) == 4 * weights
+
+
+def test_bandwidth_is_that_of_a_read() -> None:
+    assert 1e8 < limit.bandwidth(CPU, rounds=1) < 1e13

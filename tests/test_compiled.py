@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch._dynamo.utils import counters
 import sigprop
 from sigprop.capture import internals
 from sigprop.capture.hooks import trial
+from sigprop.capture.hooks.graph_buffers import BUFFERS
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.torch_internals import TRACEABLE
 from sigprop.errors import ProbeWarning
@@ -722,3 +724,27 @@ def test_where_nothing_can_be_traced_one_warning_says_how_to_record(
     compiled(batch()).sum().backward()
     assert probe.records.signals.empty
     probe.detach()
+
+
+def test_buffers_go_with_the_probe() -> None:
+    before = set(vars(BUFFERS))
+    model = net()
+    probe = sigprop.attach(model, blocks="leaves", strict=True)
+    torch.compile(model, backend="eager")(batch()).sum().backward()
+    assert set(vars(BUFFERS)) > before
+    probe.detach()
+    del probe, model
+    torch._dynamo.reset()
+    gc.collect()
+    assert set(vars(BUFFERS)) == before
+
+
+def test_a_probe_that_is_detached_within_a_backward_pass_ends_no_step() -> None:
+    model = net()
+    probe = sigprop.attach(model, blocks="leaves", strict=True)
+    x = batch().requires_grad_()
+    x.register_hook(lambda _: probe.detach())
+    out = torch.compile(model, backend="eager")(x)
+    out.sum().backward()
+    assert probe.step_index == 0
+    assert set(probe.records.signals["step"]) == {0}

@@ -131,6 +131,30 @@ def test_a_part_that_is_compiled_alone_is_made_anew(kind: str) -> None:
         assert counts.to_dict() == dict.fromkeys(leaves, 12)
 
 
+class Loops(nn.Module):
+    """What the compiler leaves to Python as a whole: its modules are called one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+            torch._dynamo.graph_break()
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")
+def test_a_graph_of_a_hook_alone_serves_no_other_hook() -> None:
+    model = Loops()
+    with sigprop.attach(model, blocks="leaves", strict=True) as probe:
+        torch.compile(model, backend="eager")(batch()).sum().backward()
+    rows = probe.records.signals.query("port == 'out' and direction == 'forward'")
+    assert rows.set_index("name")["count"].to_dict() == {f"layers.{k}": 12 for k in range(3)}
+
+
 def test_a_second_probe_forgets_the_graphs_of_its_model_too() -> None:
     """The first has set the guards; the second model's graph is older than that."""
     second = nn.Sequential(nn.Linear(4, 4), nn.Tanh())

@@ -175,8 +175,8 @@ def test_what_was_decided_is_decided_anew_for_another_shape_type_or_layout() -> 
     images = torch.randn(6, 3, 8, 8)
     batches = [
         images,
-        images[:2],
         images.to(memory_format=torch.channels_last),
+        images[:2],
         images[:, :, 1:],
         images[..., :6],
         images.double(),

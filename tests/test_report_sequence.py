@@ -306,6 +306,17 @@ def test_a_gradient_relative_to_a_lost_last_block_is_undefined():
     assert relative_gradient(known, order)["relative_gradient"].tolist() == [4.0, 2.0, 1.0]
 
 
+def test_each_stack_is_relative_to_its_own_last_block():
+    rows = pd.DataFrame(
+        {"network": "n", "run": "", "seed": 0, "step": 0, "block": [0, 1, 2, 3],
+         "second_moment": [4.0, 2.0, 900.0, 300.0]}
+    )  # fmt: skip
+    order = pd.DataFrame(
+        {"network": "n", "block": range(4), "stack": [0, 0, 1, 1], "stack_name": list("aabb")}
+    )
+    assert relative_gradient(rows, order)["relative_gradient"].tolist() == [2.0, 1.0, 3.0, 1.0]
+
+
 def test_a_detached_block_is_said_to_have_no_gradient():
     class Detached(nn.Module):
         def __init__(self) -> None:

@@ -91,6 +91,10 @@ def looks(networks: Sequence[str]) -> dict[str, Look]:
 def safe_text(name: str, longest: int = 36) -> str:
     r"""Return a user's name as a label: no formulas, not hidden from legends, not too long.
 
+    Args:
+        name: as the user has it; matplotlib hides labels that begin with an underscore.
+        longest: characters beyond which it is cut.
+
     Example:
         >>> safe_text("a$b")
         'a\\$b'
@@ -101,7 +105,12 @@ def safe_text(name: str, longest: int = 36) -> str:
 
 
 def legend(sheet: Sheet, handles: Sequence[Line2D | Patch]) -> None:
-    """Put one legend under all panels, where it cannot cover data; entries read row by row."""
+    """Put one legend under all panels, where it cannot cover data; entries read row by row.
+
+    Args:
+        sheet: the figure.
+        handles: the entries, in reading order; no legend when there are none.
+    """
     if not handles:
         return
     lengths = [len(str(handle.get_label())) for handle in handles]
@@ -130,14 +139,26 @@ def fitting_columns(lengths: Sequence[int], width: int, extra: int = 6) -> int:
 
 
 def write_empty(axes: Axes, words: str) -> None:
-    """Write in an empty panel why it is empty."""
+    """Write in an empty panel why it is empty.
+
+    Args:
+        axes: the panel.
+        words: the reason.
+    """
     axes.text(
         0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color="0.35", wrap=True
     )
 
 
 def save(figure: Figure, kind: str, path: Path, dpi: int = 200) -> None:
-    """Write ``figure`` as ``"png"`` or ``"svg"``; the same figure gives the same bytes."""
+    """Write ``figure`` as ``"png"`` or ``"svg"``; the same figure gives the same bytes.
+
+    Args:
+        figure: drawn in `theme`.
+        kind: ``"png"`` or ``"svg"``.
+        path: the file.
+        dpi: dots per inch of a PNG, and of what is rasterized in an SVG.
+    """
     nothing = (
         {"Software": None}
         if kind == "png"

@@ -97,6 +97,12 @@ def limits(low: float, high: float, kind: Kind, logarithmic: bool) -> tuple[floa
     A share starts at 0, a signed quantity is centered on 0, and a flat line does not look like a
     cliff: a linear axis shows at least 10 % of the value on either side.
 
+    Args:
+        low: the smallest value.
+        high: the largest.
+        kind: of the quantity.
+        logarithmic: whether the axis is; then both are above 0.
+
     Example:
         >>> limits(1.0, 1.0, "scale", False)
         (0.9, 1.1)
@@ -198,7 +204,14 @@ def _mark(
 def theory(
     axes: Axes, predicted: pd.DataFrame, style: Mapping[str, Look], logarithmic: bool
 ) -> None:
-    """Draw the predicted values of each network as a dashed line over its measurements."""
+    """Draw the predicted values of each network as a dashed line over its measurements.
+
+    Args:
+        axes: the panel.
+        predicted: columns ``network``, ``block`` and ``value``; what is not finite is not drawn.
+        style: look by network.
+        logarithmic: whether the vertical axis is; then only values above 0 are drawn.
+    """
     for name, look in style.items():
         line = predicted[predicted["network"] == name].sort_values("block")
         if len(line):
@@ -225,7 +238,13 @@ def darker(color: tuple[float, float, float]) -> tuple[float, float, float]:
 def handles(
     style: Mapping[str, Look], band: bool = False, predicted: bool = False
 ) -> list[Line2D | Patch]:
-    """Return the legend's entries: networks, then what band and dashes mean."""
+    """Return the legend's entries: networks, then what band and dashes mean.
+
+    Args:
+        style: look by network.
+        band: whether a band is drawn.
+        predicted: whether theory is drawn.
+    """
     entries: list[Line2D | Patch] = [
         Line2D([], [], color=look.color, marker=look.marker, label=look.label)
         for look in style.values()
@@ -242,7 +261,13 @@ def handles(
 
 
 def explain(sheet: Sheet, style: Mapping[str, Look], notes: Notes) -> list[Line2D | Patch]:
-    """Return legend entries for the marks, and put the same words in the sheet's notes."""
+    """Return legend entries for the marks, and put the same words in the sheet's notes.
+
+    Args:
+        sheet: the figure.
+        style: look by network.
+        notes: as filled by `panel`.
+    """
     by_label = {look.label: look for look in style.values()}
     entries: list[Line2D | Patch] = []
     for (label, sentence), quantities in notes.items():

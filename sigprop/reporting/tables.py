@@ -27,7 +27,8 @@ class TableSpec:
         name: its name in the registry and of its CSV file.
         title: the heading above it.
         caption: one sentence that says what a row is.
-        build: the function; an empty frame when there is no such data.
+        build: the function of what was seen and what theory predicts (None without); it returns
+            an empty frame when there is no such data.
     """
 
     name: str
@@ -62,7 +63,12 @@ def table(name: str, *, title: str, caption: str) -> Callable[[Build], Build]:
     "summary", title="Summary", caption="One column per network (one row per network in the CSV)."
 )
 def summary(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return one row per network."""
+    """Return one row per network.
+
+    Args:
+        records: what was seen.
+        predictions: what theory predicts; None without.
+    """
     return summarize(records, predictions)
 
 
@@ -74,7 +80,12 @@ def summary(records: Records, predictions: Predictions) -> pd.DataFrame:
     "non-finite elements only how many seeds have them is given (nonfinite).",
 )
 def init_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return activation statistics by network and block at the first recorded step."""
+    """Return activation statistics by network and block at the first recorded step.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     signals = at_first_step(unrolled(records.signals))
     columns = ["second_moment", "channel_variance", "mean_shift", "kurtosis", "zero_fraction"]
     merged = _by_block(signals, "forward", columns)
@@ -89,7 +100,12 @@ def init_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
     "the second moment over that of the last block.",
 )
 def gradient_by_block(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return gradient statistics by network and block at the first recorded step."""
+    """Return gradient statistics by network and block at the first recorded step.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     signals = at_first_step(unrolled(records.signals))
     columns = ["second_moment", "channel_variance", "mean_shift", "zero_fraction"]
     rows = _finite(by_block(signals, columns, "backward"), columns)
@@ -131,7 +147,12 @@ def _mean(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     "predicted; 0 is agreement, ±0.1 about 10 %.",
 )
 def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return how far measurements lie from the predictions; empty without predictions."""
+    """Return how far measurements lie from the predictions; empty without predictions.
+
+    Args:
+        records: what was seen.
+        predictions: what theory predicts; None without.
+    """
     columns = ["network", "direction", "quantity", "block", "measured", "predicted", "log_ratio"]
     if predictions is None or predictions.empty:
         return pd.DataFrame(columns=columns)
@@ -158,7 +179,12 @@ def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
     caption="One row per network, mode and step: means over seeds, smallest and largest loss.",
 )
 def training(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return loss, accuracy and learning rate by network, mode and step."""
+    """Return loss, accuracy and learning rate by network, mode and step.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     rows = records.training
     where = ["network", "mode", "step"]
     loss = over_seeds(rows, "loss", where, "cost").rename(
@@ -177,7 +203,12 @@ def training(records: Records, predictions: Predictions) -> pd.DataFrame:
     "singular value, stable_rank is Σσ² / σ²max.",
 )
 def spectra_summary(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return largest and smallest singular value, condition number and stable rank."""
+    """Return largest and smallest singular value, condition number and stable rank.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     where = ["network", "run", "seed", "step", "name", "operator"]
     groups = records.spectra.groupby(where, sort=False)["singular_value"]
     table = groups.agg(count="size", largest="max", smallest="min").reset_index()
@@ -195,7 +226,12 @@ def spectra_summary(records: Records, predictions: Predictions) -> pd.DataFrame:
     "reason where something is absent (seeds that agree are one row).",
 )
 def coverage(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return the coverage of every module, those not recorded first."""
+    """Return the coverage of every module, those not recorded first.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     columns = ["network", "name", "type", "recorded", "status", "calls", "gradient", "reason"]
     rows = records.coverage[columns].drop_duplicates()
     return rows.sort_values("recorded", kind="stable").reset_index(drop=True)
@@ -207,7 +243,12 @@ def coverage(records: Records, predictions: Predictions) -> pd.DataFrame:
     caption="How these records were made: command, versions, seeds and time.",
 )
 def provenance(records: Records, predictions: Predictions) -> pd.DataFrame:
-    """Return the manifest as rows of key and value."""
+    """Return the manifest as rows of key and value.
+
+    Args:
+        records: what was seen.
+        predictions: not needed here.
+    """
     return pd.DataFrame(list(_flat(records.manifest)), columns=["key", "value"])
 
 

@@ -71,7 +71,12 @@ def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
 
 
 def final_values(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return, by network, the mean over draws of ``column`` at each draw's last row."""
+    """Return, by network, the mean over draws of ``column`` at each draw's last row.
+
+    Args:
+        rows: of the training frame, in any order.
+        column: a number of it.
+    """
     last = rows.sort_values("step", kind="stable").groupby(DRAW, sort=False).tail(1)
     return {
         str(name): float(value) for name, value in last.groupby("network")[column].mean().items()

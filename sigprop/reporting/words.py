@@ -44,6 +44,10 @@ def share(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun.
 
+    Args:
+        count: how many.
+        noun: in the singular; its plural ends in s.
+
     Example:
         >>> counted(1, "seed"), counted(3, "seed")
         ('1 seed', '3 seeds')

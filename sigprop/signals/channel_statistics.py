@@ -157,7 +157,7 @@ def _sums(values: Tensor, others: tuple[int, ...], center: Tensor, finite: Tenso
     """Return the count of non-zeros and the sums of four powers about the center, shape (5, C).
 
     Works through the tensor in parts that stay in the processor's cache with their temporaries,
-    which is three times as fast as one pass over all, and needs no memory to speak of.
+    which is three times as fast as one pass over all, and needs hardly any memory.
     """
     longest = max(others, key=lambda axis: values.shape[axis])
     stride = max(1, values.shape[longest] * _PART // max(1, values.numel()))

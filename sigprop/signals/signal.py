@@ -105,7 +105,7 @@ def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
 
     Args:
         tables: statistics of each tap, shape (C, columns).
-        others: those of a further reading, in the same order.
+        others: those of further samples, in the same order.
 
     Raises:
         BadInput: the two of a pair have different numbers of channels.

@@ -99,7 +99,7 @@ def add_sums(old: Tensor, new: Tensor) -> Tensor:
 
     Args:
         old: sums so far.
-        new: sums of a further reading.
+        new: sums of further samples.
     """
     fresh = old[0] == 0
     unit = new[5].where(fresh, old[5])
@@ -140,7 +140,7 @@ def add_products(old: Tensor, new: Tensor) -> Tensor:
 
     Args:
         old: sums so far.
-        new: sums of a further reading.
+        new: sums of further samples.
     """
     fresh = old[0] == 0
     unit_a, unit_b = new[4].where(fresh, old[4]), new[5].where(fresh, old[5])

@@ -236,7 +236,7 @@ class GraphHook:
     def _reserve(self, recorder: Recorder, tap: Tap) -> str:
         """Return the name of a new buffer for a tap; "" when it has joined another's."""
         trace, buffers, x = recorder.graph.trace, recorder.graph.buffers, shown()
-        known = trace.slot(tap.direction, tap.channel_dim)
+        known = trace.buffer(tap.direction, tap.channel_dim)
         if known is not None:
             buffers.join(known, tap)
             return ""
@@ -331,7 +331,7 @@ class GraphHook:
 
     @at_trace_time(otherwise=-1)
     def made(self) -> int:
-        """Return the number of this call, -1 if nobody asked for the output.
+        """Return the number of this call, -1 if the output is not recorded.
 
         Notes what makes channels.
         """

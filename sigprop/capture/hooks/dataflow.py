@@ -73,7 +73,7 @@ class Dataflow:
             self._put(x, {f: d for f, d in known.items() if f in self._open} | {frame: 0})
 
     def close(self, frame: int) -> None:
-        """End a frame; nobody will ask for distances in it any more."""
+        """End a frame: distances in it are not needed any more."""
         self._open.discard(frame)
 
     def distance(self, x: Tensor, frame: int) -> int | None:

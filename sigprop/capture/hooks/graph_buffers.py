@@ -17,9 +17,9 @@ A = TypeVar("A", bound=Hashable)
 
 
 class Buffers:
-    """Every buffer, as an attribute: the one place in which traced code looks for its own.
+    """Every buffer, as an attribute: the one object in which traced code looks for its own.
 
-    Each place that it looks at is checked whenever the graph runs.
+    Each attribute that it looks at is checked whenever the graph runs.
     """
 
 
@@ -33,7 +33,7 @@ class GraphBuffer(Generic[A]):
 
     Attributes:
         kind: what its numbers are.
-        taps: everyone it answers for.
+        taps: every tap whose sums it holds.
         memory: the buffer's memory under another version counter: a backward still to come may have
             saved the buffer, and must not find it changed.
     """
@@ -50,18 +50,18 @@ class GraphBuffers(Generic[A]):
     again, the same tap has the same buffer.
 
     Example:
-        >>> slots = GraphBuffers[str]()
-        >>> name = slots.reserve(0, "sums", "fc", (2, 3), torch.float32, torch.device("cpu"))
-        >>> slots.join(name, "relu")
+        >>> buffers = GraphBuffers[str]()
+        >>> name = buffers.reserve(0, "sums", "fc", (2, 3), torch.float32, torch.device("cpu"))
+        >>> buffers.join(name, "relu")
         >>> _ = getattr(BUFFERS, name).add_(1)
-        >>> [(kind, taps, sums.sum().item()) for kind, taps, sums in slots.fetch()]
+        >>> [(kind, taps, sums.sum().item()) for kind, taps, sums in buffers.fetch()]
         [('sums', ['fc', 'relu'], 6.0)]
         >>> getattr(BUFFERS, name).sum().item()
         0.0
     """
 
     def __init__(self) -> None:
-        self._slots: dict[str, GraphBuffer[A]] = {}
+        self._buffers: dict[str, GraphBuffer[A]] = {}
         self._names: dict[Hashable, str] = {}
 
     def reserve(
@@ -79,36 +79,36 @@ class GraphBuffers(Generic[A]):
             name = self._names[key] = f"sums_{next(_NUMBERS)}"
             with torch.inference_mode(False):  # one made in evaluation serves training too
                 buffer = torch.zeros(shape, dtype=dtype, device=device)
-                self._slots[name] = GraphBuffer(kind, [tap], buffer.data)
+                self._buffers[name] = GraphBuffer(kind, [tap], buffer.data)
             setattr(BUFFERS, name, buffer)
             weakref.finalize(self, delattr, BUFFERS, name)
         return self._names[key]
 
     def join(self, name: str, tap: A) -> None:
         """Have a buffer answer for another tap too."""
-        taps = self._slots[name].taps
+        taps = self._buffers[name].taps
         if tap not in taps:
             taps.append(tap)
 
     def empty(self) -> None:
         """Forget what was added."""
-        if self._slots:
-            zero([slot.memory for slot in self._slots.values()])
+        if self._buffers:
+            zero([buffer.memory for buffer in self._buffers.values()])
 
     def fetch(self) -> Iterator[tuple[str, list[A], Tensor]]:
-        """Yield each slot's kind, taps and a copy of its sums, still on the device; empty all.
+        """Yield each buffer's kind, taps and a copy of its sums, still on the device; empty all.
 
-        A slot to which nothing was added yields zeros.
+        A buffer to which nothing was added yields zeros.
         """
         groups: dict[tuple[torch.dtype, torch.device], list[GraphBuffer[A]]] = {}
-        for slot in self._slots.values():
-            groups.setdefault((slot.memory.dtype, slot.memory.device), []).append(slot)
-        for (_, device), slots in groups.items():
-            memory = [slot.memory for slot in slots]
+        for buffer in self._buffers.values():
+            groups.setdefault((buffer.memory.dtype, buffer.memory.device), []).append(buffer)
+        for (_, device), buffers in groups.items():
+            memory = [buffer.memory for buffer in buffers]
             copies = [x.clone() for x in memory] if device.type == "cpu" else _at_once(memory)
             zero(memory)
-            for slot, sums in zip(slots, copies, strict=True):
-                yield slot.kind, slot.taps, sums
+            for buffer, sums in zip(buffers, copies, strict=True):
+                yield buffer.kind, buffer.taps, sums
 
 
 def _at_once(tensors: list[Tensor]) -> list[Tensor]:

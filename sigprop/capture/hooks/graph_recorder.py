@@ -15,7 +15,7 @@ from sigprop.capture.recording.tensor_statistics import TensorStatistics
 from sigprop.capture.torch_internals import TRACEABLE
 
 
-def nobody() -> None:
+def _nothing() -> None:
     """Stand in for a weak reference to what does not live."""
 
 
@@ -37,7 +37,7 @@ class GraphRecorder:
         self.trace = Trace()
         self.traceable = TRACEABLE
         self.rectified: set[Tap] = set()
-        self.root: Callable[[], nn.Module | None] = nobody
+        self.root: Callable[[], nn.Module | None] = _nothing
         self.whole = False
         self.warned: set[str] = set()
 

@@ -48,7 +48,7 @@ class Trace:
         self.rectified: TensorCache[bool] = TensorCache()
         self._now: weakref.ref[Any] | None = None
         self._begins: dict[CodeType, tuple[Counter[str], Maker | None]] = {}
-        self._slots: dict[str, TensorCache[str]] = {}
+        self._buffers: dict[str, TensorCache[str]] = {}
 
     @property
     def new(self) -> bool:
@@ -69,7 +69,7 @@ class Trace:
             return
         self.graph += 1
         self.rectified.clear()
-        self._slots = {"forward": TensorCache(), "backward": TensorCache()}
+        self._buffers = {"forward": TensorCache(), "backward": TensorCache()}
         if code is None or not code.co_name.startswith(_REST):
             self.calls, self.maker = Counter(), maker
             return
@@ -77,10 +77,10 @@ class Trace:
         calls, self.maker = self._begins.setdefault(code, (self.calls.copy(), self.maker))
         self.calls = calls.copy()
 
-    def slot(self, direction: str, channel_dim: int) -> str | None:
-        """Return the slot of the tensor that was shown, if it has one in this graph."""
-        return self._slots[direction].get(shown(), channel_dim)
+    def buffer(self, direction: str, channel_dim: int) -> str | None:
+        """Return the buffer of the tensor that was shown, if it has one in this graph."""
+        return self._buffers[direction].get(shown(), channel_dim)
 
-    def put(self, direction: str, channel_dim: int, slot: str) -> None:
-        """File the slot of the tensor that was shown."""
-        self._slots[direction].put(shown(), channel_dim, slot)
+    def put(self, direction: str, channel_dim: int, buffer: str) -> None:
+        """Note the buffer of the tensor that was shown."""
+        self._buffers[direction].put(shown(), channel_dim, buffer)

@@ -13,7 +13,7 @@ ChannelDim = int | Mapping[str, int] | None
 #: (channel axis, number of channels) of what was made last.
 Maker = tuple[int, int]
 
-# Axis of the channels in what a module makes, and the attribute that tells how many there are.
+# Axis of the channels in what a module makes, and the attribute that says how many there are.
 _MAKERS: tuple[tuple[tuple[type[nn.Module], ...], int, str], ...] = (
     (CONVOLUTIONS, 1, "out_channels"),
     (BATCH_NORMALIZATIONS, 1, "num_features"),

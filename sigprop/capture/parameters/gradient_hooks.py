@@ -1,4 +1,4 @@
-"""Reads parameters' gradients as they arrive in a backward pass, where no optimizer tells when."""
+"""Reads parameters' gradients as they arrive in a backward pass, where no optimizer says when."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from torch.nn.parameter import is_lazy
 from sigprop.capture.hooks.handles import Handles
 from sigprop.capture.model.naming import parameters
 
-Tell = Callable[[str, nn.Parameter], None]
+Arrived = Callable[[str, nn.Parameter], None]
 
 
 class GradientHooks(Handles):
     """Watches the gradients of a model's parameters.
 
     Args:
-        tell: a bound method, called with the name and the parameter when its gradient is complete.
+        arrived: a bound method, called with the name and the parameter when its gradient is
+            complete.
     """
 
-    def __init__(self, model: nn.Module, tell: Tell) -> None:
+    def __init__(self, model: nn.Module, arrived: Arrived) -> None:
         super().__init__()
         self._late: dict[str, nn.Parameter] = {}
-        self._watched: list[tuple[weakref.ref[nn.Parameter], _Arrival]] = []
+        self._watched: list[tuple[weakref.ref[nn.Parameter], _ArrivalHook]] = []
         # During backward a gradient of DDP is still that of one rank; lazy ones take no hook yet.
         distributed = isinstance(model, DistributedDataParallel)
         for name, parameter in parameters(model):
             if distributed or is_lazy(parameter):
                 self._late[name] = parameter
             elif parameter.requires_grad:
-                hook = _Arrival(name, weakref.WeakMethod(tell))
+                hook = _ArrivalHook(name, weakref.WeakMethod(arrived))
                 self._watched.append((weakref.ref(parameter), hook))
 
     def attach(self) -> None:
@@ -53,13 +54,13 @@ class GradientHooks(Handles):
         self._late.clear()
 
 
-class _Arrival:
+class _ArrivalHook:
     """Hook on a parameter: its gradient is complete for this backward pass."""
 
-    def __init__(self, name: str, tell: weakref.WeakMethod[Tell]) -> None:
-        self._name, self._tell = name, tell
+    def __init__(self, name: str, arrived: weakref.WeakMethod[Arrived]) -> None:
+        self._name, self._arrived = name, arrived
 
     def __call__(self, parameter: Tensor) -> None:
-        tell = self._tell()
-        if tell is not None and isinstance(parameter, nn.Parameter):
-            tell(self._name, parameter)
+        arrived = self._arrived()
+        if arrived is not None and isinstance(parameter, nn.Parameter):
+            arrived(self._name, parameter)

@@ -174,7 +174,7 @@ class _Fetched:
         known = [tap for tap in now if tap in self.index]
         had = [self.tables[self.index[tap]] for tap in known]
         now |= zip(known, merge(had, [now[tap] for tap in known]), strict=True)
-        # Values that were returned keep their tables; those that nobody needs any more are left.
+        # Values that were returned keep their tables; those that are not needed any more are left.
         now = {tap: self.tables[at] for tap, at in self.index.items()} | now
         position: dict[int, int] = {}
         self.tables, self.index = [], {}

@@ -23,7 +23,7 @@ _threads = torch.get_num_threads
 
 
 class _Form:
-    """What decides how a tensor on the CPU is read: type, shape and place of its elements.
+    """What decides how a tensor on the CPU is read: type, shape and strides.
 
     Attributes:
         layout: the same as the compiled library takes it.

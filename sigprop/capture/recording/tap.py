@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """Where a number was read. Readings of one tap in one step merge.
+    """Where a number was read. Statistics of one tap in one step merge.
 
     Attributes:
         mode: ``"train"`` or ``"eval"``.

@@ -72,7 +72,12 @@ class Study:
         return looks(self.records.networks())
 
     def predicted(self, direction: str, quantity: str) -> pd.DataFrame:
-        """Return the predicted values of one quantity for one pass; empty when there are none."""
+        """Return the predicted values of one quantity; empty when there are none.
+
+        Args:
+            direction: ``"forward"`` or ``"backward"``.
+            quantity: a column of ``signals``.
+        """
         if self.predictions is None:
             return pd.DataFrame(columns=list(PREDICTED))
         known = self.predictions
