@@ -8,38 +8,15 @@ import oracles
 import pandas as pd
 import pytest
 import torch
+from cases import ResNet
 from torch import Tensor, nn
 
 import sigprop
-from sigprop.networks.layers import Add
 
 
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-        self.bn = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.add = Add()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.add(x, self.bn(self.conv(x))))
-
-
-class Net(nn.Module):
-    """A small residual net whose rectifiers work in place, as torchvision's do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(2, 4, 3, padding=1)
-        self.blocks = nn.Sequential(Block(4), Block(4))
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-def expected(net: Net, x: Tensor, targets: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+def expected(
+    net: ResNet, x: Tensor, targets: Tensor
+) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """Return (activation, gradient) by (name, port): the same net written out, out of place."""
     seen: dict[tuple[str, str], Tensor] = {}
 
@@ -63,7 +40,7 @@ def expected(net: Net, x: Tensor, targets: Tensor) -> dict[tuple[str, str], tupl
 @pytest.fixture(scope="module")
 def measured() -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[Tensor, Tensor]]]:
     torch.manual_seed(0)
-    net, x = Net(), torch.randn(6, 2, 5, 5)
+    net, x = ResNet(), torch.randn(6, 2, 5, 5)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
     records = sigprop.measure(net, x, targets)
     return records.signals, expected(net, x, targets)
@@ -124,7 +101,7 @@ def test_skip_and_branch_correlation_equals_the_oracle(measured) -> None:
 
 def test_parameters_equal_the_oracle() -> None:
     torch.manual_seed(1)
-    net, x = Net(), torch.randn(6, 2, 5, 5)
+    net, x = ResNet(), torch.randn(6, 2, 5, 5)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     with sigprop.attach(net, optimizer) as probe:
@@ -159,7 +136,7 @@ def test_spectra_equal_numpy() -> None:
     import numpy as np
 
     torch.manual_seed(2)
-    net = Net()
+    net = ResNet()
     spectra = sigprop.measure(net, torch.randn(2, 2, 4, 4)).spectra
     weight = net.blocks[0].conv.weight.detach().double().reshape(4, -1).numpy()
     values = spectra.query("name == 'blocks.0.conv.weight'")["singular_value"].to_numpy()
@@ -246,7 +223,7 @@ def test_an_early_fetch_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from sigprop.capture.recording import accumulator
 
     torch.manual_seed(0)
-    net, x = Net(), torch.randn(6, 2, 5, 5)
+    net, x = ResNet(), torch.randn(6, 2, 5, 5)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
     whole = sigprop.measure(net, x, targets).signals
     monkeypatch.setattr(accumulator, "MOST_WAITING", 0)  # fetch after every tensor

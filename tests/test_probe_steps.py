@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from cases import WIDTH, Shared
 from torch import Tensor, nn
 
 import sigprop
@@ -134,17 +135,9 @@ def test_attaching_twice_gives_the_same_probe_and_no_double_rows() -> None:
 
 
 def test_a_module_called_twice_is_numbered() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.act = nn.Linear(3, 3), nn.ReLU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.act(self.fc(self.act(self.fc(x))))
-
     model = Shared()
     with sigprop.attach(model, blocks="leaves") as probe:
-        model(torch.randn(4, 3)).sum().backward()
+        model(torch.randn(4, WIDTH)).sum().backward()
     out = probe.records.signals.query("port == 'out'")
     for direction in ("forward", "backward"):
         rows = out[out["direction"] == direction]
