@@ -245,7 +245,10 @@ def test_a_sabotaged_recipe_does_not(changes):
 
 
 def test_the_wrong_exponent_is_off_by_what_theory_says():
-    wrong = {"beta": lambda k: DEPTH**-0.5, "weight_scale": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6)}
+    wrong = {
+        "beta": lambda k: DEPTH**-0.5,
+        "weight_scale": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6),
+    }
     seen = trunks(sabotaged(**wrong), seeds=5)
     blocks = range(1, DEPTH + 1)
     kept = [
