@@ -22,6 +22,9 @@ class BasicBlock(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
         self.downsample = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(x) + self.conv2(self.conv1(x))
+
 
 class ResNet(nn.Module):
     """torchvision's layout: stages are Sequentials, the second has a single block."""
@@ -38,6 +41,9 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention, self.mlp = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.attention(x))
 
 
 class Transformer(nn.Module):

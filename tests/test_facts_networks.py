@@ -212,7 +212,7 @@ def sabotaged(**changes):
     alphas, betas = coefficients(DEPTH, DEPTH)
     right = {
         "gain": centered_gain,
-        "before": BiasBefore,
+        "before_weight": BiasBefore,
         "alpha": lambda k: alphas[k - 1],
         "beta": lambda k: betas[k - 1],
     }
@@ -231,11 +231,11 @@ def test_the_unsabotaged_recipe_passes():
         {"beta": lambda k: 1.1 / math.sqrt(k + DEPTH)},
         {"gain": he_gain},
         {"gain": lambda activation: 1.1 * centered_gain(activation)},
-        {"before": None},
+        {"before_weight": None},
         # the paper's exponent for three weights in a branch of two
         {
             "beta": lambda k: DEPTH**-0.5,
-            "spread": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6),
+            "weight_scale": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6),
         },
     ],
     ids=["alpha forgotten", "branch x1.1", "He", "gain x1.1", "bias forgotten", "exponent"],
@@ -245,7 +245,10 @@ def test_a_sabotaged_recipe_does_not(changes):
 
 
 def test_the_wrong_exponent_is_off_by_what_theory_says():
-    wrong = {"beta": lambda k: DEPTH**-0.5, "spread": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6)}
+    wrong = {
+        "beta": lambda k: DEPTH**-0.5,
+        "weight_scale": lambda k: ((k + DEPTH) / DEPTH) ** (-1 / 6),
+    }
     seen = trunks(sabotaged(**wrong), seeds=5)
     blocks = range(1, DEPTH + 1)
     kept = [
@@ -259,7 +262,7 @@ def test_the_wrong_exponent_is_off_by_what_theory_says():
 class BiasLeftAtZero(BiasBefore):
     """The aliasing mistake of a public port: the mean is added to itself and taken away again."""
 
-    def take(self, values):
+    def initialize_from(self, values):
         alias = self.bias.data
         alias += values.mean(1)
         self.bias.data += 0 - alias

@@ -147,7 +147,7 @@ def test_schedules_closures_and_new_groups_work():
         loss.backward()
         return loss
 
-    assert float(agc.step(closure)) > 0
+    assert torch.as_tensor(agc.step(closure)).item() > 0
     schedule.step()
     assert agc.optimizer.param_groups[0]["lr"] == 0.5
     agc.add_param_group({"params": list(net[3].parameters())})

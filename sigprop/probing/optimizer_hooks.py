@@ -87,6 +87,7 @@ class OptimizerHooks:
     ) -> None:
         self._begins, self._ready, self._ended = begins, ready, ended
         self._depth = 0
+        self._optimizer = weakref.ref(optimizer)
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -96,6 +97,12 @@ class OptimizerHooks:
         """Take both hooks off."""
         for handle in self._handles:
             handle.remove()
+
+    @property
+    def running(self) -> bool:
+        """Whether a ``step`` of the optimizer is running; one that it wraps steps inside of it."""
+        optimizer = self._optimizer()
+        return self._depth > 0 and optimizer is not None and _running_steps(optimizer) > 0
 
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

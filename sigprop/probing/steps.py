@@ -136,6 +136,8 @@ class Steps:
         """End the step at an optimizer that has replaced the given one; warn once."""
         if optimizer in self._followed or not self.begun or not self._replaces(optimizer):
             return
+        if any(hooks.running for hooks in self._hooks if isinstance(hooks, OptimizerHooks)):
+            return
         given = type(self._given).__name__
         warnings.warn(
             f"the {given} given to attach did not step, and another optimizer "

@@ -86,7 +86,8 @@ def shape(blocks: pd.Series[int], values: pd.Series[float]) -> Shape:
 
     Example:
         >>> blocks = pd.Series(range(8))
-        >>> shape(blocks, 2.0**blocks), shape(blocks, 1.0 + blocks), shape(blocks, (-9.0) ** blocks)
+        >>> there_and_back = 2.0 ** (4 - (blocks - 4).abs())
+        >>> shape(blocks, 2.0**blocks), shape(blocks, 1.0 + blocks), shape(blocks, there_and_back)
         ('geometric', 'linear', 'uneven')
     """
     x, y = _placed(blocks, values)

@@ -207,7 +207,7 @@ class ParameterStatistics:
             numbers = np.concatenate([self._norms.rows(names), self._moves.rows(names)], axis=1)
             return names, sizes(known), rates, numbers
         numbers = self._dense.copy()
-        for row, name in enumerate(plan.names) if self._norms else ():
+        for row, name in enumerate(plan.names) if self._norms or self._moves else ():
             if name in self._norms:
                 numbers[row, :3] = self._norms.rows([name])
             if name in self._moves:
