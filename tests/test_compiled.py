@@ -727,6 +727,8 @@ def test_where_nothing_can_be_traced_one_warning_says_how_to_record(
 
 
 def test_buffers_go_with_the_probe() -> None:
+    torch._dynamo.reset()
+    gc.collect()  # or graphs of an earlier test lose their buffers in this one
     before = set(vars(BUFFERS))
     model = net()
     probe = sigprop.attach(model, blocks="leaves", strict=True)
