@@ -17,7 +17,7 @@ PACKAGE = Path(sigprop.__file__).parent
 #: From the lowest up. A module may import from its own layer's folder and from any layer below.
 LAYERS = (
     ("errors", "torch_version"),
-    ("registry",),
+    ("registry", "bisection"),
     ("signals", "theory", "networks"),
     ("capture",),
     ("records",),
@@ -25,6 +25,7 @@ LAYERS = (
     ("probing",),
     ("experiments",),
     ("verification",),
+    ("curvature", "landscape", "gradients", "scale_invariance"),
     ("reporting",),
     ("claims",),
     ("cli",),
