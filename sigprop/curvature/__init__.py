@@ -1,16 +1,14 @@
 """Curvature of a loss: Hessian eigenvalues, and how they stand to what an optimizer can follow."""
 
 from sigprop.curvature.directional import critical_sharpness
-from sigprop.curvature.hessian import Eigenpairs, eigenpairs, sharpness
+from sigprop.curvature.hessian import sharpness
 from sigprop.curvature.lines import Stability, stability, stability_line
 from sigprop.curvature.regression import Regression, linear_regression, whitened
 
 __all__ = [
-    "Eigenpairs",
     "Regression",
     "Stability",
     "critical_sharpness",
-    "eigenpairs",
     "linear_regression",
     "sharpness",
     "stability",

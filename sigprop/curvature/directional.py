@@ -11,8 +11,8 @@ from sigprop.bisection import bracket
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device
-from sigprop.inputs.objective import Objective
-from sigprop.inputs.updates import next_update
+from sigprop.objectives.objective import Objective
+from sigprop.objectives.updates import next_update
 
 
 def critical_sharpness(

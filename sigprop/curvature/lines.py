@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sigprop.curvature.hessian import Array, eigenpairs
+from sigprop.curvature.hessian import Array, preconditioned
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device
-from sigprop.inputs.objective import Objective
+from sigprop.linear_operators import largest_eigenvalues
+from sigprop.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Stability:
     """How a loss's curvature stands to what an optimizer can follow.
 
     Attributes:
-        sharpness: the Hessian's largest eigenvalue.
+        sharpness: the Hessian's largest eigenvalue, of either sign: only a positive one makes an
+            optimizer unstable.
         preconditioned: the same after the optimizer's own scaling of coordinates, P^-1 H; equal to
             `sharpness` for SGD with one learning rate.
         line: the value of `preconditioned` above which the optimizer diverges on a quadratic.
@@ -69,13 +71,13 @@ def stability(
     line = stability_line(optimizer)
     objective = Objective(model, loss, batch, device)
     inverse = _inverse_preconditioner(model, optimizer, objective)
+    scaled = preconditioned(objective, None if inverse is None else inverse.sqrt())
+    found = largest_eigenvalues(scaled, by="algebraic", start=guess)
+    top = float(found.values[0])
     if inverse is None:
-        found = eigenpairs(objective, guess=guess)
-        top = float(found.values[0])
-        return Stability(top, top, line, found.vectors[:, 0])
-    scaled = eigenpairs(objective, scale=inverse.sqrt(), guess=guess)
-    plain = eigenpairs(objective, guess=scaled.vectors[:, 0])
-    return Stability(float(plain.values[0]), float(scaled.values[0]), line, scaled.vectors[:, 0])
+        return Stability(top, top, line, found.start)
+    plain = largest_eigenvalues(objective.hessian(), by="algebraic")
+    return Stability(float(plain.values[0]), top, line, found.start)
 
 
 def stability_line(optimizer: torch.optim.Optimizer) -> float:

@@ -15,7 +15,7 @@ from torch.nn.grad import conv2d_weight
 from sigprop.errors import BadInput, suggestion
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device
-from sigprop.inputs.objective import Objective
+from sigprop.objectives.objective import Objective
 
 #: A layer's calls, each with its input and the gradient at its output.
 Calls = list[tuple[Tensor, Tensor]]

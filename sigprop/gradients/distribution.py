@@ -12,7 +12,7 @@ from torch import nn
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device
-from sigprop.inputs.objective import Objective
+from sigprop.objectives.objective import Objective
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from sigprop.capture.model.nested import tensors
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device, derived_seed
-from sigprop.inputs.objective import Objective
+from sigprop.objectives.objective import Objective
 
 Array = npt.NDArray[np.float64]
 

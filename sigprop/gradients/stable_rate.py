@@ -14,7 +14,7 @@ from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss, call
 from sigprop.inputs.devices import Device, kept_random_state, moved, placed, resolve_device
 from sigprop.inputs.factories import copied
-from sigprop.inputs.objective import Objective
+from sigprop.objectives.objective import Objective
 from sigprop.probing.probe import attach
 from sigprop.records import Records
 from sigprop.records.frames import tidy

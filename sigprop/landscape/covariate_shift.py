@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sigprop.inputs.calling import Loss
 from sigprop.inputs.devices import Device
-from sigprop.inputs.objective import Objective
-from sigprop.inputs.updates import next_update
+from sigprop.objectives.objective import Objective
+from sigprop.objectives.updates import next_update
 
 
 def covariate_shift(

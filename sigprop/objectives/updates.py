@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sigprop.errors import BadInput
-from sigprop.inputs.objective import Objective
+from sigprop.objectives.objective import Objective
 
 
 def next_update(model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective) -> Tensor:

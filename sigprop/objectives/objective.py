@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sigprop.capture.model.naming import bare
 from sigprop.errors import BadInput
 from sigprop.inputs.calling import Loss, call, first_line, split_batch
-from sigprop.inputs.devices import Device, kept_random_state, moved, placed, resolve_device
+from sigprop.inputs.devices import (
+    Device,
+    kept_random_state,
+    moved,
+    normal,
+    placed,
+    resolve_device,
+)
 from sigprop.inputs.factories import copied
-
-Product = Callable[[Tensor], Tensor]
+from sigprop.linear_operators import Flattened, Operator, Stateless, require_deterministic
 
 
 class Objective:
@@ -44,8 +52,8 @@ class Objective:
 
     Raises:
         BadInput: the batch is no pair, a weight or the loss is not finite, nothing is trainable,
-            the loss is no scalar, does not depend on the parameters, or differs when it is
-            computed again.
+            the loss is no scalar or does not depend on the parameters, or its gradient
+            differs when it is computed again (dropout).
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
@@ -64,9 +72,9 @@ class Objective:
         double: bool = False,
     ) -> None:
         inputs, targets = _pair(batch)
-        bare = getattr(model, "_orig_mod", model)  # a compiled graph has no second derivative
-        chosen = resolve_device("cpu" if double and device == "auto" else device, bare)
-        self.model = placed(copied(bare), chosen)
+        own = bare(model)  # a compiled graph has no second derivative
+        chosen = resolve_device(device, own)
+        self.model = placed(copied(own), chosen)
         self._loss = loss
         self.batch = moved((inputs, targets), chosen)
         if double:
@@ -78,15 +86,11 @@ class Objective:
         if not self._parameters:
             raise BadInput("no parameter of this model requires a gradient")
         _check_weights(self.model)
+        self._order = Flattened(self._parameters)
         self.start = self._read()
-        self._state = self._other_state()
+        self._buffers = self._saved_buffers()
         self._initialize_from_the_batch()
         self._check()
-
-    @property
-    def shapes(self) -> list[torch.Size]:
-        """Shapes of the trainable parameters."""
-        return [p.shape for p in self._parameters]
 
     @property
     def size(self) -> int:
@@ -101,9 +105,7 @@ class Objective:
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """Return a vector as one tensor per parameter."""
-        parts = vector.split([p.numel() for p in self._parameters])
-        shaped = [part.view(p.shape) for part, p in zip(parts, self._parameters, strict=True)]
-        return dict(zip(self.names, shaped, strict=True))
+        return dict(zip(self.names, self._order.tensors(vector), strict=True))
 
     def value(self, at: Tensor | None = None) -> float:
         """Return the loss.
@@ -123,40 +125,41 @@ class Objective:
         with self._at(at), torch.enable_grad():
             return self._flat(torch.autograd.grad(self._evaluate(), self._parameters, **_UNUSED))
 
-    def hessian_product(self, at: Tensor | None = None) -> Product:
-        """Return the function v -> H v; the graph is built once and kept while it lives.
+    def hessian(self) -> Operator:
+        """Return the Hessian at the model's own parameters, by its products.
 
-        Args:
-            at: a parameter vector; the model's own when not given.
+        The graph of the gradient is built once and kept while the operator lives; the parameters
+        must not be moved meanwhile. One product costs about two gradients (Pearlmutter 1994).
 
         Raises:
-            BadInput: the loss cannot be differentiated twice.
+            BadInput: the loss cannot be differentiated twice; by a product too.
         """
         # recurrent layers of cuDNN and fused attention have no second derivative
         plain = torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)
-        with self._at(at), torch.enable_grad(), plain[0], plain[1]:
+        with self._at(None), torch.enable_grad(), plain[0], plain[1]:
             loss = self._evaluate()
             first = torch.autograd.grad(loss, self._parameters, create_graph=True, **_UNUSED)
-        slopes = [g for g in first if g is not None and g.requires_grad]
+        curved = [g is not None and g.requires_grad for g in first]
 
         def product(vector: Tensor) -> Tensor:
-            parts = self.split(vector.to(self.start))
-            along = [
-                part
-                for part, g in zip(parts.values(), first, strict=True)
-                if g is not None and g.requires_grad
-            ]
+            slopes = list(compress(first, curved))
             if not slopes:  # a loss that is linear in the parameters
                 return torch.zeros_like(self.start)
+            along = list(compress(self._order.tensors(vector), curved))
             try:
                 second = torch.autograd.grad(
                     slopes, self._parameters, along, retain_graph=True, **_UNUSED
                 )
             except RuntimeError as error:
-                raise _not_twice(error) from error
+                raise BadInput(_NOT_TWICE.format(reason=first_line(error))) from error
             return self._flat(second)
 
-        return product
+        shape = (self.size, self.size)
+        operator = Operator(
+            "the Hessian", shape, product, None, self.start.dtype, self.start.device
+        )
+        _require_symmetric(operator, loss)
+        return operator
 
     def calling_order(self) -> dict[str, int]:
         """Return the modules that a forward pass calls, by name, in the order of first calls."""
@@ -194,31 +197,30 @@ class Objective:
 
     @contextmanager
     def _at(self, vector: Tensor | None) -> Iterator[None]:
-        """Write a parameter vector and the saved state into the copy; random numbers are kept."""
+        """Move the copy to a parameter vector; random numbers are put back at the end."""
         with torch.inference_mode(False), kept_random_state(self.start.device):
-            with torch.no_grad():
-                for p, part in zip(
-                    self._parameters,
-                    self.split(self.start if vector is None else vector.to(self.start)).values(),
-                    strict=True,
-                ):
-                    p.copy_(part)
-                for buffer, saved in self._state:
-                    buffer.copy_(saved)
+            self._restore(self.start if vector is None else vector.to(self.start))
             yield
 
+    @torch.no_grad()
+    def _restore(self, vector: Tensor) -> None:
+        """Write a parameter vector and the saved buffers into the copy."""
+        for p, part in zip(self._parameters, self._order.tensors(vector), strict=True):
+            p.copy_(part)
+        for buffer, saved in self._buffers:
+            buffer.copy_(saved)
+
     def _read(self) -> Tensor:
-        return torch.cat([p.detach().reshape(-1) for p in self._parameters])
+        return self._order.vector([p.detach() for p in self._parameters])
 
     def _flat(self, parts: Sequence[Tensor | None]) -> Tensor:
-        return torch.cat(
-            [
-                (torch.zeros_like(p) if part is None else part.detach()).reshape(-1)
-                for p, part in zip(self._parameters, parts, strict=True)
-            ]
-        )
+        filled = [
+            torch.zeros_like(p) if part is None else part.detach()
+            for p, part in zip(self._parameters, parts, strict=True)
+        ]
+        return self._order.vector(filled)
 
-    def _other_state(self) -> list[tuple[Tensor, Tensor]]:
+    def _saved_buffers(self) -> list[tuple[Tensor, Tensor]]:
         return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
     def _initialize_from_the_batch(self) -> None:
@@ -226,31 +228,38 @@ class Objective:
         with self._at(None), torch.no_grad():
             self._evaluate()
             if not torch.equal(self._read(), self.start):
-                self.start, self._state = self._read(), self._other_state()
+                self.start, self._buffers = self._read(), self._saved_buffers()
 
     def _check(self) -> None:
-        values = []
-        with torch.inference_mode(False), kept_random_state(self.start.device):
-            for _ in range(2):  # without putting the generator back: dropout draws another mask
-                with torch.no_grad():
-                    for buffer, saved in self._state:
-                        buffer.copy_(saved)
-                with torch.enable_grad():
-                    loss = self._evaluate()
-                values.append(float(loss.detach()))
+        with self._at(None), torch.enable_grad():
+            loss = self._evaluate()
         if not loss.requires_grad:
             raise BadInput(
                 "the loss does not depend on the parameters: it has no graph back to them; is the "
                 "output detached?"
             )
-        if not math.isfinite(values[0]):
-            raise BadInput(f"the loss of this batch is {values[0]} at the model's weights")
-        if abs(values[1] - values[0]) > 100 * torch.finfo(self.start.dtype).eps * abs(values[0]):
-            raise BadInput(
-                f"the loss of the same batch differs when it is computed again ({values[0]:.6g}, "
-                f"then {values[1]:.6g}); {_random_layers(self.model)}"
-            )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BadInput(f"the loss of this batch is {value} at the model's weights")
+        require_deterministic(
+            self._gradient_here, Stateless(self.model), "the gradient", batch_statistics=True
+        )
 
+    def _gradient_here(self) -> Tensor:
+        """Return the gradient without putting the random state back: dropout draws anew."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self._restore(self.start)
+            return self._flat(torch.autograd.grad(self._evaluate(), self._parameters, **_UNUSED))
+
+
+_NOT_TWICE = (
+    "the loss cannot be differentiated twice: {reason}; replace that function by one whose "
+    "backward is differentiable, or use sigprop.curvature.critical_sharpness, which needs "
+    "forward passes only"
+)
+
+#: How far from symmetric a Hessian may be by rounding, relative.
+_ASYMMETRY = 1e-3
 
 #: A parameter that the loss does not depend on has no gradient, which is a vector of zeros.
 _UNUSED: dict[str, Any] = {"allow_unused": True}
@@ -285,20 +294,33 @@ def _check_weights(model: nn.Module) -> None:
             raise BadInput(f"parameter {name!r} holds {bad} non-finite values of {x.numel()}")
 
 
-def _random_layers(model: nn.Module) -> str:
-    drops = [
-        name
-        for name, module in model.named_modules()
-        if module.training and "Drop" in type(module).__name__ and getattr(module, "p", 1)
-    ]
-    if drops:
-        return f"{', '.join(map(repr, drops[:3]))} drops at random: model.eval() switches it off"
-    return "something in the model is random: switch it off, or give a model in evaluation mode"
+def _require_symmetric(hessian: Operator, loss: Tensor) -> None:
+    """Refuse second derivatives that are incomplete, which shows as a map that is not symmetric.
+
+    A function whose backward is not differentiable is left out in silence where no error lies on
+    the way to a parameter. For a symmetric H, v^T H (H v) is ‖H v‖².
+
+    Raises:
+        BadInput: it is not symmetric.
+    """
+    v = normal((hessian.shape[0],), seed=0).to(loss)
+    image = hessian.product(v)
+    squared, across = float(image @ image), float(v @ hessian.product(image))
+    if abs(across - squared) > _ASYMMETRY * squared:
+        own = ", ".join(sorted(_own_functions(loss))) or "a function of the model"
+        reason = f"the backward of {own} has no derivative, and the Hessian lacks its part"
+        raise BadInput(_NOT_TWICE.format(reason=reason))
 
 
-def _not_twice(error: RuntimeError) -> BadInput:
-    return BadInput(
-        f"the loss cannot be differentiated twice: {first_line(error)}; replace that function by "
-        "one whose backward is differentiable, or use sigprop.curvature.critical_sharpness, which "
-        "needs forward passes only"
-    )
+def _own_functions(loss: Tensor) -> set[str]:
+    """Return the names of the user's own autograd functions behind a loss."""
+    found, seen, waiting = set(), set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "_forward_cls"):
+            found.add(node._forward_cls.__name__)
+        waiting += [following for following, _ in node.next_functions]
+    return found
