@@ -9,16 +9,16 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from sigprop.diagnosis.growth import CRITERION
 from sigprop.records import Records
 from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.growth import CRITERION
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
 from sigprop.reporting.verdicts import VERDICTS
-from sigprop.reporting.words import cell, counted
+from sigprop.words import cell, counted
 
 #: Rows of a table on the page, and bytes up to which the page holds the whole of it as CSV.
 SHOWN, LARGEST = 30, 200_000
