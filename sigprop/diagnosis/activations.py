@@ -10,7 +10,7 @@ import pandas as pd
 from sigprop.diagnosis.finders import finder
 from sigprop.diagnosis.finding import Finding, Measured
 from sigprop.diagnosis.remedies import he_initialized
-from sigprop.diagnosis.subject import Subject, measured
+from sigprop.diagnosis.subject import Subject, largest, measured
 from sigprop.records.queries import at_first_step, at_last_step, dead_by_block
 from sigprop.words import number, share
 
@@ -52,7 +52,7 @@ def mean_shift(subject: Subject) -> Iterator[Finding]:
     bad = parts[parts >= COLLAPSED]
     if bad.empty or before >= UNCENTERED:
         return
-    worst = int(bad.idxmax())
+    worst = largest(bad)
     draws = rows[rows["block"] == worst]
     yield Finding(
         "mean-shift",
@@ -109,7 +109,7 @@ def dead_units(subject: Subject) -> Iterator[Finding]:
         return
     history = dead_by_block(subject.signals)
     since = history[history["block"].isin(bad.index) & (history["dead_fraction"] >= DEAD)]
-    worst = dead[dead["block"] == int(bad.idxmax())]
+    worst = dead[dead["block"] == largest(bad)]
     yield Finding(
         "dead-units",
         "warning",
@@ -151,7 +151,7 @@ def saturated_units(subject: Subject) -> Iterator[Finding]:
     bad = parts[parts >= SATURATED]
     if bad.empty:
         return
-    worst = int(bad.idxmax())
+    worst = largest(bad)
     yield Finding(
         "saturated-units",
         "warning",
@@ -243,7 +243,7 @@ def lost_law(subject: Subject) -> Iterator[Finding]:
     bad = moved[moved.abs() >= np.log(1e3)]
     if bad.empty:
         return
-    worst = int(bad.abs().idxmax())
+    worst = largest(bad.abs())
     yield Finding(
         "lost-law",
         "warning",

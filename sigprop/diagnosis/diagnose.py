@@ -64,8 +64,10 @@ def _found(seen: Records, networks: Iterable[str], model: nn.Module | None) -> I
 
     functions = list(dict.fromkeys(FINDERS.values()))
     for network in networks:
-        own = {name: frame[frame["network"] == network] for name, frame in seen.tables().items()}
-        subject = Subject(network, Records(**own, manifest=seen.manifest), model)
+        own = Records(manifest=seen.manifest)
+        for table, frame in seen.tables().items():
+            setattr(own, table, frame[frame["network"] == network])
+        subject = Subject(network, own, model)
         for function in functions:
             yield from function(subject)
 

@@ -88,15 +88,24 @@ def _cause(subject: Subject, first: pd.Series, step: int) -> tuple[str, str, str
             "add a small number inside of roots, norms and logarithms",
             "with torch.autograd.detect_anomaly():\n    loss.backward()",
         )
-    before = subject.records.signals
-    before = before[
-        (before["direction"] == "forward")
-        & (before["step"] == step)
-        & (before["block"] == first["block"])
-        & (before["port"] == "in")
+    rows = subject.records.signals
+    received = rows[
+        (rows["direction"] == "forward")
+        & (rows["step"] == step)
+        & (rows["block"] == first["block"])
+        & (rows["port"] == "in")
     ]
-    size = float(before["max_abs"].max()) if len(before) else 0.0
+    size = float(received["max_abs"].max()) if len(received) else 0.0
     if first["port"] == "in":
+        before = [name for block, name in subject.labels.items() if block < first["block"]]
+        if before:
+            return (
+                f"the output of {before[-1]} is finite, so what stands between it and "
+                f"{first['module']} makes it",
+                "look at that code: a division by 0, a root or logarithm of a negative number, an "
+                "overflow",
+                "with torch.autograd.detect_anomaly():\n    model(inputs).sum().backward()",
+            )
         return (
             "the blocks receive it: the inputs hold it, or a layer in front of the blocks makes it",
             "look at the inputs and the first layers",

@@ -10,7 +10,7 @@ import pandas as pd
 from sigprop.diagnosis.finders import finder
 from sigprop.diagnosis.finding import Finding, Measured
 from sigprop.diagnosis.remedies import slower
-from sigprop.diagnosis.subject import Subject, measured
+from sigprop.diagnosis.subject import Subject, largest, measured
 from sigprop.records.queries import at_first_step, weights_by_block
 from sigprop.records.training import train_rows
 from sigprop.words import number
@@ -149,7 +149,7 @@ def uneven(subject: Subject) -> Iterator[Finding]:
     blocks = np.log(rows["grad_to_weight"]).groupby(rows["block"]).mean()
     if len(blocks) < 3 or blocks.max() - blocks.min() < np.log(UNEVEN):
         return
-    high, low = int(blocks.idxmax()), int(blocks.idxmin())
+    high, low = largest(blocks), largest(-blocks)
     ratio = float(np.exp(min(blocks.max() - blocks.min(), 700.0)))
     yield Finding(
         "uneven-gradients",
@@ -184,7 +184,7 @@ def heavy_tails(subject: Subject) -> Iterator[Finding]:
     bad = parts[parts >= HEAVY]
     if len(parts) < 3 or len(bad) < len(parts) / 2:
         return
-    worst = int(bad.idxmax())
+    worst = largest(bad)
     yield Finding(
         "heavy-tailed-gradients",
         "info",

@@ -56,7 +56,7 @@ class Change:
     Attributes:
         log: its logarithm at the furthest point; -inf where the signal is gone.
         crossed: how many blocks lie before that point.
-        responsible: the blocks that make the departure, fewest first to `RESPONSIBLE` of it.
+        responsible: the first to the last of the fewest blocks that make `RESPONSIBLE` of it.
         alone: whether one block makes most of it.
         linear: whether a straight line describes the sizes better than a geometric curve.
     """
@@ -116,7 +116,7 @@ def _logs(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def change(profile: Profile) -> Change | None:
-    """Return the largest departure from the start; None where no size is known.
+    """Return the largest departure from the start; None where there is none, or no size is known.
 
     Args:
         profile: as measured.
@@ -136,13 +136,16 @@ def change(profile: Profile) -> Change | None:
         at = int(gone[0])
         return Change(-math.inf, at, (profile.blocks[at - 1],), True, False)
     at = int(known[np.argmax(np.abs(mean[known]))])
+    if mean[at] == 0:
+        return None
     until = known[known <= at]
     steps = np.diff(mean[until]) * np.sign(mean[at])
     crossed = until[1:]
     largest = np.argsort(-steps, kind="stable")
     sums = np.cumsum(steps[largest])
     enough = int(np.argmax(sums >= RESPONSIBLE * abs(mean[at]))) + 1
-    responsible = sorted(profile.blocks[crossed[place] - 1] for place in largest[:enough])
+    ends = np.sort(crossed[largest[:enough]])
+    responsible = sorted(profile.blocks[ends[0] - 1 : ends[-1]])
     alone = len(steps) > 1 and bool(steps[largest[0]] >= ALONE * abs(mean[at]))
     with np.errstate(over="ignore"):
         sizes = pd.Series(np.exp(np.clip(mean[known], -700, 700)))

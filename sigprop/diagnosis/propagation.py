@@ -43,6 +43,9 @@ def exploding_or_vanishing(subject: Subject) -> Iterator[Finding]:
 
     Args:
         subject: the network.
+
+    Yields:
+        One finding per direction and sequence of blocks; none where all is well.
     """
     directions: tuple[Direction, ...] = ("forward", "backward")
     for direction in directions:

@@ -123,6 +123,19 @@ class Subject:
         )
 
 
+def largest(values: pd.Series[float]) -> int:
+    """Return the block of the largest value.
+
+    Args:
+        values: by block.
+
+    Example:
+        >>> largest(pd.Series([1.0, 3.0], index=[4, 5]))
+        5
+    """
+    return int(values.index[int(values.to_numpy().argmax())])
+
+
 def measured(values: Iterable[float]) -> Measured:
     """Return the mean over draws, with an interval of two standard errors.
 

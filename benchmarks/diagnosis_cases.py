@@ -1,7 +1,7 @@
-"""Networks with one fault each, and healthy ones: none is of the zoo unless its name says so.
+"""Networks with one fault each, and healthy ones, on which `sigprop.diagnose` is judged.
 
-`BROKEN` maps the id of a finding to cases that must have it; `HEALTHY` are families that must have
-none. A case returns records and the model they are of.
+A case of `BROKEN` must have the finding it names, at the block it names; a family of `HEALTHY` must
+have no error and no warning. Each returns records and the model they are of.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ class Block(nn.Module):
 class Wired(nn.Module):
     """Layers in sequence, one of which is replaced or followed by something else."""
 
-    def __init__(
-        self, layers: list[nn.Module], change: Mapping[int, Callable[..., Tensor]]
-    ) -> None:
+    def __init__(self, layers: Sequence[nn.Module], change: Change) -> None:
         super().__init__()
         self.stem = nn.Linear(WIDTH, WIDTH)
         self.layers, self.change = nn.ModuleList(layers), dict(change)
@@ -68,7 +66,7 @@ class Failing(nn.Module):
         return self.linear(x).log()
 
 
-def he(layer: nn.Module, gain: float = 1.0) -> nn.Module:
+def he(layer: nn.Linear, gain: float = 1.0) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     with torch.no_grad():
@@ -121,8 +119,8 @@ def trained(
     return probe.records, model
 
 
-def wired(change: Change = {}, **how: Any) -> nn.Module:
-    return Wired(layers(**how), change)
+def wired(change: Change | None = None, **how: Any) -> nn.Module:
+    return Wired(layers(**how), change or {})
 
 
 def without_biases() -> nn.Module:
@@ -166,26 +164,26 @@ def silenced(model: nn.Module, step: int, at: int = 6) -> None:
     """Push every unit of one layer below 0 before step 2."""
     if step == 2:
         with torch.no_grad():
-            model.layers[at][0].bias.fill_(-100.0)
+            model.get_parameter(f"layers.{at}.0.bias").fill_(-100.0)
 
 
 def broken_weight(model: nn.Module, step: int, at: int = 6) -> None:
     if step == 2:
         with torch.no_grad():
-            model.layers[at][0].weight[0, 0] = float("nan")
+            model.get_parameter(f"layers.{at}.0.weight")[0, 0] = float("nan")
 
 
 def mostly_off() -> nn.Module:
     model = wired()
     with torch.no_grad():
-        model.layers[5][0].bias[: int(0.8 * WIDTH)] = -100.0
+        model.get_parameter("layers.5.0.bias")[: int(0.8 * WIDTH)] = -100.0
     return model
 
 
 def never_on() -> nn.Module:
     model = batchnorm_layers(6)
     with torch.no_grad():
-        model.layers[3][1].bias[:32] = -1000.0
+        model.get_parameter("layers.3.1.bias")[:32] = -1000.0
     return model
 
 
@@ -226,6 +224,19 @@ class Case:
     name: str
     make: Make
     block: int | None = None
+
+    def found_in(self, findings: sigprop.Findings) -> bool:
+        """Return whether the fault is named, at its block give or take one.
+
+        Of a fault of many blocks the first one counts, in the direction of travel.
+        """
+        for one in findings:
+            ends = one.where.blocks[:1] + one.where.blocks[-1:]
+            if one.id == self.id and (
+                self.block is None or any(abs(end - self.block) <= 1 for end in ends)
+            ):
+                return True
+        return False
 
 
 def _measured(build: Callable[[], nn.Module]) -> Make:
@@ -306,12 +317,55 @@ BROKEN: list[Case] = [
     Case("dead-by-normalization", "a bias of -1000", _measured(never_on)),
 ]
 
+
+def convolutional() -> nn.Module:
+    parts = [
+        nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        for _ in range(4)
+    ]
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Sequential(*parts),
+        nn.Flatten(),
+        nn.Linear(16 * WIDTH, 10),
+    )
+
+
+class Encoder(nn.Module):
+    """PyTorch's own encoder over eight tokens."""
+
+    def __init__(self, norm_first: bool) -> None:
+        super().__init__()
+        one = nn.TransformerEncoderLayer(
+            32, 4, 64, dropout=0.0, batch_first=True, norm_first=norm_first
+        )
+        self.embed = nn.Linear(8, 32)
+        self.encoder = nn.TransformerEncoder(one, 6, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x.reshape(-1, 8, 8))).mean(1))
+
+
+def zoo(name: str, **options: Any) -> Make:
+    return _measured(
+        partial(sigprop.networks.build, name, depth=12, width=WIDTH, inputs=WIDTH, **options)
+    )
+
+
 HEALTHY: dict[str, Make] = {
     "He ReLU": _measured(partial(wired, depth=10)),
-    "RescaleNet-like": _measured(partial(residual, scale=DEPTH**-0.5)),
-    "pre-LayerNorm residual": _measured(partial(residual, norm=nn.LayerNorm)),
-    "BatchNorm residual": _measured(partial(residual, norm=nn.BatchNorm1d)),
     "tanh": _measured(partial(tanh, 0.75)),
+    "scaled residual": _measured(partial(residual, scale=DEPTH**-0.5)),
+    "LayerNorm residual": _measured(partial(residual, norm=nn.LayerNorm)),
+    "BatchNorm residual": _measured(partial(residual, norm=nn.BatchNorm1d)),
+    "BatchNorm convolutions": _measured(convolutional),
+    "pre-norm Transformer": _measured(partial(Encoder, True)),
+    "post-norm Transformer": _measured(partial(Encoder, False)),
+    "RescaleNet": zoo("rescale"),
+    "NF-ResNet": zoo("nf-resnet"),
+    "Fixup": zoo("fixup"),
     "He ReLU, trained": _trained(partial(wired, depth=8), lr=0.01),
     "LayerNorm residual, Adam": _trained(
         partial(residual, norm=nn.LayerNorm), lr=1e-3, make_optimizer=torch.optim.Adam
