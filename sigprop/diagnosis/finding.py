@@ -113,7 +113,7 @@ class Finding:
     def __str__(self) -> str:
         """Return it as a paragraph of text."""
         place = str(self.where)
-        lines = [f"{self.severity}: {self.id}" + (f" at {place}" if place else "")]
+        lines = [f"{self.severity}: {self.id}" + (f", {place}" if place else "")]
         lines.append(f"  what:   {self.summary}")
         lines.append(f"  why:    {self.cause}")
         lines.append(f"  remedy: {self.remedy}")

@@ -173,10 +173,10 @@ def _cause(
             Remedy("widen the layers, use fewer of them, or normalize them"),
             "Hanin 2018, theorem 3: the spread grows with the sum of 1/width",
         )
-    if direction == "forward" and DEFAULT_RATE[0] <= rate <= DEFAULT_RATE[1]:
+    if DEFAULT_RATE[0] <= rate <= DEFAULT_RATE[1]:
         return (
             "PyTorch's default weights have the variance 1/(3 fan_in); a ReLU layer needs "
-            "2/fan_in to keep the second moment",
+            "2/fan_in to keep signal and gradient",
             he_initialized(subject),
             "He et al. 2015, section 2.2",
         )
