@@ -46,8 +46,9 @@ def repeated(
     table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator
 ) -> ColumnBuffer:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
-    rows, columns = ColumnBuffer(table), {name: list(column) for name, column in frame.items()}
-    floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
+    rows = ColumnBuffer(table)
+    columns = {str(name): list(column) for name, column in frame.items()}
+    floats = {str(name): frame[name].to_numpy() for name in frame.select_dtypes("float64")}
     for step in steps:
         factors = np.exp(0.1 * noise.standard_normal((len(floats), len(frame))))
         noisy = {name: f * floats[name] for name, f in zip(floats, factors, strict=True)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -182,6 +183,7 @@ def test_a_probe_with_a_budget_says_what_it_chose() -> None:
         seen = len(probe.records.signals.query("step == 0")["name"])
         # The first step is paid back before the second is recorded, so that gap is longer.
         first, *later = [b - a for a, b in itertools.pairwise(steps)]
+        assert isinstance(probe.every, int)
         assert first > probe.every
         assert set(later) <= {probe.every - 1, probe.every}
         assert probe.overhead <= 0.25
@@ -207,6 +209,6 @@ def test_without_a_budget_the_cost_is_measured_too() -> None:
         ({"overhead": 0.03, "every": 10}, "chooses the cadence by itself; leave every=10 out"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(options: dict[str, object], words: str) -> None:
+def test_a_budget_that_makes_no_sense_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         sigprop.attach(nn.Linear(3, 2), **options)

@@ -181,7 +181,12 @@ class _State:
 
 
 def switch_off(entry: str, error: BaseException) -> None:
-    """Note that an entry failed, and say once what is lost."""
+    """Note that an entry failed, and say once what is lost.
+
+    Args:
+        entry: its name in `INTERNALS`.
+        error: what was raised.
+    """
     _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
     if entry in _State.warned:
         return
@@ -201,7 +206,12 @@ def switched_off(entry: str) -> bool:
 
 
 def missing(entry: str, error: BaseException) -> None:
-    """Note that an entry was found missing when sigprop was imported; said by `warn_of_missing`."""
+    """Note that an entry was found missing when sigprop was imported; said by `warn_of_missing`.
+
+    Args:
+        entry: its name in `INTERNALS`.
+        error: what was raised.
+    """
     _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
 
 

@@ -85,7 +85,12 @@ class Watch:
                 pass  # a module between them ended by an exception that was caught
 
     def note(self, how: str, operands: Iterable[object]) -> None:
-        """Keep a function that the running module's own code calls on its input."""
+        """Keep a function that the running module's own code calls on its input.
+
+        Args:
+            how: the function's name.
+            operands: its arguments.
+        """
         if not self._running:
             return
         name, entered = self._running[-1]

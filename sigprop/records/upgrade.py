@@ -26,7 +26,7 @@ _RENAMED = {"pass": "direction"}
 _REASONS = {
     "the probe failed": "failed",
     "a ScriptModule": "scripted",
-    "a container without": "not_chosen",
+    "a container without": "container",
     "not selected by blocks": "not_chosen",
     "another name of": "not_chosen",
     "not callable": "unsupported",
@@ -34,6 +34,7 @@ _REASONS = {
     "called only": "unsupported",
     "returned no": "unsupported",
     "not called: PyTorch ran": "fused",
+    "never called as a module": "called_directly",
     "never called": "never_called",
 }
 #: Ratios of one output unit agree to rounding in float32; those of several differ by far more.

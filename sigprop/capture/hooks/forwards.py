@@ -260,7 +260,12 @@ class ForwardsHook(Hook):
             self.do(forwards, *arguments)
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Do the work of this hook."""
+        """Do the work of this hook.
+
+        Args:
+            forwards: the forward passes of the model.
+            arguments: what torch calls the hook with: the module, its inputs, its output.
+        """
 
     @at_trace_time
     def traced(self) -> None:

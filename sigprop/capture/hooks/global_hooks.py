@@ -28,7 +28,13 @@ class GlobalHooks(Handles):
         ] = {}
 
     def add(self, module: nn.Module, before: ForwardPreHook | None, after: ForwardHook) -> None:
-        """Watch a module with what would have been its hooks."""
+        """Watch a module with what would have been its hooks.
+
+        Args:
+            module: what is watched; it is not kept alive.
+            before: called with it and its inputs; None for no hook.
+            after: called with it, its inputs and its output.
+        """
         self._watched[id(module)] = weakref.ref(module), before, after
 
     def attach(self) -> None:

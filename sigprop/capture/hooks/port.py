@@ -14,7 +14,7 @@ from sigprop.capture.recording.forward_state import ForwardState
 from sigprop.capture.recording.gradients import GradientHook
 from sigprop.capture.recording.reader import TensorReader
 from sigprop.capture.recording.recorder import Recorder
-from sigprop.capture.recording.tap import Source, Tap
+from sigprop.capture.recording.tap import Source, Tap, name_of_call
 from sigprop.capture.torch_internals import ordinary, version_of
 from sigprop.errors import BadInput
 from sigprop.signals.channel_statistics import readable
@@ -31,14 +31,26 @@ def make_tap(
     channels: int,
     mode: str,
 ) -> Tap:
-    """Return where a tensor is taken now, on its way forward."""
+    """Return where a tensor is taken now, on its way forward.
+
+    Args:
+        recorder: knows the network's blocks.
+        info: the module at which the tensor is read.
+        source: whose row it is: the module itself, or a function or an addition inside of it.
+        port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
+        call: which call of the module it is, from 0.
+        path: where in a nest the tensor lies.
+        axis: of its channels.
+        channels: how many they are.
+        mode: ``"train"`` or ``"eval"``.
+    """
     return Tap(
         mode=mode,
         block=recorder.log.block_of(info.target or source.name),
         kind=source.kind,
         module=source.module,
         target=source.name,
-        name=source.name + (f"#{call}" if call else "") + path,
+        name=name_of_call(source.name, call) + path,
         call=call,
         port=port,
         direction="forward",
@@ -91,14 +103,29 @@ class Port:
         self._plans: dict[tuple[str, int, str], _Plan] = {}
 
     def take(self, recorder: Recorder, now: ForwardState, value: object, call: int) -> Tap | None:
-        """Take every tensor in a value; return the first tap."""
+        """Take every tensor in a value.
+
+        Args:
+            recorder: where statistics go.
+            now: the forward pass in progress.
+            value: a tensor, or a nest of them.
+            call: which call of the module it is, from 0.
+
+        Returns:
+            The first tensor's tap; None where no tensor can be read.
+        """
         if type(value) is Tensor and not value.is_nested:
             return self.take_tensor(recorder, now, value, call)
         taps = [self.take_tensor(recorder, now, x, call, path) for path, x in tensors(value)]
         return next((tap for tap in taps if tap is not None), None)
 
     def take_again(self, recorder: Recorder, value: object) -> None:
-        """Watch the gradients of tensors that were read when they were made the first time."""
+        """Watch the gradients of tensors that were read when they were made the first time.
+
+        Args:
+            recorder: where statistics go.
+            value: what a module returned when it was recomputed.
+        """
         for path, x in tensors(value):
             if readable(x) and ordinary(x):
                 recorder.gradients.recomputed(x, self._tap(recorder, recorder.now, x, 0, path))
@@ -116,6 +143,9 @@ class Port:
             x: the tensor; not a nested one.
             call: which call of the module it is.
             path: where in a nest the tensor lies.
+
+        Returns:
+            Its tap; None where it cannot be read.
         """
         key = recorder.mode, call, path
         plan = self._plans.get(key)

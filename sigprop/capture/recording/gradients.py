@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from typing import Protocol
 
@@ -82,7 +81,7 @@ class Gradients:
         self._recorder = weakref.ref(recorder)
         self._hooks: list[GradientHook] = []
         self._recomputed: dict[int, tuple[weakref.ref[Tensor], int, GradientHook]] = {}
-        self._awaited: dict[tuple[str, str], list[Tap]] = {}
+        self._awaited: dict[tuple[str, str, str], list[Tap]] = {}
 
     def watch(self, x: Tensor, channel_dim: int, unused: list[GradientHook]) -> GradientHook:
         """Put a hook on a tensor's gradient.
@@ -91,6 +90,9 @@ class Gradients:
             x: a tensor that requires a gradient.
             channel_dim: the axis of its channels.
             unused: hooks from earlier steps that may be put on this one, and where it returns.
+
+        Returns:
+            The hook.
         """
         recorder = self._recorder()
         assert recorder is not None
@@ -114,6 +116,10 @@ class Gradients:
 
         Its first time was without gradients. A module called more than once is recomputed in
         reverse order, the last call first.
+
+        Args:
+            x: the tensor, made the second time.
+            tap: where it was read the first time.
         """
         awaited = self._awaited.get(_position(tap))
         if not (awaited and x.requires_grad and torch.is_grad_enabled()):
@@ -139,6 +145,6 @@ class Gradients:
         self._awaited.clear()
 
 
-def _position(tap: Tap) -> tuple[str, str]:
-    """Return what all calls at a tap share: the name without call numbers, and the port."""
-    return re.sub(r"#\d+", "", tap.name), tap.port
+def _position(tap: Tap) -> tuple[str, str, str]:
+    """Return what all calls at a tap share."""
+    return tap.target, tap.path, tap.port
