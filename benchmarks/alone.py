@@ -1,7 +1,7 @@
 """What sigprop costs by itself: one network takes all steps, probed in one way or not at all.
 
 What a step that is not recorded costs is less than what two copies of a network differ by in their
-place in memory, and what a dozen tools in one process leave of its heap disturbs them all.
+address in memory, and what a dozen tools in one process leave of its heap disturbs them all.
 """
 
 from __future__ import annotations

@@ -276,14 +276,14 @@ def test_dead_units_at_functional_rectifiers() -> None:
     torch.manual_seed(0)
     net, x = Net(), torch.randn(4, 3)
     signals = rows(net, x, blocks="leaves").query("direction == 'forward'")
-    told = signals[signals["dead_fraction"].notna()]
-    assert told["name"].tolist() == ["(model):relu", "(model):relu#1"]
+    counted = signals[signals["dead_fraction"].notna()]
+    assert counted["name"].tolist() == ["(model):relu", "(model):relu#1"]
     first = net.a(x).relu()
     second = net.b(first).relu()
-    assert told["dead_fraction"].tolist() == [
+    assert counted["dead_fraction"].tolist() == [
         oracles.dead_fraction([t.detach()], 1) for t in (first, second)
     ]
-    assert told["zero_fraction"].tolist() == [
+    assert counted["zero_fraction"].tolist() == [
         oracles.zero_fraction(t.detach()) for t in (first, second)
     ]
 

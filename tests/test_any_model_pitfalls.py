@@ -127,7 +127,7 @@ def test_04_what_a_compiler_skipped_is_never_silent() -> None:
         with pytest.warns(ProbeWarning, match="no forward of the probed model was seen"):
             optimizer.step()
         compiled(data()).sum().backward()
-        optimizer.step()  # told once
+        optimizer.step()  # warned once
         with torch.compiler.set_stance("force_eager"):  # the advice that was given works
             compiled(data()).sum().backward()
         assert set(rows(probe).index) == {"0", "1", "2"}

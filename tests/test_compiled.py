@@ -454,10 +454,10 @@ def test_what_only_an_eager_step_shows_is_told_once() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with (
         sigprop.attach(model, metrics=metrics, strict=True) as probe,
-        pytest.warns(ProbeWarning) as told,
+        pytest.warns(ProbeWarning) as caught,
     ):
         compiled(batch()).sum().backward()
-    messages = [str(w.message) for w in told]
+    messages = [str(w.message) for w in caught]
     assert len(messages) == 2
     assert any("Adds (0) adds in code that is compiled" in m for m in messages)
     assert any("metrics ['l1']" in m for m in messages)
@@ -717,9 +717,9 @@ def test_where_nothing_can_be_traced_one_warning_says_how_to_record(
     monkeypatch.setattr(trial, "show", lambda x: torch._dynamo.graph_break())
     model = net()
     compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
-    with pytest.warns(ProbeWarning) as told:
+    with pytest.warns(ProbeWarning) as caught:
         probe = sigprop.attach(compiled, blocks="leaves")
-    messages = [str(w.message) for w in told]
+    messages = [str(w.message) for w in caught]
     assert len(messages) == 2
     assert "compiled code is not recorded" in messages[0]
     assert messages[1].startswith("this model is compiled. ")

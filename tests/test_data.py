@@ -321,7 +321,7 @@ def test_a_dataset_must_tell_its_classes():
     class Anonymous(Squares):
         classes = None
 
-    with pytest.raises(BadInput, match="cannot tell the number of classes of Anonymous"):
+    with pytest.raises(BadInput, match="cannot find the number of classes of Anonymous"):
         resolve(Anonymous())
 
 

@@ -80,11 +80,11 @@ def test_the_identity_holds_at_every_tap(measured) -> None:
 
 def test_dead_units_are_told_at_rectified_taps_only(measured) -> None:
     signals, truth = measured
-    told = signals[signals["dead_fraction"].notna()]
+    counted = signals[signals["dead_fraction"].notna()]
     forward_out = signals.query("port == 'out' and direction == 'forward'")
     # The second block's input is the first block's rectified output, but as an input it is not
     # a tap of its own rectifier.
-    assert set(told["port"]) == {"out"}
+    assert set(counted["port"]) == {"out"}
     for name in ("blocks.0", "blocks.1"):
         row = forward_out[forward_out["name"] == name].iloc[0]
         assert row["dead_fraction"] == oracles.dead_fraction([truth[name, "out"][0]], 1)
@@ -209,7 +209,7 @@ def test_own_metrics_become_columns_and_merge_by_count() -> None:
 
 
 def test_an_in_place_rectifier_under_inference_mode_is_read_anew() -> None:
-    """Inference tensors have no version counter: a reading made before a write is stale."""
+    """Inference tensors have no version counter: statistics made before a write is stale."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)).eval()
     x = torch.randn(32, 4)

@@ -272,7 +272,7 @@ def test_nonfinite_activations_violate_and_name_the_block() -> None:
     assert result.first_violation["name"] == "blocks.3"
     assert result.cause() == (
         "block 3 (blocks.3) makes the signal not finite in 3 of 3 seeds: the second moment in "
-        "front of it is finite, behind it are NaN or infinite values"
+        "front of it is finite, after it are NaN or infinite values"
     )
 
 

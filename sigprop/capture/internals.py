@@ -136,7 +136,7 @@ INTERNALS = {
             "torch.nn.Module._compiled_call_impl",
         ),
         _ALL,
-        "hooks put on after a model was compiled are passed over in silence (pytorch#117758)",
+        "hooks registered after a model was compiled are silently skipped (pytorch#117758)",
         "that a model is compiled is not noticed",
     ),
     "hook guards": Internal(
@@ -154,7 +154,7 @@ INTERNALS = {
         ),
         _ALL,
         "the public torch.compiler.reset() loses every compiled graph of the process, and a graph "
-        "made before hooks were put on passes them over (pytorch#117758)",
+        "made before hooks were registered skips them (pytorch#117758)",
         "a model that was compiled and run before the probe was attached is not recorded, unless "
         "torch.compiler.reset() is called",
     ),

@@ -140,9 +140,9 @@ def _weights(module: nn.Module | None) -> int:
 
 
 def _first_call(name: str, order: dict[str, int]) -> int:
-    """Return a module's place in execution order; a container's is that of its first module."""
+    """Return a module's position in execution order; a container's is that of its first module."""
     name = name.partition(":")[0]
-    within = (place for other, place in order.items() if other.startswith(f"{name}."))
+    within = (position for other, position in order.items() if other.startswith(f"{name}."))
     return order.get(name, min(within, default=len(order)))
 
 

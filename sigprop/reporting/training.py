@@ -1,4 +1,4 @@
-"""What a training loop reached, and where it broke: pure readings of the training frame."""
+"""What a training loop reached, and where it broke: pure functions of the training frame."""
 
 from __future__ import annotations
 

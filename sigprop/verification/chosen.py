@@ -47,7 +47,7 @@ def chosen_blocks(records: Records) -> pd.DataFrame:
 
 
 def _behind(name: str, depth: pd.Series, position: pd.Series) -> tuple[float, float]:
-    """Return where a module that was never called belongs: behind the block registered before."""
+    """Return where a module that was never called belongs: after the block registered before."""
     earlier = [n for n in depth.index if position[n] < position[name]]
     nearest = max(earlier, key=lambda n: position[n], default=None)
     return (-1.0 if nearest is None else float(depth[nearest]), float(position[name]))

@@ -144,7 +144,7 @@ class GraphHook:
         """Return whether the graph that is being made records."""
         show_graph()
         if self.graph_is_of_a_hook() and not self.key:
-            return False  # never; but now the graph depends on the key, and serves no other hook
+            return False  # never; but now the graph depends on the key, and fits no other hook
         if self.graph_is_new():
             recorder = self._recorder()
             on = recorder is not None and recorder.on and recorder.graph.traceable

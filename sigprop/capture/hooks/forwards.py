@@ -117,7 +117,7 @@ class Forwards:
             recorder.graph.whole = True
 
     def remove(self) -> None:
-        """End what is active, and take off every hook that was put on here."""
+        """End what is active, and remove every hook that was attached here."""
         self.call_ended()
         for handle in self._handles:
             handle.remove()
@@ -299,7 +299,7 @@ class ModelEnd(ForwardsHook):
     """Last hook of the whole model, also when its forward raised."""
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Take off what was put on for this forward pass."""
+        """Remove what was attached for this forward pass."""
         forwards.call_ended()
 
 
@@ -329,7 +329,7 @@ class PartEnd(ForwardsHook):
     """Hook of a module that was called by itself, also when its forward raised."""
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Take off what was put on for this call."""
+        """Remove what was attached for this call."""
         forwards.part_ended(arguments[-1])
 
 

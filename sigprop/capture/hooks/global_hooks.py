@@ -38,7 +38,7 @@ class GlobalHooks(Handles):
         self._watched[id(module)] = weakref.ref(module), before, after
 
     def attach(self) -> None:
-        """Begin to watch; when it is taken off nothing global remains."""
+        """Begin to watch; after `remove` nothing global remains."""
         self.remove()
         if self._watched:
             self._handles = [

@@ -86,7 +86,7 @@ class GraphBuffers(Generic[A]):
         key = graph, kind, tap, shape, dtype, device
         if key not in self._names:
             name = self._names[key] = f"sums_{next(_NUMBERS)}"
-            with torch.inference_mode(False):  # one made in evaluation serves training too
+            with torch.inference_mode(False):  # one made in evaluation is used in training too
                 buffer = torch.zeros(shape, dtype=dtype, device=device)
                 self._buffers[name] = GraphBuffer(kind, [tap], buffer.data)
             setattr(BUFFERS, name, buffer)

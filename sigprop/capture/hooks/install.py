@@ -136,8 +136,8 @@ class Installation:
     def record(self, on: bool) -> None:
         """Have everything on for a step that is recorded, else off.
 
-        Hooks that are part of compiled graphs stay: put on anew they would make another graph, and
-        on a step that is not recorded the graph has nothing of theirs in it.
+        Hooks that are part of compiled graphs stay: registered anew they would make another graph,
+        and on a step that is not recorded the graph has nothing of theirs in it.
         """
         for hooks in (self._hooks, self._gradients):
             if hooks is None:

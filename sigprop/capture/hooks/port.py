@@ -69,7 +69,7 @@ class _Plan:
         backward: the same, for its gradient.
         key: the tap's axis as a part of `sigprop.capture.recording.forward_state.key_of`.
         reader: computes its statistics.
-        unused: gradient hooks that may be put on it.
+        unused: gradient hooks that may be registered on it.
     """
 
     __slots__ = ("backward", "key", "maker", "reader", "shape", "tap", "unused")

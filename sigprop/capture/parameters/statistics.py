@@ -19,7 +19,7 @@ from sigprop.signals.norms import angles, compute_norms, compute_updates
 Array = npt.NDArray[np.float64]
 
 
-class Table:
+class NamedRows:
     """Rows of numbers by parameter, some at hand, others still on their device.
 
     Args:
@@ -88,7 +88,7 @@ class ParameterStatistics:
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
         self._before: list[tuple[Known, Tensor]] = []
-        self._norms, self._moves = Table(3, _products), Table(2, _moved)
+        self._norms, self._moves = NamedRows(3, _products), NamedRows(2, _moved)
         self._plan: ParameterPlan | None = None
         self._dense = np.empty((0, 5))
         self._rates: Array = np.empty(0)

@@ -75,7 +75,7 @@ def training_heatmaps(study: Study) -> Figure:
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
     grid = sheet.subplots(len(layers), len(style), squeeze=False, sharex=True, sharey=True)
     hatched = [_row(sheet, row, layer, style) for row, layer in zip(grid, layers, strict=True)]
-    # the rows share one axis: calls of a block are told apart unless there are only weights
+    # the rows share one axis: calls of a block are distinguished unless there are only weights
     label_blocks(grid[0, 0], study.axis, vertical=True)
     for row in grid[1:]:
         row[0].set_ylabel(study.axis.label)
