@@ -51,18 +51,3 @@ class Tap(NamedTuple):
     direction: str
     channel_dim: int
     channels: int
-
-    @property
-    def path(self) -> str:
-        """Where in a nest the tensor lies: ``"[1][0]"``, or empty."""
-        return self.name.removeprefix(name_of_call(self.target, self.call))
-
-
-def name_of_call(target: str, call: int) -> str:
-    """Return the name of a call: that of the target, with ``#1`` for its second call.
-
-    Args:
-        target: the module's name, with ``:relu`` for a function in it.
-        call: which call of it in one forward pass, from 0.
-    """
-    return f"{target}#{call}" if call else target
