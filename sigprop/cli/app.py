@@ -120,7 +120,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _say(error: Exception) -> int:
-    """Print one sentence, and the user's own lines if it was these that raised."""
+    """Return the exit code of an error; print its sentence, and the user's own lines in it."""
     failure = failure_of(error)
     err.print(f"[red]error:[/red] {escape(failure.sentence)}", soft_wrap=True, highlight=False)
     if failure.frames:

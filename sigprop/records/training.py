@@ -1,4 +1,4 @@
-"""What a training loop reached, and where it broke: pure readings of the training frame."""
+"""What a training loop reached, and where it broke: pure functions of the training frame."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def evaluated(training: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
-    """Return, by network, where its loss stopped being finite.
+    """Return by network where its loss stopped being finite.
 
     Args:
         loss: rows of `train_rows`.
@@ -74,7 +74,7 @@ def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
 
 
 def final_values(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return, by network, the mean over draws of ``column`` at each draw's last row.
+    """Return by network the mean over draws of ``column`` at each draw's last row.
 
     Args:
         rows: of the training frame, in any order.

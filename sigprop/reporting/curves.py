@@ -79,7 +79,7 @@ def panel(
 
 
 def _scale(axes: Axes, rows: pd.DataFrame, quantity: str) -> bool:
-    """Choose the vertical axis; return whether it is logarithmic."""
+    """Return whether the vertical axis is logarithmic, and set its scale and ends."""
     kind = QUANTITIES[quantity].kind
     values = rows[quantity].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]

@@ -138,7 +138,7 @@ def alt_text(spec: FigureSpec, figure: Figure) -> str:
 
 
 def gaps(coverage: pd.DataFrame) -> list[str]:
-    """Return, by network, how many modules were recorded, and why others or gradients were not.
+    """Return how many modules were recorded by network, and why others or gradients were not.
 
     Args:
         coverage: the table of that name.

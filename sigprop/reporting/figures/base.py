@@ -37,7 +37,11 @@ class Study:
     predictions: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
-        """Check the predictions' columns."""
+        """Check the predictions' columns.
+
+        Raises:
+            BadInput: predictions lack a column.
+        """
         if self.predictions is None or self.predictions.empty:
             object.__setattr__(self, "predictions", None)
             return
@@ -102,6 +106,12 @@ class FigureSpec:
 
     def __call__(self, study: Study) -> Figure:
         """Draw the figure in the report's theme.
+
+        Args:
+            study: the records, and theory beside them.
+
+        Returns:
+            The figure.
 
         Raises:
             NothingToDraw: the records hold no data for it.
