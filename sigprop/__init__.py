@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sigprop import networks
+from sigprop.diagnosis.diagnose import assert_healthy, diagnose
+from sigprop.diagnosis.finding import Finding, Findings
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare
 from sigprop.experiments.measure import measure
@@ -48,6 +50,11 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Records",
     "load",
     "concat",
+    # what is wrong, where, why, and what to do
+    "diagnose",
+    "Finding",
+    "Findings",
+    "assert_healthy",
     # how it is shown
     "report",
     # instruments on a model, a loss and a batch

@@ -17,7 +17,8 @@ class Equilibrium:
 
     Attributes:
         angle: root mean square of the angle between the weight before and after a step, radians.
-        steps: in which the balance is reached: 1/(2 eta lambda), with momentum the same.
+        steps: time constant of the approach: 1/(2 eta lambda), or that of Adam's second moment,
+            1/(1 - beta_2), where it is longer.
         norm_power: p of norm^p = `norm_factor` * drive.
         norm_factor: see `norm_power`; ``drive`` is ‖g‖²‖w‖² for SGD, and the number of elements
             for Adam.
@@ -89,7 +90,8 @@ def equilibrium(optimizer: torch.optim.Optimizer, group: int = 0) -> Equilibrium
     if type(optimizer) is torch.optim.AdamW:
         beta = float(settings["betas"][0])
         angle = math.sqrt(product * (1 - beta) / (1 + beta))
-        return Equilibrium(angle, 1 / product, 2, rate / (2 * decay))
+        steps = max(1 / product, 1 / (1 - float(settings["betas"][1])))
+        return Equilibrium(angle, steps, 2, rate / (2 * decay))
     raise BadInput(
         f"no equilibrium is known for {type(optimizer).__name__} with these settings; there is one "
         "for SGD, SGD with plain momentum, and AdamW"

@@ -44,8 +44,8 @@ class MotionLaw:
 
 def _growth(rows: pd.DataFrame, _: Equilibrium | None) -> float:
     lengths, moved = _column(rows, "weight_norm"), _column(rows, "update_to_weight")
-    expected = np.sqrt(1 + moved[:-1] ** 2)
-    return _rms(lengths[1:] / lengths[:-1] / expected)
+    grown = (lengths[1:] / lengths[:-1]) ** 2 - 1  # what a ratio of lengths near 1 would hide
+    return float(np.sum(grown) / np.sum(moved[:-1] ** 2))
 
 
 def _effective_rate(rows: pd.DataFrame, _: Equilibrium | None) -> float:

@@ -102,7 +102,7 @@ SPECTRA = table(
         "The linear map that the singular values are of: the weight as a matrix of output units by "
         "all else ('matrix').",
     ),
-    Column("index", "int64", "Place of the singular value, from 0, the largest first."),
+    Column("index", "int64", "Position of the singular value, from 0, the largest first."),
     Column("singular_value", "float64", "A singular value of the operator.", "σ_i", "that of w"),
     Column(
         "log_singular_value",
