@@ -5,7 +5,7 @@ from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that
 # isort: split
 from typing import TYPE_CHECKING
 
-from sigprop import networks
+from sigprop import networks, spectra
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare
 from sigprop.experiments.measure import measure
@@ -50,6 +50,8 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "report",
     # the networks to compare with
     "networks",
+    # singular values of weights, convolutions, Jacobians, products, activations
+    "spectra",
     # what goes wrong
     "SigpropError",
     "BadInput",

@@ -148,6 +148,7 @@ def test_the_public_page() -> None:
         "concat",
         "report",
         "networks",
+        "spectra",
         "SigpropError",
         "BadInput",
         "UnknownName",
