@@ -16,7 +16,7 @@ PACKAGE = Path(sigprop.__file__).parent
 
 #: From the lowest up. A module may import from its own layer's folder and from any layer below.
 LAYERS = (
-    ("errors", "torch_version"),
+    ("errors", "torch_version", "words"),
     ("registry",),
     ("signals", "theory", "networks"),
     ("capture",),
@@ -27,6 +27,7 @@ LAYERS = (
     ("probing",),
     ("experiments",),
     ("verification",),
+    ("diagnosis",),
     ("reporting",),
     ("claims",),
     ("cli",),
@@ -146,6 +147,10 @@ def test_the_public_page() -> None:
         "Records",
         "load",
         "concat",
+        "diagnose",
+        "Finding",
+        "Findings",
+        "assert_healthy",
         "report",
         "networks",
         "spectra",

@@ -27,11 +27,22 @@ class ParameterInfo:
         }
 
     def known(self, name: str, parameter: nn.Parameter, updated: bool = False) -> Known:
-        """Return one parameter with what is known of it."""
+        """Return one parameter with what is known of it.
+
+        Args:
+            name: of the parameter.
+            parameter: itself.
+            updated: whether the optimizer that steps has it.
+        """
         return Known(name, parameter, self._unit_dims.get(name, 0), updated)
 
     def plan(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> ParameterPlan:
-        """Return what is read at a step of an optimizer; the same as before while that fits."""
+        """Return what is read at a step of an optimizer; the same as before while that fits.
+
+        Args:
+            model: the probed model.
+            optimizer: the one that steps.
+        """
         if self._plan is None or not self._plan.fits(optimizer):
             trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
             known = [self.known(n, p, id(p) in trained) for n, p in parameters(model)]

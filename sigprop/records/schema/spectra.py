@@ -29,7 +29,7 @@ SPECTRA = table(
         + ".",
         codes=tuple(OPERATORS),
     ),
-    Column("index", "int64", "Place of the singular value, from 0, the largest first."),
+    Column("index", "int64", "Position of the singular value, from 0, the largest first."),
     Column(
         "singular_value",
         "float64",
