@@ -6,7 +6,7 @@ from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sigprop import networks
+from sigprop import networks, spectra
 from sigprop.diagnosis.diagnose import assert_healthy, diagnose
 from sigprop.diagnosis.finding import Finding, Findings
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
@@ -64,6 +64,8 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "scale_invariance",
     # the networks to compare with
     "networks",
+    # singular values of weights, convolutions, Jacobians, products, activations
+    "spectra",
     # what goes wrong
     "SigpropError",
     "BadInput",

@@ -157,6 +157,7 @@ def test_the_public_page() -> None:
         "gradients",
         "scale_invariance",
         "networks",
+        "spectra",
         "SigpropError",
         "BadInput",
         "UnknownName",
