@@ -1,6 +1,7 @@
 """Hessian eigenvalues against dense matrices and a second library; lines against optimizers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_attention_has_a_second_derivative():
 
 # --- stability lines: a quadratic converges right below, and diverges right above -----------------
 
-RULES = {
+RULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "gradient descent": (torch.optim.SGD, {}),
     "momentum": (torch.optim.SGD, {"momentum": 0.9}),
     "damped momentum": (torch.optim.SGD, {"momentum": 0.5, "dampening": 0.5}),
@@ -173,7 +174,7 @@ def test_groups_with_rates_of_their_own():
             return (3 * self.p["fast"] ** 2 + 10 * self.p["slow"] ** 2).sum() / 2
 
     net = Two()
-    groups = [{"params": [net.p["fast"]]}, {"params": [net.p["slow"]], "lr": 0.01}]
+    groups: list[Any] = [{"params": [net.p["fast"]]}, {"params": [net.p["slow"]], "lr": 0.01}]
     found = curvature.stability(net, as_loss, NOTHING, torch.optim.SGD(groups, lr=0.1))
     assert found.sharpness == pytest.approx(10)
     assert found.preconditioned == pytest.approx(3)
@@ -197,8 +198,9 @@ def test_an_optimizer_without_a_known_line_is_refused():
 
 def test_on_a_quadratic_it_is_the_curvature_along_the_update():
     model, matrix = quadratic()
-    w = model.w.detach()
-    g = matrix @ w + model.slope
+    w, slope = model.w.detach(), model.slope
+    assert isinstance(slope, torch.Tensor)
+    g = matrix @ w + slope
     along = float(g @ matrix @ g / (g @ g))
     found = curvature.critical_sharpness(model, as_loss, NOTHING, precision=1e-4)
     assert found == pytest.approx(along, rel=1e-4)
