@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import nn
 from torch.nn import functional
 
+from sigprop import gradients
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_least, at_most
 from sigprop.claims.subjects import HE, Net, Residual, dense, digits, initialized
@@ -129,13 +127,7 @@ def loss_along(trial: Trial, batchnorm: Make = batchnormed) -> list[Comparison]:
 
 def _ratio(make: Make, seed: int, distance: float) -> float:
     net = initialized(lambda: make(30), seed)
-    images, labels = digits(512)
-    loss = functional.cross_entropy(net(images), labels)
-    loss.backward()
-    moved = copy.deepcopy(net)
-    with torch.no_grad():
-        for there, here in zip(moved.parameters(), net.parameters(), strict=True):
-            if here.grad is not None:
-                there.sub_(distance * here.grad)
-        after = float(functional.cross_entropy(moved(images), labels))
-    return math.inf if math.isnan(after) else after / float(loss.detach())
+    found = gradients.relative_loss(
+        net, functional.cross_entropy, digits(512), [distance], device="cpu"
+    )
+    return float(found["relative_loss"].iloc[0])

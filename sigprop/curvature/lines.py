@@ -149,7 +149,7 @@ def _inverse_preconditioner(
     plain = type(optimizer) is torch.optim.SGD
     if plain and len({group["lr"] for group in groups}) == 1 and set(objective.names) <= set(held):
         return None
-    gradients = None if plain else objective.split(objective.gradient())
+    gradients = None if plain else objective.split(objective.start_gradient)
     top = max(group["lr"] for group in groups)
     parts = []
     for name, start in objective.split(objective.start).items():
