@@ -21,7 +21,7 @@ from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.page import SHOWN, gaps
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
-from sigprop.reporting.words import cell
+from sigprop.words import cell
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
+from sigprop.records.sequence import common_parent
 from sigprop.reporting.canvas import safe_text
-from sigprop.reporting.sequence import common_parent
 
 #: Most names on a horizontal axis (short ones stand upright, longer ones are turned), and on a
 #: vertical one.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from sigprop.diagnosis.growth import CRITERION
 from sigprop.records import Records
 from sigprop.records.queries import (
     at_first_step,
@@ -16,10 +17,9 @@ from sigprop.records.queries import (
     own_rows,
     weights_by_block,
 )
+from sigprop.records.sequence import blocks_in_order, relative_gradient, unrolled, with_stack
+from sigprop.records.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.aggregate import over_seeds
-from sigprop.reporting.growth import CRITERION
-from sigprop.reporting.sequence import blocks_in_order, relative_gradient, unrolled, with_stack
-from sigprop.reporting.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.travel import MOMENTS, travel
 
 #: Column of the summary -> what it says.

@@ -10,10 +10,10 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block, dead_by_block
+from sigprop.records.sequence import blocks_in_order, relative_gradient, unrolled
 from sigprop.registry import Registry
 from sigprop.reporting.aggregate import over_seeds
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.sequence import blocks_in_order, relative_gradient, unrolled
 from sigprop.reporting.summary import summarize
 
 Predictions = pd.DataFrame | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from sigprop.records.queries import at_first_step, by_block, without_rounding
+from sigprop.records.sequence import relative_gradient
 from sigprop.reporting.canvas import Sheet
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.figures.propagation import Panel, draw_panels
-from sigprop.reporting.sequence import relative_gradient
 
 
 @figure(

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from sigprop.errors import BadInput, SigpropError
 from sigprop.records import Records
+from sigprop.records.sequence import blocks_in_order, unrolled
 from sigprop.registry import Registry
 from sigprop.reporting.axis import BlockAxis, block_axis
 from sigprop.reporting.canvas import Look, looks, theme
-from sigprop.reporting.sequence import blocks_in_order, unrolled
 
 PREDICTED = ("network", "block", "direction", "quantity", "value")
 

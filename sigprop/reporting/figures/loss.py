@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sigprop.records.queries import DRAW
+from sigprop.records.training import Divergence, divergences, evaluated, train_rows
 from sigprop.reporting import curves
 from sigprop.reporting.aggregate import wants_log
 from sigprop.reporting.canvas import Look, Sheet, legend, safe_text
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
-from sigprop.reporting.training import Divergence, divergences, evaluated, train_rows
-from sigprop.reporting.words import number
+from sigprop.words import number
 
 _MANY = 5_000  # points beyond which an SVG of paths is slower to open than a picture
 _FOLLOWED = 1e3  # how far above the other networks a diverging loss is followed

@@ -58,6 +58,9 @@ def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
 
     Args:
         loss: rows of `train_rows`.
+
+    Returns:
+        Network -> its `Divergence`; a network all of whose losses are finite is not in it.
     """
     bad = loss[~np.isfinite(loss["loss"])]
     draws = loss.groupby("network")[["run", "seed"]].apply(lambda rows: len(rows.drop_duplicates()))
@@ -76,6 +79,9 @@ def final_values(rows: pd.DataFrame, column: str) -> dict[str, float]:
     Args:
         rows: of the training frame, in any order.
         column: a number of it.
+
+    Returns:
+        Network -> that mean.
     """
     last = rows.sort_values("step", kind="stable").groupby(DRAW, sort=False).tail(1)
     return {
