@@ -27,6 +27,10 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+Output = Annotated[
+    Path, typer.Option(help="Folder of the results.", parser=folder, metavar="FOLDER")
+]
+Resume = Annotated[bool, typer.Option(help="Go on with what is in the folder.")]
 Name = Annotated[str, typer.Argument(help="A name of the zoo, or [b]module:factory[/b].")]
 Names = Annotated[
     list[str], typer.Argument(help="Names of the zoo, or your own as [b]module:factory[/b].")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +79,37 @@ def stability(
         return Stability(top, top, line, found.start)
     plain = largest_eigenvalues(objective.hessian(), by="algebraic")
     return Stability(float(plain.values[0]), top, line, found.start)
+
+
+def look_at_stability(
+    model: nn.Module,
+    loss: Loss,
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    *,
+    device: Device = "auto",
+) -> pd.DataFrame:
+    """Return `stability` and the loss as a row, for `sigprop.experiments.observed.observe`.
+
+    Args:
+        model: a copy of it is evaluated.
+        loss: ``(output, targets) -> scalar``.
+        batch: ``(inputs, targets)``.
+        optimizer: as `stability` takes it.
+        device: where to compute, as in `sigprop.measure`.
+
+    Returns:
+        ``loss, sharpness, preconditioned, line, ratio``.
+    """
+    found = stability(model, loss, batch, optimizer, device=device)
+    row = {
+        "loss": Objective(model, loss, batch, device).value(),
+        "sharpness": found.sharpness,
+        "preconditioned": found.preconditioned,
+        "line": found.line,
+        "ratio": found.ratio,
+    }
+    return pd.DataFrame([row])
 
 
 def stability_line(optimizer: torch.optim.Optimizer) -> float:
