@@ -32,7 +32,7 @@ def test_landscape_writes_every_scan_and_resumes_without_training_again(capsys, 
     found = pd.read_csv(tmp_path / "out" / "landscape.csv")
     assert found["step"].unique().tolist() == [0, 2, 4]
     assert found.groupby("step")["eta"].max().tolist() == [0.4, 0.4, 0.4]
-    assert "effective smoothness" in out
+    assert "smoothness" in out
     code, again, _ = run([*arguments, "--resume"], capsys)
     assert code == 0
     assert again == out
