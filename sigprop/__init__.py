@@ -5,7 +5,9 @@ from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that
 # isort: split
 from typing import TYPE_CHECKING
 
-from sigprop import networks
+from sigprop import networks, spectra
+from sigprop.diagnosis.diagnose import assert_healthy, diagnose
+from sigprop.diagnosis.finding import Finding, Findings
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare
 from sigprop.experiments.measure import measure
@@ -46,10 +48,17 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Records",
     "load",
     "concat",
+    # what is wrong, where, why, and what to do
+    "diagnose",
+    "Finding",
+    "Findings",
+    "assert_healthy",
     # how it is shown
     "report",
     # the networks to compare with
     "networks",
+    # singular values of weights, convolutions, Jacobians, products, activations
+    "spectra",
     # what goes wrong
     "SigpropError",
     "BadInput",
