@@ -6,8 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from sigprop.networks.gains import official_gamma
+from sigprop.networks.vgg import vgg_stages
 from sigprop.registry import Registry
 from sigprop.theory import Kernel, Prediction, gaussian
+from sigprop.theory.branch import gain_squared
+from sigprop.theory.chain import Chain
 from sigprop.theory.nf_stack import NFStack
 from sigprop.theory.skeleton import Shape, predict_stack
 from sigprop.verification.designs import Design, NoTheory, placed, sizes_of, skeleton_of
@@ -85,3 +88,26 @@ def _nf_stack(design: Design) -> NFStack:
         convolutional=sizes.architecture == "resnet",
         circular=sizes.padding == "circular",
     )
+
+
+@RECURSIONS.register("vgg")
+def _vgg(design: Design, start: Kernel) -> Prediction:
+    sizes = sizes_of(design)
+    centered, f = design["bias"] == "before", sizes.activation
+    preserving = centered and design["init"] == "preserving"
+    made = Chain(
+        f,
+        gain_squared(f, "preserving" if preserving else "he"),
+        fan_out=design["init"] == "fan_out",
+        centered=centered,
+        circular=sizes.padding == "circular",
+    )
+    stages = vgg_stages(sizes, design["plan"])
+    plan, before, side = [], stages[0][0], min(sizes.inputs[1:])
+    for number, stage in enumerate(stages):
+        pools = number > 0 and side > 1  # small images run out of pixels to pool
+        side //= 1 + pools
+        for width in stage[1:] if number == 0 else stage:
+            plan.append((Shape(before, width), pools))
+            before, pools = width, False
+    return made.predict(plan, placed(design, start), pooled_head=side > 1)
