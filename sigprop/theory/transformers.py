@@ -52,8 +52,8 @@ def _encoder(
     depth: int, width: int, heads: int, activation: str | Activation, tokens: int
 ) -> tuple[Skeleton, Kernel]:
     name = activation if isinstance(activation, str) else activation.name
-    blocks = 2 * whole("depth", depth)
-    skeleton = Skeleton((width,) * blocks, width, "transformer", activation=name, heads=heads)
+    widths = (width,) * whole("depth", depth)
+    skeleton = Skeleton(widths, width, "transformer", activation=name, heads=heads)
     return skeleton, Kernel(positions=whole("tokens", tokens, 1))
 
 
@@ -71,7 +71,7 @@ def transformer(
     """Return x + F(LN x), or LN(x + F(x)) with ``post`` (Xiong et al. 2020).
 
     Args:
-        depth: N, layers of two blocks each.
+        depth: L, blocks; attention and feed-forward in turn, two a layer.
         post: normalize behind the addition.
         tokens: T, of a sample.
         width: of the trunk.
@@ -84,7 +84,7 @@ def transformer(
         BadInput: a negative depth, no token.
 
     Example:
-        >>> made = transformer(2, tokens=1)
+        >>> made = transformer(4, tokens=1)
         >>> made.second_moment.round(6).tolist()
         [1.0, 2.0, 3.0, 4.0, 5.0]
     """
@@ -106,7 +106,7 @@ def deepnorm(
     """Return LN(alpha x + F(x)) with Xavier weights times beta (Wang et al. 2022).
 
     Args:
-        depth: N, layers of two blocks each.
+        depth: L, blocks; attention and feed-forward in turn, two a layer.
         tokens: T, of a sample.
         width: of the trunk.
         heads: of attention.
@@ -118,11 +118,11 @@ def deepnorm(
         BadInput: a negative depth, no token.
 
     Example:
-        >>> deepnorm(2).second_moment.round(9).tolist()
+        >>> deepnorm(4).second_moment.round(9).tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     skeleton, batch = _encoder(depth, width, heads, activation, tokens)
-    made = deepnorm_treatment(max(1, depth))
+    made = deepnorm_treatment(max(1, depth // 2))
     return predict_stack(skeleton, made, batch if start is None else start)
 
 
@@ -139,7 +139,7 @@ def t_fixup(
     """Return x + F(x) with Xavier weights times 0.67 N^(-1/4), no norm (Huang et al. 2020).
 
     Args:
-        depth: N, layers of two blocks each.
+        depth: L, blocks; attention and feed-forward in turn, two a layer.
         tokens: T, of a sample.
         width: of the trunk.
         heads: of attention.
@@ -151,12 +151,12 @@ def t_fixup(
         BadInput: a negative depth, no token.
 
     Example:
-        >>> made = t_fixup(1, tokens=1, activation="identity")
+        >>> made = t_fixup(2, tokens=1, activation="identity")
         >>> round(float(made.second_moment[1]), 6)  # 1 + 0.67^4
         1.201511
     """
     skeleton, batch = _encoder(depth, width, heads, activation, tokens)
-    made = t_fixup_treatment(max(1, depth))
+    made = t_fixup_treatment(max(1, depth // 2))
     return predict_stack(skeleton, made, batch if start is None else start)
 
 

@@ -12,6 +12,8 @@ from sigprop.theory import Kernel, Prediction
 from sigprop.verification.designs import Design, NoTheory
 from sigprop.verification.recursions import RECURSIONS
 
+__all__ = ["RECURSIONS", "NoTheory", "predictions", "recursion_of", "start_kernel"]
+
 _FORWARD = ("second_moment", "channel_variance", "mean_shift")
 
 
@@ -79,9 +81,11 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     if start is None:
         return pd.DataFrame()
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             predicted = recursion_of(design, start)
-    except BadInput:  # no theory, or doubling 1100 times leaves float64: no line is drawn
+    except BadInput:  # no theory
+        return pd.DataFrame()
+    if not np.isfinite(predicted.second_moment).all():  # doubling 1100 times leaves float64
         return pd.DataFrame()
     forward = {name: getattr(predicted, name)[1:] for name in _FORWARD}
     frames = [_frame(label, "forward", name, values) for name, values in forward.items()]
