@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -369,7 +369,7 @@ def test_one_block_is_one_block() -> None:
 
 
 @pytest.mark.parametrize("blocks", [3, 0.5, True, [], ["0", 1]])
-def test_blocks_that_are_no_names_are_refused_in_a_sentence(blocks: object) -> None:
+def test_blocks_that_are_no_names_are_refused_in_a_sentence(blocks: Any) -> None:
     with pytest.raises(BadInput) as caught:
         sigprop.attach(nn.Sequential(nn.Linear(4, 4)), blocks=blocks)
     assert str(caught.value) == (

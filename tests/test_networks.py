@@ -711,7 +711,7 @@ def test_a_network_of_one_architecture_has_it_whatever_is_asked_for(name: str, o
     assert {
         networks.resolve(name, **given)["architecture"] for given in ({}, {"architecture": "mlp"})
     } == {only}
-    design = {"depth": 2, "width": 8, "inputs": (1, 8, 8)}
+    design: dict[str, Any] = {"depth": 2, "width": 8, "inputs": (1, 8, 8)}
     if only == "resnet":
         design |= {"stages": 2}
     out = build(name, architecture="mlp", **design)(torch.randn(2, 1, 8, 8))

@@ -162,14 +162,26 @@ class ForwardPreHook(Hook):
             now.mode.pause(self.name)
 
     def addition(self, recorder: Recorder, skip: Tensor, branch: Tensor) -> None:
-        """Take the operands of an addition in the module's own code."""
+        """Take the operands of an addition in the module's own code.
+
+        Args:
+            recorder: where statistics go.
+            skip: the operand that is, or is nearer to, the module's input.
+            branch: the other operand.
+        """
         if recomputing():
             self._additions.take_again(recorder, (skip, branch))
         else:
             self._additions.take(recorder, recorder.now, (skip, branch))
 
     def function(self, recorder: Recorder, kind: str, output: Tensor) -> None:
-        """Take what a functional rectifier or attention inside this module made."""
+        """Take what a functional rectifier or attention inside this module made.
+
+        Args:
+            recorder: where statistics go.
+            kind: ``"rectifier"`` or ``"attention"``.
+            output: what the function returned.
+        """
         port = self._functions.get(kind)
         source = self.info.function_source(kind)
         if port is None:
