@@ -44,7 +44,7 @@ def diagnose(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     device: given.DeviceName = "auto",
 ) -> None:
-    """What is wrong with a run or a network: where, why, and what to do about it."""
+    """What is wrong with a run or a network: where, why, and what to do about it."""  # noqa: DOC501 - it is the text of --help
     worst = _severity(fail_on)
     folders = [run for run in runs if Path(run).is_dir()]
     names = [run for run in runs if run not in folders]
