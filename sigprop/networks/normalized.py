@@ -103,7 +103,7 @@ def groupnorm(design: Design, per_group: int | None = None, post: bool = False) 
     return ResidualNet(design, recipe)
 
 
-@register("instancenorm")
+@register("instancenorm", architecture="resnet")
 def instancenorm(design: Design, post: bool = False) -> nn.Module:
     """Return the residual network with instance normalization: each channel of each sample alone.
 
@@ -118,10 +118,10 @@ def instancenorm(design: Design, post: bool = False) -> nn.Module:
     Raises:
         BadInput: inputs are no image, or shrink to one pixel.
     """
-    return groupnorm(design.with_architecture("resnet"), 1, post)
+    return groupnorm(design, 1, post)
 
 
-@register("transformer")
+@register("transformer", architecture="transformer")
 def transformer(design: Design, post: bool = False) -> nn.Module:
     """Return a Transformer encoder with layer normalization, pre-LN or with ``post`` post-LN.
 
@@ -136,4 +136,4 @@ def transformer(design: Design, post: bool = False) -> nn.Module:
     Raises:
         BadInput: heads do not divide the width, or inputs are no sequence and no image.
     """
-    return layernorm(design.with_architecture("transformer"), post)
+    return layernorm(design, post)

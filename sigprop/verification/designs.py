@@ -24,11 +24,6 @@ _CHAIN = {"skip": False, "branch_layers": 1, "block": "basic"}
 _SET: Mapping[str, Mapping[str, Any]] = {
     "feedforward": {**_CHAIN, "order": "norm-act-weight"},
     "normprop": {**_CHAIN, "order": "weight-norm-act"},
-    "instancenorm": {"architecture": "resnet"},
-    "transformer": {"architecture": "transformer"},
-    "t-fixup": {"architecture": "transformer"},
-    "nfnet": {"architecture": "resnet"},
-    "vgg": {"architecture": "resnet"},
 }
 
 

@@ -9,6 +9,7 @@ from sigprop.errors import BadInput
 from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.theory import Kernel, Prediction
+from sigprop.theory.arguments import NotFinite
 from sigprop.verification.designs import Design, NoTheory
 from sigprop.verification.recursions import RECURSIONS
 
@@ -83,7 +84,7 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     try:
         with np.errstate(all="ignore"):
             predicted = recursion_of(design, start)
-    except BadInput:  # no theory
+    except (NoTheory, NotFinite):
         return pd.DataFrame()
     if not np.isfinite(predicted.second_moment).all():  # doubling 1100 times leaves float64
         return pd.DataFrame()
