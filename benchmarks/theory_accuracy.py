@@ -236,7 +236,7 @@ def summary(lines: Lines) -> pd.DataFrame:
     rows = []
     for (kind, label), found in lines.items():
         row: dict[str, Any] = {"kind": kind, "network": label}
-        error = np.log(found["measured"] / found["predicted"]).abs()
+        error = (found["measured"] / found["predicted"]).map(np.log).abs()
         for quantity in QUANTITIES:
             which = (found["quantity"] == quantity) & (found["predicted"] > 0)
             row[f"{quantity}: median"] = error[which].median()
@@ -252,7 +252,7 @@ def overall(lines: Lines) -> pd.DataFrame:
         lines: what `line` returned, by case.
     """
     every = pd.concat(lines.values())
-    every["off"] = np.log(every["measured"] / every["predicted"]).abs()
+    every["off"] = (every["measured"] / every["predicted"]).map(np.log).abs()
     groups = [(quantity, every[every["quantity"] == quantity]) for quantity in QUANTITIES]
     rows = [
         {
