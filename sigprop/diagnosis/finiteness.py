@@ -44,8 +44,8 @@ def not_finite(subject: Subject) -> Iterator[Finding]:
         "not-finite",
         "error",
         subject.network,
-        f"the first NaN or infinite {what} is at the {_CALLED[first['port']]} of {first['name']} in step "
-        f"{step}; {counted(max(passed, 0), 'block')} passed it on",
+        f"the first NaN or infinite {what} is at the {_CALLED[first['port']]} of "
+        f"{first['name']} in step {step}; {counted(max(passed, 0), 'block')} passed it on",
         subject.where([int(first["block"])], [step], names),
         {
             "elements": Measured(float(first["nonfinite"])),
