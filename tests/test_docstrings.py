@@ -9,19 +9,28 @@ import pytest
 import sigprop
 
 ROOT = Path(sigprop.__file__).parent
-#: Folders whose callables are called from outside of them; the command line has its own help.
-FOLDERS = ("theory", "networks", "claims", "inputs", "records", "experiments", "verification")
-FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+#: Every module but those of the command line, which has its own help.
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT / "cli"]
 
 
 def callables(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.arguments, str]]:
-    """Yield name, parameters and docstring of what is public, classes by their constructor."""
+    """Yield name, parameters and docstring of what is public, classes by their constructor.
+
+    What overrides a method of a class above it is explained there.
+    """
+    methods: dict[str, set[str]] = {}
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            methods[node.name] = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+            explained = set().union(*(methods.get(ast.unparse(base), ()) for base in node.bases))
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     yield node.name, method.args, ast.get_docstring(node) or ""
-            yield from callables(node.body, f"{node.name}.")
+            yield from (
+                found
+                for found in callables(node.body, f"{node.name}.")
+                if found[0].removeprefix(f"{node.name}.") not in explained
+            )
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             if "overload" in map(ast.unparse, node.decorator_list):
                 continue
@@ -52,3 +61,7 @@ def test_a_parameter_that_is_forgotten_is_found() -> None:
     assert undocumented(f"def add(a, b):\n    {page}") == {"add": ["b"]}
     assert undocumented("def negate(a):\n    return -a") == {}
     assert undocumented("class A:\n  def __init__(self, a, *b): pass") == {"A": ["a", "b"]}
+    base = "class A:\n  def f(self, a, b): pass\n"
+    assert undocumented(base + "class B(A):\n  def f(self, a, b): pass") == {"A.f": ["a", "b"]}
+    other = "class B:\n  def f(self, a, b): pass"
+    assert undocumented(base + other) == {"A.f": ["a", "b"], "B.f": ["a", "b"]}

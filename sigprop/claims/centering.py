@@ -51,6 +51,7 @@ def centered_he(trial: Trial, center: type[Center] = Center, gain2: float = HE) 
     width, samples, layers = trial.pick(512, 192), trial.pick(1024, 256), 10
 
     def make() -> Net:
+        """Return a fresh chain of centered layers."""
         return Net(
             [Residual(relu_branch(width, 1, gain2, center=center), 0.0) for _ in range(layers)],
             Center(width),

@@ -154,6 +154,7 @@ def nf_mean_shift(trial: Trial, standard: bool = True) -> list[Comparison]:
     channels = trial.pick(64, 32)
 
     def share(standard: bool) -> np.ndarray:
+        """Return the share of the mean shift in the second moment by block."""
         gain = theory.gamma("relu") if standard else math.sqrt(HE)
         found = trajectories(
             trial,

@@ -32,6 +32,7 @@ def batchnormed(depth: int) -> Net:
     head = nn.Sequential(nn.BatchNorm1d(WIDTH), dense(WIDTH, 10, 1.0))
 
     def branch() -> nn.Module:
+        """Return two layers of batch normalization, ReLU and weights."""
         layers: list[nn.Module] = []
         for _ in range(2):
             layers += [nn.BatchNorm1d(WIDTH), nn.ReLU(), dense(WIDTH, WIDTH, HE)]

@@ -295,6 +295,7 @@ def arpit(trial: Trial, blocks: int, power: float) -> tuple[list[float], list[fl
     width = trial.pick(200, 128)
 
     def branch() -> nn.Module:
+        """Return a ReLU and a layer whose rows have norm √2."""
         layer = nn.Linear(width, width, bias=False)
         rows = torch.randn(width, width)
         layer.weight.data = math.sqrt(2) * rows / rows.norm(dim=1, keepdim=True)

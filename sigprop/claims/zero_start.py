@@ -70,6 +70,7 @@ def fixup(depth: int, width: int, inputs: int, head: float = 0.0, last: float = 
     nn.init.zeros_(classifier.bias)
 
     def branch() -> nn.Module:
+        """Return a branch whose last weights are ``last`` times those of He."""
         first, second = dense(width, width, HE * scale), dense(width, width, HE)
         second.weight.data *= last
         return nn.Sequential(
