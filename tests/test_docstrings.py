@@ -13,28 +13,48 @@ ROOT = Path(sigprop.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT / "cli"]
 
 
-def callables(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.arguments, str]]:
+def methods(node: ast.ClassDef) -> frozenset[str]:
+    """Return the names of a class's own public methods."""
+    functions = (part.name for part in node.body if isinstance(part, ast.FunctionDef))
+    return frozenset(name for name in functions if not name.startswith("_"))
+
+
+def is_protocol(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).partition("[")[0] == "Protocol" for base in node.bases)
+
+
+#: The methods of every protocol; a class that has them all implements it.
+PROTOCOLS = {
+    methods(node)
+    for path in FILES
+    for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    if isinstance(node, ast.ClassDef) and is_protocol(node) and len(methods(node)) > 1
+}
+
+
+def callables(body: list[ast.stmt]) -> Iterator[tuple[str, ast.arguments, str]]:
     """Yield name, parameters and docstring of what is public, classes by their constructor.
 
-    What overrides a method of a class above it is explained there.
+    What overrides a method of a class of the module, or is one of a protocol, is explained there.
     """
-    methods: dict[str, set[str]] = {}
+    known = {node.name: methods(node) for node in body if isinstance(node, ast.ClassDef)}
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            methods[node.name] = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
-            explained = set().union(*(methods.get(ast.unparse(base), ()) for base in node.bases))
+            above = {known.get(ast.unparse(base), frozenset()) for base in node.bases}
+            above |= {protocol for protocol in PROTOCOLS if protocol <= methods(node)}
+            explained = set() if is_protocol(node) else set().union(*above)
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     yield node.name, method.args, ast.get_docstring(node) or ""
             yield from (
-                found
-                for found in callables(node.body, f"{node.name}.")
-                if found[0].removeprefix(f"{node.name}.") not in explained
+                (f"{node.name}.{name}", arguments, page)
+                for name, arguments, page in callables(node.body)
+                if name not in explained
             )
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             if "overload" in map(ast.unparse, node.decorator_list):
                 continue
-            yield prefix + node.name, node.args, ast.get_docstring(node) or ""
+            yield node.name, node.args, ast.get_docstring(node) or ""
 
 
 def undocumented(source: str) -> dict[str, list[str]]:
