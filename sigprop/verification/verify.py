@@ -43,6 +43,7 @@ def verify(
     simultaneous: half of the error probability goes to the stages, half is shared by the blocks.
 
     A block that changes width or resolution opens a new stage; the law is not stated across it.
+    One that is called several times in a forward pass is judged in each call that all draws make.
 
     A block that makes the quantity exactly zero or not finite, that cuts the gradient, or that is
     not called, in any draw, breaks the law: `Result.cause` names it, its share of seeds and how.
