@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,59 +16,83 @@ from sigprop.inputs.devices import kept_random_state
 from sigprop.inputs.factories import Factory
 from sigprop.inputs.gradients import require_gradients, with_gradients
 from sigprop.records import Records, concat
+from sigprop.verification.looks import LOOKS
+
+#: How many batches of a loader are taken for seeds of their own, before they come again.
+_LOADED = 16
+
+#: What is measured: a seed, and the inputs that it is given.
+Pairs = list[tuple[int, Any]]
+
+
+def pairs(inputs: object, seeds: Sequence[int] | None, one_model: bool) -> Pairs:
+    """Return the seeds, each with its inputs.
+
+    Args:
+        inputs: a tensor, tuple or dict, which every seed is given; or a DataLoader, which gives
+            each a batch. A plain model is measured on a part of the tensor, or a batch, a seed.
+        seeds: which; None for as many as the last look of `LOOKS` needs. A plain model then has
+            as many batches as there are, at most 16.
+        one_model: a plain model is measured.
+
+    Raises:
+        BadInput: there are too few inputs.
+    """
+    if isinstance(inputs, DataLoader):
+        batches = _loaded(inputs, len(seeds) if seeds is not None else _LOADED)
+    elif one_model:
+        batches = _parts(inputs, len(seeds) if seeds is not None else None)
+    else:
+        batches = [inputs]
+    if one_model:
+        which = range(len(batches)) if seeds is None else seeds
+        if len(batches) < max(2, len(which)):
+            raise BadInput(
+                f"a plain model needs {max(2, len(which))} batches that differ, and the DataLoader "
+                f"has {len(batches)}; pass more data, fewer seeds, or a callable that builds the "
+                "model anew"
+            )
+    else:
+        which = range(LOOKS[-1]) if seeds is None else seeds
+    return list(zip(which, itertools.cycle(batches), strict=False))
 
 
 def draw(
-    model: nn.Module | Factory | str,
-    inputs: object,
-    seeds: Sequence[int],
-    backward: bool,
-    how: Mapping[str, Any],
+    model: nn.Module | Factory | str, given: Pairs, backward: bool, how: Mapping[str, Any]
 ) -> tuple[Records, bool]:
     """Measure one draw per seed.
 
     Args:
         model: what `sigprop.measure` takes; a plain model is measured on a batch a seed.
-        inputs: a tensor, tuple or dict, or a DataLoader, which gives every seed a batch.
-        seeds: one a draw.
+        given: seeds and their inputs.
         backward: a gradient is to reach the first block, so the inputs have to require one.
         how: further arguments of `sigprop.measure`.
 
     Returns:
         The records of all draws, and whether the inputs required a gradient.
-
-    Raises:
-        BadInput: there are too few inputs, or the factory repeats its weights.
     """
-    one_model = isinstance(model, nn.Module)
     found, entered = [], backward
-    for seed, batch in zip(seeds, _batches(inputs, len(seeds), one_model), strict=False):
-        given = with_gradients(batch) if backward else batch
-        entered = entered and require_gradients(given)
-        found.append(measure(model, given, seeds=[seed], spectra=False, **how))
-    records = concat(found)
-    if not one_model:
-        _check_weights_differ(records)
-    return records, entered
+    for seed, batch in given:
+        wanted = with_gradients(batch) if backward else batch
+        entered = entered and require_gradients(wanted)
+        found.append(measure(model, wanted, seeds=[seed], spectra=False, **how))
+    return concat(found), entered
 
 
-def _batches(inputs: object, count: int, one_model: bool) -> Iterator[Any]:
-    if isinstance(inputs, DataLoader):
-        yield from _from_loader(inputs, count)
-    elif one_model:
-        x, _ = split_batch(inputs, None)
-        if not isinstance(x, Tensor) or len(x) < 2 * count:
-            raise BadInput(
-                f"a plain model needs {count} batches of at least 2 samples: pass a tensor of "
-                f"{2 * count} or more, a DataLoader, or a callable that builds the model anew"
-            )
-        yield from x.tensor_split(count)
-    else:
-        yield from itertools.repeat(inputs, count)
+def _parts(inputs: object, count: int | None) -> list[Any]:
+    x, _ = split_batch(inputs, None)
+    samples = len(x) if isinstance(x, Tensor) and x.ndim else 0
+    count = max(2, min(_LOADED, samples // 2)) if count is None else count
+    if samples < 2 * count:
+        raise BadInput(
+            f"a plain model needs {count} batches of at least 2 samples: pass a tensor of "
+            f"{2 * count} or more, a DataLoader, or a callable that builds the model anew"
+        )
+    return list(x.tensor_split(count))
 
 
-def _from_loader(loader: DataLoader[Any], count: int) -> Iterator[Any]:
-    """Yield batches without their targets, again from the beginning when they run out.
+def _loaded(loader: DataLoader[Any], count: int) -> list[Any]:
+    """Return the first batches, without their targets.
 
     Raises:
         BadInput: the loader has no batch.
@@ -77,11 +101,15 @@ def _from_loader(loader: DataLoader[Any], count: int) -> Iterator[Any]:
         batches = list(itertools.islice(loader, count))
     if not batches:
         raise BadInput("the DataLoader is empty")
-    for batch in itertools.islice(itertools.cycle(batches), count):
-        yield batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
+    return [b[0] if isinstance(b, tuple | list) and len(b) == 2 else b for b in batches]
 
 
-def _check_weights_differ(records: Records) -> None:
+def check_weights_differ(records: Records) -> None:
+    """Refuse a factory that builds the same network again and again.
+
+    Raises:
+        BadInput: no parameter's norm differs between two seeds.
+    """
     norms = records.parameters.pivot_table(index="name", columns="seed", values="weight_norm")
     if len(norms) and norms.eq(norms.iloc[:, 0], axis=0).all(axis=None):
         raise BadInput(

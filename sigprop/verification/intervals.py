@@ -12,7 +12,10 @@ from scipy import special
 HOLDS, VIOLATED, UNDECIDED = "holds", "violated", "undecided"
 
 #: More draws than this are not worth suggesting: the deviation sits on the edge of the tolerance.
-_MOST_DRAWS = 10_000
+MOST_DRAWS = 10_000
+
+#: Confidence with which deviation and spread are taken when further draws are counted.
+_RANGE = 0.8
 
 
 @dataclass(frozen=True)
@@ -93,21 +96,54 @@ def judge(interval: Interval, target: float, tolerance: float) -> str:
     return VIOLATED if low > edge or high < -edge else UNDECIDED
 
 
-def more_draws(interval: Interval, target: float, tolerance: float, level: float) -> int:
-    """Return about how many further draws would decide; 10,000 stands for "that or more".
+def more_draws(
+    interval: Interval, target: float, tolerance: float, level: float
+) -> tuple[int, int]:
+    """Return between how many further draws and how many would decide.
 
-    The estimate and the spread are taken as they are; the interval must then fit between the
-    estimate and the nearest edge of the tolerance.
+    The interval must fit between the true deviation and the nearest edge of the tolerance. Neither
+    the deviation nor the spread is known: each is taken at both ends of its own 80 % interval
+    (Student's t and chi-square), so that the truth lies between the two numbers.
 
     Args:
-        interval: of a log ratio.
+        interval: of a log ratio, over at least 2 draws.
         target: the log ratio that the law predicts.
         tolerance: relative deviation that still holds.
-        level: confidence.
+        level: confidence at which is judged.
+
+    Returns:
+        The smaller number, at least 1, and the larger one; `MOST_DRAWS` stands for "or more".
+
+    Example:
+        >>> interval = log_mean_interval([0.9, 1.1, 1.0, 1.0], level=0.95)
+        >>> more_draws(interval, target=0.0, tolerance=0.05, level=0.95)
+        (2, 10000)
     """
-    gap = abs(abs(interval.estimate - target) - math.log1p(tolerance))
-    spread = interval.error * math.sqrt(interval.draws)
-    draws = interval.draws
-    while draws < _MOST_DRAWS and quantile(level, draws) * spread / math.sqrt(draws) > gap:
-        draws = math.ceil(draws * 1.1)
-    return min(draws, _MOST_DRAWS) - interval.draws
+    n, edge = interval.draws, math.log1p(tolerance)
+    spread = interval.error * math.sqrt(n)
+    wide, narrow = (
+        spread * math.sqrt((n - 1) / special.chdtri(n - 1, p))
+        for p in ((1 + _RANGE) / 2, (1 - _RANGE) / 2)
+    )
+    half = quantile(_RANGE, n) * interval.error
+    low, high = interval.estimate - target - half, interval.estimate - target + half
+    ends = [abs(abs(end) - edge) for end in (low, high)]
+    farthest = max([*ends, edge] if low < 0 < high else ends)
+    on_edge = any(low < at < high for at in (-edge, edge))
+    nearest = 0.0 if on_edge else min(ends)
+    return _needed(farthest, narrow, level, n), _needed(nearest, wide, level, n)
+
+
+def _needed(gap: float, spread: float, level: float, there: int) -> int:
+    """Return how many more draws make an interval that reaches no farther than ``gap``."""
+
+    def fits(draws: int) -> bool:
+        return quantile(level, draws) * spread / math.sqrt(draws) <= gap
+
+    low, high = 1, 2
+    while high < MOST_DRAWS and not fits(high):
+        low, high = high, min(2 * high, MOST_DRAWS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return MOST_DRAWS if high >= MOST_DRAWS else max(1, high - there)

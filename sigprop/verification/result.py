@@ -9,7 +9,7 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.verification.annihilation import NOT_STATED
-from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
+from sigprop.verification.intervals import HOLDS, MOST_DRAWS, UNDECIDED, VIOLATED
 from sigprop.verification.judgment import TRANSITION
 from sigprop.verification.laws import Law
 
@@ -27,8 +27,9 @@ class Result:
     Attributes:
         law: the law that was tested.
         table: one row per block, then one per stage (``block`` = -1): ``predicted`` and
-            ``measured`` ratio, ``low`` and ``high`` of its interval, ``verdict``, ``more_seeds``
-            that an undecided one needs, ``spread`` (standard deviation of the log ratio over
+            ``measured`` ratio, ``low`` and ``high`` of its interval, ``verdict``;
+            ``more_seeds_low`` and ``more_seeds_high``, between which the number lies that an
+            undecided one needs; ``spread`` (standard deviation of the log ratio over
             seeds), ``skip`` and ``branch`` (second moments of the operands over the input's),
             their ``correlation`` (what the law assumes to be 0), and ``share``, the block's part
             of its stage's output. Where a block ends the signal: ``kind`` (killed, cut from the
@@ -72,9 +73,9 @@ class Result:
         return self.verdict == UNDECIDED
 
     @property
-    def more_seeds(self) -> int:
-        """About how many further seeds would decide every undecided row."""
-        return int(self.table["more_seeds"].fillna(0).max())
+    def more_seeds(self) -> tuple[int, int]:
+        """Between how many further seeds and how many would decide every undecided row."""
+        return int(self.table["more_seeds_low"].max()), int(self.table["more_seeds_high"].max())
 
     @property
     def first_violation(self) -> pd.Series | None:
@@ -89,8 +90,8 @@ class Result:
             f"{self.verdict.upper()}: {self.law.says}, within {self.tolerance:.0%} at "
             f"{self.level:.0%} confidence over {self.seeds} {draws}"
         )
-        if self.undecided and self.more_seeds:
-            return f"{line}; about {self.more_seeds} more would decide"
+        if self.undecided and any(self.more_seeds):
+            return f"{line}; {_how_many(*self.more_seeds)} more are needed"
         unread = self.table[~self.table["verdict"].isin([*_SATISFIED, UNDECIDED])]
         if self.undecided and len(unread):
             row = unread.iloc[0]
@@ -167,9 +168,17 @@ def _operand_cause(row: pd.Series) -> str:
     )
 
 
+def _how_many(low: int, high: int) -> str:
+    """Return an interval of numbers of draws in words; the largest stands for "or more"."""
+    if high >= MOST_DRAWS:
+        return f"at least {low}"
+    return f"{low} to {high}" if low < high else f"about {low}"
+
+
 def _text(table: pd.DataFrame) -> str:
     columns = ["stage", "block", "name", "predicted", "measured", "low", "high"]
-    columns += ["spread", "correlation", "share", "verdict", "more_seeds"]
-    shown = table.reindex(columns=columns)
-    shown["more_seeds"] = shown["more_seeds"].fillna(0).astype(int)
+    columns += ["spread", "correlation", "share", "verdict"]
+    shown = table[columns].copy()
+    ranges = zip(table["more_seeds_low"], table["more_seeds_high"], strict=True)
+    shown["more_seeds"] = [_how_many(low, high) if high else "-" for low, high in ranges]
     return shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format)
