@@ -8,10 +8,11 @@ with 3 degrees of freedom, which has no fourth moment. For each of them the mean
 moments is exactly 1 per block and over all blocks, at any width. The law is also broken by
 β × 1.1, which no single block shows.
 
-Every run has draws of its own: what is printed are exact (Clopper-Pearson) 95 % intervals of
-shares of independent runs. A run judges as `verify` does by default, with the same functions, but
-draws only the ratios (`Foreign.draw`), not the modules. `compare_with_verify` checks both halves of
-that shortcut against `sigprop.verify` on the same network as a module.
+A run judges as `verify` does by default, with the same functions, but draws only the ratios
+(`Foreign.draw`), not the modules. `compare_with_verify` checks both halves of that shortcut against
+`sigprop.verify` on the same network as a module. Of each network 3,000 draws are made; runs take
+them in order, and once more in another order when they are used up. What is printed are exact
+(Clopper-Pearson) 95 % intervals of shares of runs.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from sigprop.verification.looks import LOOKS, levels
 from sigprop.verification.result import Result
 
 SAMPLES = 16
+#: Draws of a network that are made in all, and at once.
+POOL, CHUNK = 3000, 40
 TOLERANCE, LEVEL = 0.05, 0.95
 WEIGHTS = ("gaussian", "orthogonal", "t, df 3")
 #: Width, depth.
@@ -232,7 +235,7 @@ def compare_with_verify(numbers: Foreign, seeds: int = 64) -> tuple[bool, float]
 
 def _measured(result: Result) -> np.ndarray:
     rows = result.records.signals.query("kind == 'block' and direction == 'forward'")
-    sides = rows.pivot(index="seed", columns=["port", "block"], values="second_moment")
+    sides = rows.pivot_table(index="seed", columns=["port", "block"], values="second_moment")
     return np.asarray(sides["out"] / sides["in"])
 
 
@@ -247,14 +250,33 @@ def share(hits: int, runs: int) -> str:
     return f"{100 * hits / runs:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
+def pool(numbers: Foreign, generator: torch.Generator) -> Callable[[int], np.ndarray]:
+    """Return a function that hands out draws: number -> ratios, shape (number, depth)."""
+    made = numbers.draw(CHUNK, generator)
+    order = np.arange(POOL)
+    used = 0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal made, order, used
+        if used + count > POOL:
+            order = torch.randperm(POOL, generator=generator).numpy()
+            used = 0
+        while len(made) < min(POOL, used + count):
+            made = np.vstack([made, numbers.draw(CHUNK, generator)])
+        used += count
+        return made[order[used - count : used]]
+
+    return take
+
+
 def rates(numbers: Foreign, runs: int) -> dict[str, object]:
     """Return one row of the table: shares of runs in percent."""
-    generator = torch.Generator().manual_seed(0)
+    take = pool(numbers, torch.Generator().manual_seed(0))
     found, of_three = [], 0
     for _ in range(runs):
-        first = numbers.draw(LOOKS[0], generator)
-        found.append(run(first, lambda count: numbers.draw(count, generator)))
-        of_three += run(first[:3], _handed_out(first[3:]), (3,)).missed
+        first = take(LOOKS[0])
+        found.append(run(first, take))
+        of_three += run(first[:3], take, (3,)).missed
     draws = np.array([one.draws for one in found])
     verdicts = [one.verdict for one in found]
     true = numbers.beta == 1

@@ -15,6 +15,7 @@ import sigprop
 from sigprop import BadInput
 from sigprop.theory import predict
 from sigprop.verification.annihilation import kinds
+from sigprop.verification.causes import cause
 from sigprop.verification.evidence import evidence, output_shares
 from sigprop.verification.intervals import (
     MOST_DRAWS,
@@ -67,7 +68,8 @@ def test_students_t_has_one_degree_of_freedom_less_than_draws() -> None:
     found = log_mean_interval(r, 0.95)
     error = math.sqrt(((r - r.mean()) ** 2).sum() / 3) / (r.mean() * 2)
     assert found.error == pytest.approx(error, rel=1e-12)
-    assert found.high - found.estimate == pytest.approx(3.182446 * error, rel=1e-6)
+    assert found.estimate - found.low == pytest.approx(3.182446 * error, rel=1e-6)
+    assert found.high - found.estimate == pytest.approx(1.4 * 3.182446 * error, rel=1e-6)
 
 
 def test_more_draws_end_at_ten_thousand_and_begin_at_one() -> None:
@@ -79,11 +81,14 @@ def test_more_draws_end_at_ten_thousand_and_begin_at_one() -> None:
 
 def needed(deviation: float, spread: float, level: float) -> int:
     """The number of draws that decides when deviation and spread are known, counted one by one."""
-    gap = abs(abs(deviation) - EDGE)
     draws = 2
-    while quantile(level, draws) * spread / math.sqrt(draws) > gap:
+    while True:
+        error = spread / math.sqrt(draws)
+        half = quantile(level, draws) * error
+        around = Interval(deviation, error, deviation - half, deviation + 1.4 * half, draws)
+        if judge(around, 0.0, 0.05) != "undecided":
+            return draws
         draws += 1
-    return draws
 
 
 @pytest.mark.parametrize(("deviation", "spread"), [(0.0, 0.1), (0.02, 0.06), (0.1, 0.15)])
@@ -232,6 +237,7 @@ def found(ratios: np.ndarray, transition: tuple[int, ...] = (), **columns: Any) 
         "skip": np.nan,
         "branch": np.nan,
         "correlation": np.nan,
+        "share": np.nan,
     }
     return pd.DataFrame({**table, **columns})
 
@@ -316,17 +322,14 @@ def test_a_law_object_is_taken_as_it_is() -> None:
     assert law_of(LAWS["doubling"]) is LAWS["doubling"]
 
 
-def result_of(measured: float, correlation: float) -> Result:
-    """A result of one violated block with skip 1, branch 1 and a predicted ratio of 2."""
+def result_of(measured: float) -> Result:
+    """A result of one violated block with a predicted ratio of 2."""
     row = dict.fromkeys(COLUMNS, math.nan) | {
         "stage": 0,
         "block": 0,
         "name": "b0",
         "predicted": 2.0,
         "measured": measured,
-        "skip": 1.0,
-        "branch": 1.0,
-        "correlation": correlation,
         "verdict": "violated",
         "kind": "",
         "reason": "",
@@ -338,25 +341,25 @@ def result_of(measured: float, correlation: float) -> Result:
     return Result(LAWS["doubling"], table, sigprop.Records(), 0.05, 0.95, 4)
 
 
-def test_a_cross_term_is_the_cause_only_where_it_has_the_deviations_sign() -> None:
-    """2 · 0.2 · sqrt(1 · 1) = 0.4 explains 2.4, and not 1.6; nor does it explain 3.4."""
-    assert result_of(2.4, 0.2).cause() == (
-        "skip and branch are correlated (+0.200); the cross term alone changes the ratio by +0.4"
-    )
-    assert result_of(1.6, -0.2).cause() == (
-        "skip and branch are correlated (-0.200); the cross term alone changes the ratio by -0.4"
-    )
-    operands = (
-        "the skip keeps 1 and the branch adds 1 of the input's second moment, together 2 where "
-        "the law says 2"
-    )
-    assert result_of(1.6, 0.2).cause() == operands
-    assert result_of(2.4, -0.2).cause() == operands
-    assert result_of(3.4, 0.2).cause() == operands
+def cause_of(measured: float, cross: float) -> str:
+    """The cause of a block with skip 1, branch 1.3 less the cross term, and a law of 2."""
+    rows = found(np.full((4, 1), measured), skip=1.0, branch=measured - 1 - cross)
+    rows = rows.assign(skip_moment=1.0, branch_moment=1.0, correlation=0.2)
+    return cause(rows, {0: 2.0}, LAWS["doubling"])
+
+
+def test_a_cross_term_is_the_cause_only_where_it_has_the_deviations_sign_and_most_of_its_size() -> (
+    None
+):
+    named = "skip and branch are correlated (+0.200); the cross term alone changes the ratio by"
+    assert cause_of(2.4, 0.3) == f"{named} +0.3 a block"
+    assert cause_of(1.6, -0.3) == f"{named} -0.3 a block"
+    for measured, cross in ((1.6, 0.3), (2.4, -0.3), (3.4, 0.6)):
+        assert "β is off" in cause_of(measured, cross)
 
 
 def test_a_result_is_plain_json_with_none_for_what_is_undefined_or_infinite() -> None:
-    result = result_of(math.inf, math.nan)
+    result = result_of(math.inf)
     rows: Any = result.as_dict()["rows"]
     row = rows[0]
     assert row["measured"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from sigprop.inputs.factories import Factory
 from sigprop.inputs.gradients import require_gradients, with_gradients
 from sigprop.records import Records, concat
 from sigprop.verification.looks import LOOKS
+from sigprop.verification.padding import with_circular_padding
 
 #: How many batches of a loader are taken for seeds of their own, before they come again.
 _LOADED = 16
@@ -57,26 +59,53 @@ def pairs(inputs: object, seeds: Sequence[int] | None, one_model: bool) -> Pairs
     return list(zip(which, itertools.cycle(batches), strict=False))
 
 
-def draw(
-    model: nn.Module | Factory | str, given: Pairs, backward: bool, how: Mapping[str, Any]
-) -> tuple[Records, bool]:
-    """Measure one draw per seed.
+@dataclass
+class Draws:
+    """Draws of one network, measured as more of them are asked for.
 
-    Args:
+    Attributes:
         model: what `sigprop.measure` takes; a plain model is measured on a batch a seed.
         given: seeds and their inputs.
         backward: a gradient is to reach the first block, so the inputs have to require one.
         how: further arguments of `sigprop.measure`.
-
-    Returns:
-        The records of all draws, and whether the inputs required a gradient.
+        records: of the draws made so far.
+        entered: whether the inputs required a gradient.
     """
-    found, entered = [], backward
-    for seed, batch in given:
-        wanted = with_gradients(batch) if backward else batch
-        entered = entered and require_gradients(wanted)
-        found.append(measure(model, wanted, seeds=[seed], spectra=False, **how))
-    return concat(found), entered
+
+    model: nn.Module | Factory | str
+    given: Pairs
+    backward: bool
+    how: Mapping[str, Any]
+    records: Records = field(default_factory=Records)
+    entered: bool = False
+    _made: int = 0
+
+    def __post_init__(self) -> None:
+        """No draw says yet that its inputs cannot have a gradient."""
+        self.entered = self.backward
+
+    def up_to(self, count: int) -> Records:
+        """Return the records of the first ``count`` draws, of which the missing ones are made.
+
+        Raises:
+            BadInput: a factory builds the same weights again and again.
+        """
+        found = [self.records] if self._made else []
+        for seed, batch in self.given[self._made : count]:
+            x = with_gradients(batch) if self.backward else batch
+            self.entered = self.entered and require_gradients(x)
+            found.append(measure(self.model, x, seeds=[seed], spectra=False, **self.how))
+        self.records, self._made = concat(found), count
+        if not isinstance(self.model, nn.Module):
+            _check_weights_differ(self.records)
+        return self.records
+
+    def with_circular_padding(self) -> Draws | None:
+        """Return the same draws of networks whose padding wraps around; None where none pads."""
+        model = with_circular_padding(self.model, self.how.get("options"), self.given[0][0])
+        if model is None:
+            return None
+        return Draws(model, self.given, self.backward, {**self.how, "options": None})
 
 
 def _parts(inputs: object, count: int | None) -> list[Any]:
@@ -104,7 +133,7 @@ def _loaded(loader: DataLoader[Any], count: int) -> list[Any]:
     return [b[0] if isinstance(b, tuple | list) and len(b) == 2 else b for b in batches]
 
 
-def check_weights_differ(records: Records) -> None:
+def _check_weights_differ(records: Records) -> None:
     """Refuse a factory that builds the same network again and again.
 
     Raises:

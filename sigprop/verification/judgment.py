@@ -16,7 +16,6 @@ from sigprop.verification.annihilation import (
     NOT_STATED,
     sentence,
 )
-from sigprop.verification.evidence import output_shares
 from sigprop.verification.intervals import (
     HOLDS,
     UNDECIDED,
@@ -94,9 +93,8 @@ def judgment(
     inside = found[~found["transition"]]
     counted = inside["block"].nunique(), inside["stage"].nunique()
     block_level, stage_level = levels(level, looks, *counted)
-    shared = found.assign(share=output_shares(found))
     rows = [
-        *_blocks(shared, targets, tolerance, block_level, (quantity, unit)),
+        *_blocks(found, targets, tolerance, block_level, (quantity, unit)),
         *_stages(inside, targets, tolerance, stage_level, unit),
     ]
     return pd.DataFrame([{**_BLANK, **row} for row in rows], columns=list(COLUMNS))

@@ -16,9 +16,6 @@ from sigprop.verification.laws import Law
 #: Verdicts with which a law as a whole may hold.
 _SATISFIED = {HOLDS, TRANSITION, NOT_STATED}
 
-#: A cross term that explains this much of a deviation is named as its cause.
-_EXPLAINS = 0.5
-
 
 @dataclass(frozen=True)
 class Result:
@@ -103,15 +100,16 @@ class Result:
         row = self.first_violation
         if row is None:
             return ""
-        if row["reason"]:
+        if row["kind"]:
             name = f"block {row['block']} ({row['name']}) " if row["block"] >= 0 else ""
             return f"{name}{row['reason']}"
         if row["block"] < 0:
             return (
                 f"no single block is far off, but together they change the signal by "
-                f"x{row['measured']:.3g} where the law says x{row['predicted']:.3g}"
+                f"x{row['measured']:.3g} where the law says x{row['predicted']:.3g}: "
+                f"{row['reason']}"
             )
-        return _operand_cause(row)
+        return str(row["reason"])
 
     def failure(self) -> str:
         """Return the message of a failed assertion: headline, cause and the rows around it."""
@@ -146,26 +144,6 @@ class Result:
             "cause": self.cause(),
             "rows": rows.to_dict("records"),
         }
-
-
-def _operand_cause(row: pd.Series) -> str:
-    skip, branch, correlation = (float(row[key]) for key in ("skip", "branch", "correlation"))
-    if math.isnan(skip) or math.isnan(branch):
-        return (
-            f"the block multiplies the signal by {row['measured']:.4g}; no residual addition was "
-            "seen in it"
-        )
-    cross = 2 * (0 if math.isnan(correlation) else correlation) * math.sqrt(skip * branch)
-    deviation = float(row["measured"]) - float(row["predicted"])
-    if abs(cross) > _EXPLAINS * abs(deviation) and cross * deviation > 0:
-        return (
-            f"skip and branch are correlated ({correlation:+.3f}); the cross term alone changes "
-            f"the ratio by {cross:+.3g}"
-        )
-    return (
-        f"the skip keeps {skip:.4g} and the branch adds {branch:.4g} of the input's second moment, "
-        f"together {skip + branch:.4g} where the law says {row['predicted']:.4g}"
-    )
 
 
 def _how_many(low: int, high: int) -> str:

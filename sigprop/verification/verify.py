@@ -12,7 +12,7 @@ from sigprop.capture import Blocks, ChannelDim
 from sigprop.errors import BadInput
 from sigprop.inputs.devices import Device
 from sigprop.inputs.factories import Factory, design
-from sigprop.records import Records, concat
+from sigprop.records import Records
 
 #: How many initializations, or which; ``"auto"`` draws more of them until a law is decided.
 Seeds = int | Sequence[int] | Literal["auto"]
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # pandas, scipy and the theory are loaded by the first verdic
     import pandas as pd
 
     from sigprop.theory import Prediction
+    from sigprop.verification.draws import Draws
     from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
 
@@ -85,7 +86,8 @@ def verify(
         >>> verify("plain", x, seeds=4, options=options).verdict
         'violated'
     """
-    from sigprop.verification.draws import check_weights_differ, draw, pairs
+    from sigprop.verification.causes import explained
+    from sigprop.verification.draws import Draws, pairs
     from sigprop.verification.evidence import evidence
     from sigprop.verification.judgment import judgment, worth_more
     from sigprop.verification.laws import law_of
@@ -101,19 +103,27 @@ def verify(
     unit = "batches" if one_model else "seeds"
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
     given = pairs(inputs, which, one_model)
+    draws = Draws(model, given, chosen.direction == "backward", how)
     looks = LOOKS if which is None and not one_model else (len(given),)
-    records, entered, drawn = Records(), True, 0
     for count in looks:
-        more, entered = draw(model, given[drawn:count], chosen.direction == "backward", how)
-        records, drawn = (concat([records, more]) if drawn else more), count
-        if not one_model:
-            check_weights_differ(records)
-        found = evidence(records, chosen, entered)
+        records = draws.up_to(count)
+        found = evidence(records, chosen, draws.entered)
         targets = _targets(chosen, found, _prediction(model, records, options))
         table = judgment(found, targets, tolerance, level, chosen.quantity, unit, len(looks))
-        if not worth_more(table, looks[-1] - drawn):
+        if not worth_more(table, looks[-1] - count):
             break
-    return Result(chosen, table, records, tolerance, level, drawn, one_model)
+    table = explained(table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0]))
+    return Result(chosen, table, records, tolerance, level, count, one_model)
+
+
+def _without_zeros(draws: Draws, law: Law, count: int) -> pd.DataFrame | None:
+    """Return the evidence of the first draws with circular padding, where zeros pad them."""
+    from sigprop.verification.evidence import evidence
+
+    circular = draws.with_circular_padding()
+    if circular is None:
+        return None
+    return evidence(circular.up_to(count), law, circular.entered)
 
 
 def assert_preserved(
