@@ -10,9 +10,9 @@ moments is exactly 1 per block and over all blocks, at any width. The law is als
 
 A run judges as `verify` does by default, with the same functions, but draws only the ratios
 (`Foreign.draw`), not the modules. `compare_with_verify` checks both halves of that shortcut against
-`sigprop.verify` on the same network as a module. Of each network 3,000 draws are made; runs take
-them in order, and once more in another order when they are used up. What is printed are exact
-(Clopper-Pearson) 95 % intervals of shares of runs.
+`sigprop.verify` on the same network as a module. Of each network 3,000 draws are made (1,000 of
+Student's t); runs take them in order, and again in another order when they are used up. What is
+printed are exact (Clopper-Pearson) 95 % intervals of shares of runs.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from sigprop.verification.looks import LOOKS, levels
 from sigprop.verification.result import Result
 
 SAMPLES = 16
-#: Draws of a network that are made in all, and at once.
-POOL, CHUNK = 3000, 40
+#: Draws of a network that are made in all, and at once; matrices from Student's t take longest.
+POOL = {"gaussian": 3000, "orthogonal": 3000, "t, df 3": 1000}
+CHUNK = 40
 TOLERANCE, LEVEL = 0.05, 0.95
 WEIGHTS = ("gaussian", "orthogonal", "t, df 3")
 #: Width, depth.
@@ -253,15 +254,16 @@ def share(hits: int, runs: int) -> str:
 def pool(numbers: Foreign, generator: torch.Generator) -> Callable[[int], np.ndarray]:
     """Return a function that hands out draws: number -> ratios, shape (number, depth)."""
     made = numbers.draw(CHUNK, generator)
-    order = np.arange(POOL)
+    size = POOL[numbers.weights]
+    order = np.arange(size)
     used = 0
 
     def take(count: int) -> np.ndarray:
         nonlocal made, order, used
-        if used + count > POOL:
-            order = torch.randperm(POOL, generator=generator).numpy()
+        if used + count > size:
+            order = torch.randperm(size, generator=generator).numpy()
             used = 0
-        while len(made) < min(POOL, used + count):
+        while len(made) < min(size, used + count):
             made = np.vstack([made, numbers.draw(CHUNK, generator)])
         used += count
         return made[order[used - count : used]]

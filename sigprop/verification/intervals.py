@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,7 @@ class Interval:
     draws: int
 
 
+@cache
 def quantile(level: float, draws: int) -> float:
     """Return Student's t for a two-sided interval of ``level`` over ``draws`` draws.
 
