@@ -25,6 +25,9 @@ def _call_broken(*given: Any, **named: Any) -> Any:
     return _broken(*given, **named)  # type: ignore[name-defined]  # noqa: F821
 
 
+Wrong = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Fault:
     """One wrong function of the library.
@@ -35,37 +38,58 @@ class Fault:
     """
 
     target: str
-    wrong: Callable[[Callable[..., Any]], Callable[..., Any]]
+    wrong: Wrong
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Have the wrong function in the library within a ``with`` block."""
-        found = _resolve(self.target)
-        function = inspect.unwrap(found)
-        assert isinstance(function, FunctionType)
-        right = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__
-        )
-        right.__kwdefaults__ = function.__kwdefaults__
-        kept = function.__code__, function.__defaults__, function.__kwdefaults__
-        function.__globals__["_broken"] = self.wrong(right)
-        function.__defaults__, function.__kwdefaults__ = None, None
-        function.__code__ = _call_broken.__code__
-        _forget(found)
-        try:
-            yield
-        finally:
-            function.__code__, function.__defaults__, function.__kwdefaults__ = kept
-            del function.__globals__["_broken"]
+        owner, name = _resolve(self.target)
+        found = getattr(owner, name)
+        exchange = _method if inspect.isclass(owner) else _body
+        with exchange(owner, name, self.wrong):
             _forget(found)
+            yield
+        _forget(found)
 
 
-def _resolve(target: str) -> Any:
+@contextmanager
+def _method(owner: Any, name: str, wrong: Wrong) -> Iterator[None]:
+    right = getattr(owner, name)
+    setattr(owner, name, wrong(right))
+    try:
+        yield
+    finally:
+        setattr(owner, name, right)
+
+
+@contextmanager
+def _body(owner: Any, name: str, wrong: Wrong) -> Iterator[None]:
+    """Exchange a function's code, so that whoever imported it by name calls the wrong one too."""
+    function = inspect.unwrap(getattr(owner, name))
+    assert isinstance(function, FunctionType)
+    right = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    right.__kwdefaults__ = function.__kwdefaults__
+    kept = function.__code__, function.__defaults__, function.__kwdefaults__
+    function.__globals__["_broken"] = wrong(right)
+    function.__defaults__, function.__kwdefaults__ = None, None
+    function.__code__ = _call_broken.__code__
+    try:
+        yield
+    finally:
+        function.__code__, function.__defaults__, function.__kwdefaults__ = kept
+        del function.__globals__["_broken"]
+
+
+def _resolve(target: str) -> tuple[Any, str]:
+    """Return what has the function as an attribute, a module or a class, and the name there."""
     module, _, path = target.partition(":")
-    found: Any = import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
+    owner: Any = import_module(module)
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    return owner, name
 
 
 def _forget(function: Any) -> None:

@@ -86,7 +86,6 @@ def law_preserved(trial: Trial) -> list[Comparison]:
     tags=["law"],
     saboteurs={
         "He's gain behind a centering bias": {"gain": "he"},
-        "library: biases left at 0": faults.NO_CENTERING,
         "library: alpha forgotten": faults.NO_ALPHA,
     },
 )
