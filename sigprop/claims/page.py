@@ -38,7 +38,7 @@ _ABOUT = (
     "library itself, or in what is measured; the test suite does that.",
     "",
     "Symbols: n units of a layer, N or B samples of a batch, L layers or blocks, x_k the "
-    "activation behind block k, g_k the gradient there, E a mean over weights, gain² = n Var of a "
+    "activation after block k, g_k the gradient there, E a mean over weights, gain² = n Var of a "
     "weight, alpha and beta the factors of skip and branch, c the constant in them, f a "
     "nonlinearity, eta a learning rate.",
 )

@@ -40,7 +40,7 @@ def _trained(network: str, seed: int, depth: int, steps: int, rate: float, devic
     conditions="the zoo's MLPs of 30 blocks, n = 64, digits, 150 steps of SGD with momentum .9,"
     " batch 64; rate 1e-2 (plain also 1e-3), 4 seeds",
     statement="accuracy at least .9; the plain net diverges",
-    note="behind a stem of gain 1 the plain net diverges at 1e-3 and 1e-2 and learns next to"
+    note="after a stem of gain 1 the plain net diverges at 1e-3 and 1e-2 and learns next to"
     " nothing below; the others reach .93 with momentum only",
     tags=["slow"],
     saboteurs={

@@ -168,7 +168,7 @@ def through_layers(start: Start, seed: int, layers: int = 3) -> tuple[Tensor, Te
     "weightnorm-data-dependent-start",
     "a data-dependent start leaves mean 0 and deviation 1 in every layer",
     source="Salimans & Kingma 2016, section 3",
-    conditions="the zoo's weightnorm affine behind 3 layers of 30-20-25-15 units, batch of 128,"
+    conditions="the zoo's weightnorm affine after 3 layers of 30-20-25-15 units, batch of 128,"
     " initialized in forward order; float64",
     statement="g = 1/std[t], b = -mean[t]/std[t] with t = v.x/‖v‖",
     tags=["exact"],

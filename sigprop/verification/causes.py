@@ -36,7 +36,7 @@ _GAINS: Mapping[str, Mapping[float, str]] = {
     "forward": {
         1 / 2: "what a missing gain of √2 in front of a ReLU does",
         2.0: "what a gain of √2 without a ReLU does",
-        1 - 1 / math.pi: "what He's gain does behind a mean subtraction, where "
+        1 - 1 / math.pi: "what He's gain does after a mean subtraction, where "
         "√(2/(1 - 1/π)) is needed",
     },
     "backward": {

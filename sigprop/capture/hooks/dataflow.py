@@ -40,6 +40,10 @@ def is_skip(distance: int, other: int) -> bool:
     """Return whether an operand so far from the block's input is the skip beside the other.
 
     A skip passes one weight at most: the projection where the shape changes.
+
+    Args:
+        distance: of the operand, in operations that transform.
+        other: of the other operand, likewise.
     """
     return distance < other and distance < 2 * WEIGHT
 
@@ -47,7 +51,7 @@ def is_skip(distance: int, other: int) -> bool:
 class Dataflow:
     """Shortest distances, in operations that transform, from the inputs of the open frames.
 
-    A frame is one call of a module whose additions are to be understood. Tensors are known weakly.
+    A frame is one call of a module whose additions are to be resolved. Tensors are known weakly.
 
     Example:
         >>> import torch
@@ -66,7 +70,12 @@ class Dataflow:
         self._open: set[int] = set()
 
     def open(self, frame: int, sources: Iterable[Tensor]) -> None:
-        """Start a frame: its sources lie at distance 0."""
+        """Start a frame: its sources lie at distance 0.
+
+        Args:
+            frame: a number of its own.
+            sources: the tensors that the module was called with.
+        """
         self._open.add(frame)
         for x in sources:
             known = self._get(x) or {}
@@ -77,7 +86,12 @@ class Dataflow:
         self._open.discard(frame)
 
     def distance(self, x: Tensor, frame: int) -> int | None:
-        """Return how far ``x`` lies from the frame's sources; None if it does not follow."""
+        """Return how far ``x`` lies from the frame's sources; None if it does not follow.
+
+        Args:
+            x: a tensor.
+            frame: the number of an open frame.
+        """
         known = self._get(x)
         return known.get(frame) if known else None
 

@@ -13,6 +13,7 @@ from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ForwardState
 from sigprop.capture.recording.gradients import GradientHook
 from sigprop.capture.recording.reader import TensorReader
+from sigprop.capture.recording.recomputation import Position
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.recording.tap import Source, Tap
 from sigprop.capture.torch_internals import ordinary, version_of
@@ -31,7 +32,19 @@ def make_tap(
     channels: int,
     mode: str,
 ) -> Tap:
-    """Return where a tensor is taken now, on its way forward."""
+    """Return where a tensor is taken now, on its way forward.
+
+    Args:
+        recorder: knows the network's blocks.
+        info: the module at which the tensor is read.
+        source: whose row it is: the module itself, or a function or an addition inside of it.
+        port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
+        call: which call of the module it is, from 0.
+        path: where in a nest the tensor lies.
+        axis: of its channels.
+        channels: how many they are.
+        mode: ``"train"`` or ``"eval"``.
+    """
     return Tap(
         mode=mode,
         block=recorder.log.block_of(info.target or source.name),
@@ -57,7 +70,7 @@ class _Plan:
         backward: the same, for its gradient.
         key: the tap's axis as a part of `sigprop.capture.recording.forward_state.key_of`.
         reader: computes its statistics.
-        unused: gradient hooks that may be put on it.
+        unused: gradient hooks that may be registered on it.
     """
 
     __slots__ = ("backward", "key", "maker", "reader", "shape", "tap", "unused")
@@ -91,17 +104,37 @@ class Port:
         self._plans: dict[tuple[str, int, str], _Plan] = {}
 
     def take(self, recorder: Recorder, now: ForwardState, value: object, call: int) -> Tap | None:
-        """Take every tensor in a value; return the first tap."""
+        """Take every tensor in a value.
+
+        Args:
+            recorder: where statistics go.
+            now: the forward pass in progress.
+            value: a tensor, or a nest of them.
+            call: which call of the module it is, from 0.
+
+        Returns:
+            The first tensor's tap; None where no tensor can be read.
+        """
         if type(value) is Tensor and not value.is_nested:
             return self.take_tensor(recorder, now, value, call)
         taps = [self.take_tensor(recorder, now, x, call, path) for path, x in tensors(value)]
         return next((tap for tap in taps if tap is not None), None)
 
     def take_again(self, recorder: Recorder, value: object) -> None:
-        """Watch the gradients of tensors that were read when they were made the first time."""
+        """Watch the gradients of tensors that were read when they were made the first time.
+
+        Args:
+            recorder: where statistics go.
+            value: what a module returned when it was recomputed.
+        """
+        recomputation = recorder.gradients.recomputation
+        if not (self._gradient and recomputation.awaited):
+            return
+        target = self._source.name
+        call = recomputation.call(target, self._name)
         for path, x in tensors(value):
             if readable(x) and ordinary(x):
-                recorder.gradients.recomputed(x, self._tap(recorder, recorder.now, x, 0, path))
+                recorder.gradients.recomputed(x, Position(target, self._name, call, path))
 
     def take_tensor(
         self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str = ""
@@ -116,6 +149,9 @@ class Port:
             x: the tensor; not a nested one.
             call: which call of the module it is.
             path: where in a nest the tensor lies.
+
+        Returns:
+            Its tap; None where it cannot be read.
         """
         key = recorder.mode, call, path
         plan = self._plans.get(key)
@@ -148,7 +184,7 @@ class Port:
                 recorder.accumulator.rectified.add(plan.tap)
         if self._gradient:
             if not x.requires_grad:
-                self._no_gradient(recorder, plan.tap)
+                self._no_gradient(recorder, plan.tap, path)
             else:
                 hook = known.gradient
                 if hook is None:
@@ -157,11 +193,12 @@ class Port:
                 hook.taps.append(plan.backward)
         return plan.tap
 
-    def _no_gradient(self, recorder: Recorder, tap: Tap) -> None:
+    def _no_gradient(self, recorder: Recorder, tap: Tap, path: str) -> None:
         if torch.is_grad_enabled():
             recorder.log.without_gradient.add(tap.target)
-        else:
-            recorder.gradients.await_recomputation(tap)
+        elif recorder.mode == "train":
+            position = Position(tap.target, tap.port, tap.call, path)
+            recorder.gradients.recomputation.wait(position, tap)
 
     def _tap(self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str) -> Tap:
         axis = self._axis(now, x)

@@ -75,7 +75,15 @@ def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
 
 
 def owner(name: str, targets: Container[str]) -> str | None:
-    """Return the innermost target that holds (or is) the module or parameter ``name``."""
+    """Return the innermost target that holds (or is) the module or parameter ``name``.
+
+    Args:
+        name: of a module or parameter, such as ``"layer1.0.conv1.weight"``.
+        targets: names of the modules to choose from.
+
+    Returns:
+        The target's name; None where none holds it.
+    """
     while name and name not in targets:
         name = name.rpartition(".")[0]
     if name:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.blocks import CONTAINER, EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import ROOT, aliases, modules
 from sigprop.capture.recording.module_log import ModuleLog
 from sigprop.capture.torch_internals import compiled
@@ -17,7 +17,9 @@ from sigprop.torch_version import RUN_EAGERLY
 Status = Literal[
     "recorded",
     "not_chosen",
+    "container",
     "never_called",
+    "called_directly",
     "no_gradient",
     "scripted",
     "fused",
@@ -36,6 +38,10 @@ RECORDED: State = "recorded", ""
 UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
 NO_GRADIENT = "none: all before it is frozen, or cut off by detach or no_grad"
 UNSEEN = "none seen"
+MISSED = (
+    "reentrant checkpointing runs it again outside of any module that is watched; with "
+    "use_reentrant=False it is recorded"
+)
 
 
 def coverage(
@@ -62,7 +68,7 @@ def coverage(
 
     def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
         gradient = _gradient(name, name in targets, log, forward, backward)
-        if status == "recorded" and gradient in (NO_GRADIENT, UNSEEN):
+        if status == "recorded" and gradient.startswith((NO_GRADIENT, UNSEEN)):
             status = "no_gradient"
         return {
             "name": name,
@@ -105,6 +111,8 @@ def _state(
     reason = unread(module)
     if reason == SCRIPTED:
         return "scripted", reason
+    if reason == CONTAINER:
+        return "container" if name in targets else "not_chosen", reason
     if reason is not None:
         status: Status = "unsupported" if name in targets or reason == EXPORTED else "not_chosen"
         return status, reason
@@ -131,7 +139,7 @@ def _why_not_called(
         if isinstance(ancestor, nn.TransformerEncoderLayer) and not ancestor.training:
             return "fused", FUSED
     if any(p.grad is not None for p in module.parameters(recurse=False)):
-        return "never_called", DIRECT
+        return "called_directly", DIRECT
     return "never_called", UNCALLED
 
 
@@ -150,11 +158,11 @@ def _gradient(
     backward: Container[str],
 ) -> str:
     if name in backward:
-        return "recorded"
+        return f"recorded in part: {MISSED}" if name in log.not_recomputed else "recorded"
     if name not in forward:
         return ""
     if name in log.without_gradient:
         return NO_GRADIENT
     if not target:
         return "not asked: a rectifier inside a block is read for its dead units"
-    return UNSEEN
+    return f"{UNSEEN}: {MISSED}" if name in log.not_recomputed else UNSEEN

@@ -29,10 +29,22 @@ class ModuleFrame(Protocol):
     records_own_output: bool
 
     def addition(self, recorder: Any, skip: Tensor, branch: Tensor) -> None:
-        """Take the operands of an addition in the module's own code."""
+        """Take the operands of an addition in the module's own code.
+
+        Args:
+            recorder: where statistics go.
+            skip: the operand that is, or is nearer to, the module's input.
+            branch: the other operand.
+        """
 
     def function(self, recorder: Any, kind: str, output: Tensor) -> None:
-        """Take what a functional rectifier or attention in the module made."""
+        """Take what a functional rectifier or attention in the module made.
+
+        Args:
+            recorder: where statistics go.
+            kind: ``"rectifier"`` or ``"attention"``.
+            output: what the function returned.
+        """
 
 
 class Mode(Protocol):
@@ -58,7 +70,13 @@ class Mode(Protocol):
         """Be active again if it was for the module ``name`` that it was not."""
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
-        """Connect a module's output with its input."""
+        """Connect a module's output with its input.
+
+        Args:
+            args: what the module was called with.
+            output: what it returned.
+            weighs: whether the module has weights, which make the distance longer.
+        """
 
 
 class ForwardState(threading.local):
@@ -102,7 +120,12 @@ class ForwardState(threading.local):
         return not x.is_inference() and known.version == version_of(x)
 
     def enter(self, module: ModuleFrame, sources: Iterable[Tensor] | None) -> None:
-        """Put a module on the stack; with sources its additions are resolved from there."""
+        """Put a module on the stack; with sources its additions are resolved from there.
+
+        Args:
+            module: what was entered.
+            sources: the tensors that it was called with; None where its additions do not matter.
+        """
         frame = -1
         if sources is not None and self.mode is not None:
             self._frames += 1
@@ -124,5 +147,10 @@ class ForwardState(threading.local):
 
 
 def key_of(x: Tensor, channel_dim: int) -> int:
-    """Return a number for a tensor and one of its axes; tensors of different times may share it."""
+    """Return a number for a tensor and one of its axes; tensors of different times may share it.
+
+    Args:
+        x: a tensor.
+        channel_dim: the axis.
+    """
     return id(x) << 6 | channel_dim & 63
