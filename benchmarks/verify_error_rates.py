@@ -10,7 +10,7 @@ moments is exactly 1 per block and over all blocks, at any width. The law is als
 
 A run judges as `verify` does by default, with the same functions, but draws only the ratios
 (`Foreign.draw`), not the modules. `compare_with_verify` checks both halves of that shortcut against
-`sigprop.verify` on the same network as a module. Of each network 3,000 draws are made (1,000 of
+`sigprop.verify` on the same network as a module. Of each network 3,000 draws are made (600 of
 Student's t); runs take them in order, and again in another order when they are used up. What is
 printed are exact (Clopper-Pearson) 95 % intervals of shares of runs.
 """
@@ -43,7 +43,7 @@ from sigprop.verification.result import Result
 
 SAMPLES = 16
 #: Draws of a network that are made in all, and at once; matrices from Student's t take longest.
-POOL = {"gaussian": 3000, "orthogonal": 3000, "t, df 3": 1000}
+POOL = {"gaussian": 3000, "orthogonal": 3000, "t, df 3": 600}
 CHUNK = 40
 TOLERANCE, LEVEL = 0.05, 0.95
 WEIGHTS = ("gaussian", "orthogonal", "t, df 3")

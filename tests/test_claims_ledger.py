@@ -108,18 +108,15 @@ def test_the_random_state_is_left_alone():
 
 # --- stability -----------------------------------------------------------------------------------
 
+#: Claims whose small size decides. Of six draws of a network four standard errors decide too seldom
+#: for "holds"; the other test below has those.
 QUICK = [
-    "plain-relu-doubles",
-    "rescale-preserves",
     "bn-gradient-explosion",
-    "scaled-weightnorm-resnet",
-    "nf-planned-variance",
     "tanh-gradient-rate",
     "relu-correlation-map",
     "dead-units",
     "jacobian-moments",
     "sgd-noise",
-    "misprint-t1",
 ]
 
 

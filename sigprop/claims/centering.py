@@ -38,7 +38,7 @@ def centered_he(trial: Trial, gain: str = "he") -> list[Comparison]:
         One comparison per number.
     """
     samples = trial.pick(512, 128)
-    options = size(trial, depth=10, skip=False, gain=gain, multiplier="none")
+    options = size(trial, depth=10, skip=False, gain=gain, reparametrize=False)
     found = zoo.trajectories(trial, "rescale", (12, 6), samples, **options)
     start = Kernel(samples=samples).centered()
     predicted = theory.predict("mlp", 10, centering="batch", start=start).second_moment

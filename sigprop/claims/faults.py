@@ -226,6 +226,11 @@ DETACHED = Fault(
     "sigprop.networks.residual:ResidualBlock.forward",
     lambda right: lambda self, x: self.after(self.add(self.skip(x), self.branch(x.detach()))),
 )
+#: A branch leans on the skip that it is added to.
+CORRELATED = Fault(
+    "sigprop.networks.residual:ResidualBlock.forward",
+    lambda right: lambda self, x: self.after(self.add(self.skip(x), self.branch(x) + 0.1 * x)),
+)
 #: γ of standardized weights is He's gain.
 GAMMA = instead("sigprop.networks.gains:centered_gain", lambda activation: 2.0**0.5)
 #: Adaptive clipping does nothing, or clips at 1.1 λ.

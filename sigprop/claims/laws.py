@@ -63,6 +63,7 @@ _PLAIN_FORM = {"bias": False, "reparametrize": False}
         "library: alpha forgotten": faults.NO_ALPHA,
         "library: beta off by 10 %": faults.BETA,
         "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+        "library: branch and skip correlated": faults.CORRELATED,
     },
 )
 def law_preserved(trial: Trial) -> list[Comparison]:

@@ -84,7 +84,7 @@ def gammas(
     ]
     used = [name for name in found if name in OFFICIAL_GAMMAS]
     comparisons += [
-        close(f"the zoo's gain of {name}", centered_gain(name), found[name], reason, by=1e-5)
+        close(f"the zoo's gain of {name}", found[name], centered_gain(name), reason, by=1e-5)
         for name in used
     ]
     off = max(abs(OFFICIAL_GAMMAS[n] / v - 1) for n, v in found.items() if n in OFFICIAL_GAMMAS)

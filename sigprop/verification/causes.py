@@ -79,7 +79,6 @@ def explained(
         return table
     circular = without_zeros()
     judged = found[(found["kind"] == "") & ~found["transition"]]
-    predicted = table.set_index("block")["predicted"]
     reasons = table["reason"].tolist()
     for place, row in enumerate(table.to_dict("records")):
         if not broken.iloc[place]:
@@ -87,6 +86,7 @@ def explained(
         stage = table[(table["stage"] == row["stage"]) & (table["block"] >= 0)]
         together = row["block"] < 0 or (stage["verdict"] == VIOLATED).mean() >= 0.5
         blocks = stage["block"].tolist() if together else [row["block"]]
+        predicted = stage.set_index("block")["predicted"]
         rows = judged[judged["block"].isin(blocks)]
         reasons[place] = cause(rows, predicted, law, circular)
     return table.assign(reason=reasons)
