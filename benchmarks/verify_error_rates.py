@@ -286,7 +286,7 @@ def rates(numbers: Foreign, runs: int) -> dict[str, object]:
         "weights": numbers.weights,
         "width": numbers.width,
         "depth": numbers.depth,
-        "law": "true" if true else f"broken: beta x {numbers.beta:g}",
+        "law": "true law" if true else f"broken: beta x {numbers.beta:g}",
         "runs": runs,
     }
     row |= {name: share(verdicts.count(name), runs) for name in (HOLDS, UNDECIDED, VIOLATED)}

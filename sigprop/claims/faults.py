@@ -245,9 +245,5 @@ CLIPPING = Fault(
 NO_NORM = Fault(
     "sigprop.networks.norms:batch_norm", lambda right: lambda channels, dims: nn.Identity()
 )
-#: theory.nf_growth is 10 % too large.
-NF_GROWTH = changed(
-    "sigprop.theory.normalized:nf_growth", lambda stages: [1.1 * stage for stage in stages]
-)
 #: What weight normalization sets its gain to makes outputs 10 % too large.
 AFFINE = changed("sigprop.networks.first_batch:Affine.forward", lambda x: 1.1 * x)

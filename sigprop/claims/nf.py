@@ -38,7 +38,6 @@ def _images(trial: Trial, channels: tuple[int, int], **options: Any) -> dict[str
         "library: gamma off (He's gain)": faults.GAMMA,
         "library: standardized weights off by 10 %": faults.STANDARDIZED,
         "library: weights not standardized": faults.NOT_STANDARDIZED,
-        "library: theory off by 10 %": faults.NF_GROWTH,
     },
 )
 def nf_variance(trial: Trial, skip_gain: float = 1.0) -> list[Comparison]:

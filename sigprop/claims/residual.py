@@ -215,7 +215,7 @@ def _rescaled(trial: Trial, what: str, column: int) -> list[Comparison]:
     for paper, form in ((False, "plain form"), (True, "reparametrized")):
         options = size(trial, bias=False, reparametrize=paper)
         samples, depth = trial.pick(512, 96), options["depth"]
-        found = zoo.trajectories(trial, "rescale", (20, 8), samples, **options)
+        found = zoo.trajectories(trial, "rescale", (20, 10), samples, **options)
         predicted = theory.predict("rescale", depth, layers=1, start=Kernel(samples=samples))
         made = predicted.channel_variance if "variance" in what else predicted.second_moment
         name = f"{form}: {what}"

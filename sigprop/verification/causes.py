@@ -311,7 +311,7 @@ def _chain(blocks: _Blocks) -> str:
     error = float(blocks.draws.groupby("block")["ratio"].sem().mean() / ratio.mean())
     error /= math.sqrt(len(ratio))
     known = _known(factor, error, {**_GAINS[blocks.law.direction], **_DEFAULTS})
-    return f"{each} the {blocks.what} by {_span(ratio)}{f', {known}' if known else ''}{seen}"
+    return f"{each} the {blocks.what} by {_span(ratio)}{f': {known}' if known else ''}{seen}"
 
 
 def _span(values: Array, form: str = ".4g") -> str:
