@@ -256,14 +256,16 @@ def pool(numbers: Foreign, generator: torch.Generator) -> Callable[[int], np.nda
     made = numbers.draw(CHUNK, generator)
     size = POOL[numbers.weights]
     order = np.arange(size)
-    used = 0
+    used = needed = 0
 
     def take(count: int) -> np.ndarray:
-        nonlocal made, order, used
+        nonlocal made, order, used, needed
         if used + count > size:
             order = torch.randperm(size, generator=generator).numpy()
-            used = 0
-        while len(made) < min(size, used + count):
+            used, needed = 0, size
+        else:
+            needed = max(needed, used + count)
+        while len(made) < needed:
             made = np.vstack([made, numbers.draw(CHUNK, generator)])
         used += count
         return made[order[used - count : used]]
@@ -327,4 +329,4 @@ def main(runs: int = 300, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) if argument.isdigit() else argument for argument in sys.argv[1:]))
+    main(*(int(argument) for argument in sys.argv[1:2]), *sys.argv[2:3])

@@ -11,6 +11,7 @@ from messages import refusal
 from sigprop.claims import CLAIMS, SABOTEURS, Outcome, Trial, faults, measure_claim, sabotage
 from sigprop.errors import BadInput, UnknownName
 from sigprop.networks.layers import Scale
+from sigprop.networks.recipe import Recipe
 
 
 def of_the_prediction(name: str) -> bool:
@@ -50,11 +51,10 @@ def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():
 
 
 def test_a_fault_is_gone_afterwards_and_reaches_those_who_imported_the_function() -> None:
-    from sigprop.networks import recipe  # has he_gain by name, and as a default
-
+    gain = Recipe().gain  # imported by name, and a default
     with faults.NO_GAIN.applied():
-        assert recipe.he_gain("relu") == recipe.Recipe().gain("relu") == 1.0
-    assert recipe.he_gain("relu") == pytest.approx(2**0.5)
+        assert gain("relu") == Recipe().gain("relu") == 1.0
+    assert gain("relu") == pytest.approx(2**0.5)
     right = Scale.forward
     with faults.SCALE.applied():
         assert Scale.forward is not right

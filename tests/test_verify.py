@@ -356,7 +356,7 @@ BAD = {
         "seeds is a number, a list of numbers or 'auto', not 'many'",
     ),
     "few batches in a loader": (
-        (sigprop.networks.build("rescale", **SIZE), DataLoader(X, batch_size=32)),
+        (sigprop.networks.build("rescale", **SIZE), DataLoader(list(X), batch_size=32)),
         {"seeds": 4},
         BadInput,
         "a plain model needs 4 batches that differ, and the DataLoader has 2",

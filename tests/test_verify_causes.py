@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import sigprop
 
 WIDTH, DEPTH = 64, 12
+Padding = Literal["zeros", "circular"]
 X = torch.randn(24, WIDTH, generator=torch.Generator().manual_seed(0))
 
 
@@ -76,7 +78,7 @@ class Chain(nn.Module):
 class Images(nn.Module):
     """The residual network of convolutions; zeros around 6x6 maps take a ninth of every kernel."""
 
-    def __init__(self, padding_mode: str) -> None:
+    def __init__(self, padding_mode: Padding) -> None:
         super().__init__()
         self.layers = nn.ModuleList(ImageLayer(index, padding_mode) for index in range(DEPTH // 2))
 
@@ -87,7 +89,7 @@ class Images(nn.Module):
 
 
 class ImageLayer(nn.Module):
-    def __init__(self, index: int, padding_mode: str) -> None:
+    def __init__(self, index: int, padding_mode: Padding) -> None:
         super().__init__()
         k, c = index + 1, 6
         self.alpha, self.beta = math.sqrt((k - 1 + c) / (k + c)), 1 / math.sqrt(k + c)
