@@ -96,11 +96,13 @@ def main() -> None:
     table = found.groupby("network")[
         ["band of the loss", "highest_change", "effective_smoothness", "highest_cosine"]
     ].median()
-    rows = "\n".join(
-        f"| {name.replace('_', ' ')} | " + " | ".join(f"{column[n]:.3g}" for n in COLORS) + " |"
+    lines = [
+        f"| {str(name).replace('_', ' ')} | "
+        + " | ".join(f"{column[n]:.3g}" for n in COLORS)
+        + " |"
         for name, column in table.items()
-    )
-    page = PAGE.format(steps=PLAN.steps, depth=OPTIONS["depth"], rows=rows)
+    ]
+    page = PAGE.format(steps=PLAN.steps, depth=OPTIONS["depth"], rows="\n".join(lines))
     (FOLDER / "README.md").write_text(page)
     print(table.to_string(float_format="{:.3g}".format))
 

@@ -116,7 +116,7 @@ def main() -> None:
     plt.close(figure)
     table = pd.DataFrame(rows)
     table.to_csv(FOLDER / "gradients.csv", float_format="%.6g")
-    head = "| | " + " | ".join(table) + " |\n|---|" + "---|" * len(table.columns)
+    head = "| | " + " | ".join(map(str, table)) + " |\n|---|" + "---|" * len(table.columns)
     lines = [
         f"| {index} | " + " | ".join(f"{v:.3g}" for v in row) + " |"
         for index, row in zip(table.index, table.to_numpy(), strict=True)

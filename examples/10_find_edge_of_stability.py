@@ -20,6 +20,7 @@ from sigprop.inputs.datasets import resolve
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 QUICK = "--quick" in sys.argv
 FOLDERS = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
@@ -46,9 +47,9 @@ it again.
 
 **Agrees.** The sharpness rises while the loss falls (progressive sharpening), and where it reaches
 2/eta it hovers there, a little above, instead of growing on; the loss still falls, no longer at
-every step (figures 1 and 5 of the paper). The larger the rate, the flatter the network. The critical
-sharpness, which needs forward passes only, is far below the line as long as the gradient points
-elsewhere, and sits on it at the edge (Kalra & Barkeshli 2024).
+every step (figures 1 and 5 of the paper). The larger the rate, the flatter the network. The
+critical sharpness, which needs forward passes only, is far below the line as long as the gradient
+points elsewhere, and near it at the edge for two of the three rates (Kalra & Barkeshli 2024).
 
 **Differs.** With clean labels this network fits its digits before the edge matters: the sharpness
 rises to about 5 and falls again, as the paper's appendix has it for cross entropy.
@@ -78,7 +79,7 @@ def look(
     return row.assign(critical=along)
 
 
-def draw_training(axes: list[plt.Axes]) -> list[str]:
+def draw_training(axes: list[Axes]) -> list[str]:
     """Train at three rates, draw, and return the rows of the table."""
     rows = []
     for rate, color in RATES.items():
@@ -99,7 +100,7 @@ def draw_training(axes: list[plt.Axes]) -> list[str]:
     return rows
 
 
-def draw_regression(axes: list[plt.Axes]) -> tuple[float, float]:
+def draw_regression(axes: list[Axes]) -> tuple[float, float]:
     """Draw eigenvalues and convergence; return the condition number and the deviation."""
     pixels = IMAGES[0].flatten(1).double().numpy()
     pixels = pixels[:, pixels.std(axis=0) > 0.2]

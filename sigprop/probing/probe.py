@@ -31,6 +31,7 @@ from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.signals import native
 from sigprop.spectra.of_weights import weight_rows
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
@@ -138,6 +139,10 @@ def attach(
 class Probe:
     """A probe on a model; made by `attach`.
 
+    Args:
+        model: the model.
+        options: what `attach` was given.
+
     Attributes:
         options: what `attach` was given.
     """
@@ -146,6 +151,7 @@ class Probe:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
+        native.warn_of_absence()
         warn_of_compiled(model)
         warn_of_unread(model)
         self.options = options
@@ -160,7 +166,7 @@ class Probe:
         self._steps = Steps(options.step, options.optimizer, scale, self)
         self._tables = Tables(options.origin)
         self._attached = True
-        self._checked_optimizer = self._warned_of_silence = False
+        self._recorded = self._checked_optimizer = self._warned_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
         arrived = self._gradient_arrived if options.optimizer is None else None
         self._installation = Installation(model, self._recorder, self._forward_begins, arrived)
@@ -263,26 +269,49 @@ class Probe:
         """Choose whether a step is recorded, and have its hooks on or off accordingly."""
         every = self._budget or self.options.every
         due = every(index) if callable(every) else index % every == 0
-        self._recorder.on = bool(due) and not self._recorder.log.broken
-        self._installation.record(self._recorder.on)
+        on = bool(due) and not self._recorder.log.broken
+        self._recorder.on = on
+        if on or self._recorded:
+            self._recorder.guarded(self._switch, on)
+        self._recorded = on
+
+    def _switch(self, on: bool) -> None:
+        self._installation.record(on)
+        if not on:
+            self._reader.clear()  # once more: now copies of weights are let go of too
 
     def step_ended(self, index: int, skipped: bool) -> None:
-        """Make rows of what was read in a step, and forget it."""
+        """Make rows of what was read in a step, and forget it.
+
+        Args:
+            index: the step's number, from 0.
+            skipped: whether a scaler left the optimizer's step out.
+        """
+        if self._recorded:  # also when it was switched off within the step
+            self._recorder.guarded(self._end_recorded_step, skipped)
+        self._recorder.step += 1
+        self._recorder.stopwatch.end(self._recorder.on)
+
+    def _end_recorded_step(self, skipped: bool) -> None:
         self._installation.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
             self._recorder.guarded(self._collect, self._tables)
         self._reader.clear()
-        self._recorder.end_step()
-        self._recorder.stopwatch.end(self._recorder.on)
+        self._recorder.forget_step()
 
     def _forward_begins(self, training: bool) -> None:
         self._steps.forward_begins(training)
         self._recorder.stopwatch.begin()
 
     def update_begins(self, optimizer: Optimizer, closure: bool) -> bool:
-        """Return whether to read gradients before the optimizer uses them."""
+        """Return whether to read gradients before the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, in which gradients are still to be computed.
+        """
         if not self._checked_optimizer:
             self._checked_optimizer = True
             self._check_optimizer(optimizer)
@@ -291,7 +320,12 @@ class Probe:
         return self._recorder.on
 
     def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
-        """Read weights and gradients as the optimizer uses them."""
+        """Read weights and gradients as the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, which may be called again.
+        """
         if self._recorder.on:
             self._warn_of_silence()
             act = self._reader.gradients_ready
@@ -356,7 +390,7 @@ class Probe:
         self._attached = False
         self._reader.close()
         self._recorder.on = False
-        self._recorder.end_step()
+        self._recorder.forget_step()
         self._steps.stop()
         self._installation.remove()
         model = self._model()

@@ -55,11 +55,15 @@ def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
     return np.asarray((trajectory[1:] / trajectory[:-1])[blocks.astype(int)])
 
 
-def no_prediction() -> BadInput:
-    """Return the error of a law that needs a prediction where theory has none."""
+def no_prediction(reason: str = "theory predicts nothing for this network") -> BadInput:
+    """Return the error of a law that needs a prediction where theory has none.
+
+    Args:
+        reason: which part has none.
+    """
     return BadInput(
-        "theory predicts nothing for this network; state the law as a callable "
-        "'block -> ratio', or choose 'preserved' or 'doubling'"
+        f"{reason}; state the law as a callable 'block -> ratio', or choose 'preserved' or "
+        "'doubling'"
     )
 
 
@@ -130,6 +134,11 @@ def law_of(law: str | Law | Callable[[int], float]) -> Law:
         raise BadInput(f"a law is a name or a callable 'block -> ratio', not {law!r}")
 
     def ratios(blocks: Array, _: Prediction | None) -> Array:
+        """Return what the law gives for each block.
+
+        Raises:
+            BadInput: a ratio is not positive.
+        """
         predicted = np.array([float(law(int(block))) for block in blocks])
         if not (predicted > 0).all():
             raise BadInput(f"a law gives a positive ratio for every block, not {predicted.min()}")
