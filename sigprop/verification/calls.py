@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from sigprop.records import Records
@@ -36,7 +37,9 @@ def calls_as_blocks(records: Records) -> Records:
     whole = several.eq(several.round()) & several.ge(1)
     call = signals["call"].where(~of_additions, signals["call"] // several.where(whole, 1))
     key = pd.MultiIndex.from_arrays([signals["module"], call])
-    kept = call.eq(0) | (key.map(made).fillna(False).astype(bool) & (~of_additions | whole))
+    in_every_draw = made.to_dict()
+    everywhere = np.array([in_every_draw.get(at, False) for at in key], dtype=bool)
+    kept = call.eq(0) | (everywhere & (~of_additions | whole))
     signals = signals.assign(_call=call.astype("int64"))[kept]
     order = _order(signals)
     names = pd.MultiIndex.from_frame(signals[["module", "_call"]])
