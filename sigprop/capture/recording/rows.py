@@ -40,7 +40,8 @@ class RowBuilder:
         strict: raise what a quantity raises instead of switching it off with a warning.
 
     Attributes:
-        seen: by direction, the names of the modules and functions with at least one row so far.
+        seen: by direction, the names of the modules and functions with at least one row so far;
+            those of which an output was read are under ``"out"``.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class RowBuilder:
         self._targets = frozenset(targets)
         self._quantities, self._own, self._strict = dict(quantities), list(own), strict
         self._dead = DeadUnits(window)
-        self.seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
+        self.seen: dict[str, set[str]] = {"forward": set(), "backward": set(), "out": set()}
         self._owners: dict[str, str | None] = {}
         self._located = _Located(())
         self._blocks: tuple[Sequence[str], int, list[int]] = ((), 0, [])
@@ -111,6 +112,8 @@ class RowBuilder:
             self._located = _Located(taps)
             for tap in taps:
                 self.seen[tap.direction].add(tap.target)
+                if tap.port == "out":
+                    self.seen["out"].add(tap.target)
         return self._located
 
     def _number(self, name: str, pooled: Pooled) -> Array:
