@@ -22,6 +22,8 @@ LAYERS = (
     ("capture",),
     ("records",),
     ("inputs",),
+    ("linear_operators",),
+    ("spectra",),
     ("probing",),
     ("experiments",),
     ("verification",),

@@ -125,6 +125,7 @@ OwnArithmetic: Callable[[], AbstractContextManager[None]] = _found(
 
 _CALL = getattr(_found("calls", "torch.nn.Module._call_impl", None), "__code__", None)
 _CHECKPOINT = CheckpointFunction.forward.__code__
+_RECOMPUTATION = CheckpointFunction.backward.__code__
 
 
 def calling(modules: frozenset[int]) -> bool:
@@ -137,14 +138,27 @@ def calling(modules: frozenset[int]) -> bool:
     return _CALL is None
 
 
-def checkpointing() -> bool:
-    """Return whether reentrant checkpointing runs a forward for the first time: no gradients."""
+def reentrant_checkpoints() -> tuple[object | None, object | None]:
+    """Return which reentrant checkpoints are at work on this thread's stack.
+
+    Returns:
+        The one that runs its function for the first time, without gradients, the outermost of
+        several; and the one that runs it again around that, the innermost. None where none is.
+    """
+    running = None
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code is _CHECKPOINT:
-            return True
+            running = frame.f_locals.get("ctx")
+        elif frame.f_code is _RECOMPUTATION:
+            return running, frame.f_locals.get("ctx")
         frame = frame.f_back
-    return False
+    return running, None
+
+
+def checkpointing() -> bool:
+    """Return whether reentrant checkpointing runs a forward for the first time: no gradients."""
+    return reentrant_checkpoints()[0] is not None
 
 
 def is_replica(module: nn.Module) -> bool:

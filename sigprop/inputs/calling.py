@@ -41,11 +41,11 @@ def split_batch(inputs: object, targets: object) -> tuple[Any, Any]:
     return inputs, targets
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
+def call(model: Callable[..., Any], inputs: Any) -> Any:
     """Return ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
 
     Args:
-        model: the model.
+        model: the model, or a function that is called as it is.
         inputs: what it takes, on its device.
 
     Raises:

@@ -53,3 +53,8 @@ class Additions:
             if reader is None:
                 reader = self._products[call] = ProductReader(recorder.accumulator)
             reader.read(skip, branch, tap)
+
+    def take_again(self, recorder: Recorder, operands: Iterable[object]) -> None:
+        """Watch the gradients of operands that were read when they were made the first time."""
+        for port, operand in zip(self._ports.values(), operands, strict=False):
+            port.take_again(recorder, operand)

@@ -16,6 +16,7 @@ from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.hooks.module_hooks import ForwardPreHook, Hook
 from sigprop.capture.hooks.scope import Scope
 from sigprop.capture.model.nested import tensors
+from sigprop.capture.recording.forward_state import ForwardState
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.torch_internals import (
     at_trace_time,
@@ -174,6 +175,9 @@ class Forwards:
             hook: its own pre-hook.
         """
         recorder, model = self._recorder(), self._model()
+        if recomputing():
+            self._part_recomputed(recorder, module)
+            return
         if recorder is None or model is None or recorder.graph.whole:
             return  # what a compiler leaves out of the graph of a whole model is called in it
         self.call_ended()  # one that a KeyboardInterrupt ended has not
@@ -194,6 +198,14 @@ class Forwards:
         self._end = module.register_forward_hook(PartEnd(self), always_call=True)
         if recorder.on:
             recorder.guarded(self._start, recorder, training, new)
+
+    def _part_recomputed(self, recorder: Recorder | None, module: nn.Module) -> None:
+        """Have additions seen while activation checkpointing runs a module again."""
+        if recorder is not None:
+            self._call.module = weakref.ref(module)
+            end = RecomputationEnd(self, recorder.now)
+            self._end = module.register_forward_hook(end, always_call=True)
+            self._context.start()
 
     def part_ended(self, output: object) -> None:
         """End the call of a module, and notice when a gradient comes back to what it returned."""
@@ -326,6 +338,29 @@ class PartEnd(ForwardsHook):
     def do(self, forwards: Forwards, *arguments: Any) -> None:
         """Take off what was put on for this call."""
         forwards.part_ended(arguments[-1])
+
+
+class RecomputationEnd(Hook):
+    """Hook of the outermost module that a checkpoint runs again, also when its forward raised.
+
+    Checkpointing that is not reentrant ends each of its recomputations by an exception.
+
+    Args:
+        forwards: the forward passes of the model.
+        now: the state that the recomputation leaves as it found it.
+    """
+
+    def __init__(self, forwards: Forwards, now: ForwardState) -> None:
+        self._forwards = weakref.ref(forwards)
+        self._now, self._maker = now, now.maker
+
+    def __call__(self, *_: object) -> None:
+        """Take off what was put on for this call."""
+        forwards = self._forwards()
+        if forwards is not None and not torch.compiler.is_compiling():
+            forwards.call_ended()
+            self._now.stack.clear()
+            self._now.maker = self._maker
 
 
 class _GradientPassed:

@@ -28,6 +28,7 @@ from sigprop.capture.torch_internals import (
     OwnArithmetic,
     graph_being_made,
     interruption,
+    recomputing,
 )
 
 _compiling = torch.compiler.is_dynamo_compiling
@@ -95,11 +96,10 @@ class ForwardPreHook(Hook):
             with OwnArithmetic():  # it is no function of the model
                 if reason is None:
                     self._enter(recorder, now, module, args, kwargs)
-                elif reason is not RECOMPUTED:
+                elif reason is RECOMPUTED:
+                    self._enter_again(recorder, now, module, args, kwargs)
+                else:
                     recorder.log.passed_by.add(f"{self.name}: {reason}")
-                elif self._input is not None:
-                    given = first_readable(args, kwargs)
-                    self._input.take_again(recorder, given)
         except Exception as error:
             recorder.failed(error)
         watch.own_time += watch.clock() - began
@@ -129,6 +129,31 @@ class ForwardPreHook(Hook):
                 sources = [given] if type(given) is Tensor else [x for _, x in tensors(given)]
         if self._adds_inputs:
             self._additions.take(recorder, now, args)
+        self._open(now, module, sources)
+
+    def _enter_again(
+        self,
+        recorder: Recorder,
+        now: ForwardState,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object] | None,
+    ) -> None:
+        """Do the same where activation checkpointing runs a forward again."""
+        if not recorder.gradients.recomputation.awaited:
+            return
+        if now.mode is None:
+            recorder.part_called(module, self)
+        given = first_readable(args, kwargs)
+        if self._input is not None:
+            self._input.take_again(recorder, given)
+        if self._adds_inputs:
+            self._additions.take_again(recorder, args)
+        self._open(now, module, [x for _, x in tensors(given)] if self.info.frames else None)
+
+    def _open(self, now: ForwardState, module: nn.Module, sources: list[Tensor] | None) -> None:
+        """Put the module on the stack, and look away from what is not to be seen in it."""
+        info = self.info
         if sources is not None:
             now.enter(self, sources)
         elif not self._only_pauses:
@@ -138,7 +163,10 @@ class ForwardPreHook(Hook):
 
     def addition(self, recorder: Recorder, skip: Tensor, branch: Tensor) -> None:
         """Take the operands of an addition in the module's own code."""
-        self._additions.take(recorder, recorder.now, (skip, branch))
+        if recomputing():
+            self._additions.take_again(recorder, (skip, branch))
+        else:
+            self._additions.take(recorder, recorder.now, (skip, branch))
 
     def function(self, recorder: Recorder, kind: str, output: Tensor) -> None:
         """Take what a functional rectifier or attention inside this module made."""
@@ -148,6 +176,9 @@ class ForwardPreHook(Hook):
             # Inside a block the block has the gradients; elsewhere a function is a leaf of its own.
             gradient, rectifier = self.info.target is None, source.kind == "rectifier"
             port = self._functions[kind] = Port(self.info, source, "out", gradient, rectifier)
+        if recomputing():
+            port.take_again(recorder, output)
+            return
         now, log = recorder.now, recorder.log
         call = now.calls[source.name]
         now.calls[source.name] = call + 1
@@ -191,7 +222,7 @@ class ForwardHook(Hook):
             return
         reason = interruption()
         if reason is not None:
-            self._interrupted(recorder, reason, output)
+            self._interrupted(recorder, reason, args, output)
             return
         now, name = recorder.now, self._name
         call = now.calls[name]
@@ -215,17 +246,22 @@ class ForwardHook(Hook):
                         take.take_tensor(recorder, now, output, call)
                     else:
                         take.take(recorder, now, output, call)
-                if mode is not None and (paused or not self._info.transparent):
-                    self._connect(mode, args, output, paused)
-                if self._entered:
-                    stack = now.stack
-                    if stack and stack[-1][0].name == name and stack[-1][1] < 0:
-                        stack.pop()
-                    else:
-                        now.leave(name)
+                self._close(now, args, output, paused)
         except Exception as error:
             recorder.failed(error)
         watch.own_time += watch.clock() - began
+
+    def _close(self, now: ForwardState, args: object, output: object, paused: bool) -> None:
+        """Take the module off the stack, and connect its output with its input."""
+        name, mode = self._name, now.mode
+        if mode is not None and (paused or not self._info.transparent):
+            self._connect(mode, args, output, paused)
+        if self._entered:
+            stack = now.stack
+            if stack and stack[-1][0].name == name and stack[-1][1] < 0:
+                stack.pop()
+            else:
+                now.leave(name)
 
     def _connect(self, mode: Mode, args: object, output: object, paused: bool) -> None:
         """Have the mode see functions again, and connect what it did not see."""
@@ -238,15 +274,25 @@ class ForwardHook(Hook):
         elif not info.transparent:
             mode.bridge(args, output, info.weighs)
 
-    def _interrupted(self, recorder: Recorder, reason: str, output: object) -> None:
+    def _interrupted(self, recorder: Recorder, reason: str, args: object, output: object) -> None:
         """Do what remains to be done in a forward pass that is no ordinary one."""
-        mode = recorder.now.mode
-        if mode is not None:
-            mode.resume(self._name)
-        if reason is not RECOMPUTED:
-            recorder.log.passed_by.add(f"{self._name}: {reason}")
-        elif self._output is not None and self._info.is_target:
-            recorder.guarded(self._output.take_again, recorder, output)
+        now = recorder.now
+        if reason is RECOMPUTED:
+            recorder.guarded(self._leave_again, recorder, now, args, output)
+            return
+        if now.mode is not None:
+            now.mode.resume(self._name)
+        recorder.log.passed_by.add(f"{self._name}: {reason}")
+
+    def _leave_again(
+        self, recorder: Recorder, now: ForwardState, args: object, output: object
+    ) -> None:
+        """Watch the gradients of outputs that activation checkpointing makes again."""
+        with OwnArithmetic():
+            if self._output is not None:
+                self._output.take_again(recorder, output)
+            paused = now.mode is not None and now.mode.paused_by == self._name
+            self._close(now, args, output, paused)
 
 
 def only_pauses(info: ModuleInfo) -> bool:

@@ -13,6 +13,7 @@ from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ForwardState
 from sigprop.capture.recording.gradients import GradientHook
 from sigprop.capture.recording.reader import TensorReader
+from sigprop.capture.recording.recomputation import Position
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.recording.tap import Source, Tap
 from sigprop.capture.torch_internals import ordinary, version_of
@@ -99,9 +100,14 @@ class Port:
 
     def take_again(self, recorder: Recorder, value: object) -> None:
         """Watch the gradients of tensors that were read when they were made the first time."""
+        recomputation = recorder.gradients.recomputation
+        if not (self._gradient and recomputation.awaited):
+            return
+        target = self._source.name
+        call = recomputation.call(target, self._name)
         for path, x in tensors(value):
             if readable(x) and ordinary(x):
-                recorder.gradients.recomputed(x, self._tap(recorder, recorder.now, x, 0, path))
+                recorder.gradients.recomputed(x, Position(target, self._name, call, path))
 
     def take_tensor(
         self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str = ""
@@ -148,7 +154,7 @@ class Port:
                 recorder.accumulator.rectified.add(plan.tap)
         if self._gradient:
             if not x.requires_grad:
-                self._no_gradient(recorder, plan.tap)
+                self._no_gradient(recorder, plan.tap, path)
             else:
                 hook = known.gradient
                 if hook is None:
@@ -157,11 +163,12 @@ class Port:
                 hook.taps.append(plan.backward)
         return plan.tap
 
-    def _no_gradient(self, recorder: Recorder, tap: Tap) -> None:
+    def _no_gradient(self, recorder: Recorder, tap: Tap, path: str) -> None:
         if torch.is_grad_enabled():
             recorder.log.without_gradient.add(tap.target)
-        else:
-            recorder.gradients.await_recomputation(tap)
+        elif recorder.mode == "train":
+            position = Position(tap.target, tap.port, tap.call, path)
+            recorder.gradients.recomputation.wait(position, tap)
 
     def _tap(self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str) -> Tap:
         axis = self._axis(now, x)

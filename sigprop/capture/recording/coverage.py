@@ -36,6 +36,10 @@ RECORDED: State = "recorded", ""
 UNREADABLE: State = "unsupported", "returned no non-empty real floating-point tensor"
 NO_GRADIENT = "none: all before it is frozen, or cut off by detach or no_grad"
 UNSEEN = "none seen"
+MISSED = (
+    "reentrant checkpointing runs it again outside of any module that is watched; with "
+    "use_reentrant=False it is recorded"
+)
 
 
 def coverage(
@@ -64,7 +68,7 @@ def coverage(
 
     def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
         gradient = _gradient(name, name in targets, log, forward, backward)
-        if status == "recorded" and gradient in (NO_GRADIENT, UNSEEN):
+        if status == "recorded" and gradient.startswith((NO_GRADIENT, UNSEEN)):
             status = "no_gradient"
         return {
             "name": name,
@@ -155,11 +159,11 @@ def _gradient(
     backward: Container[str],
 ) -> str:
     if name in backward:
-        return "recorded"
+        return f"recorded in part: {MISSED}" if name in log.not_recomputed else "recorded"
     if name not in forward:
         return ""
     if name in log.without_gradient:
         return NO_GRADIENT
     if not target:
         return "not asked: a rectifier inside a block is read for its dead units"
-    return UNSEEN
+    return f"{UNSEEN}: {MISSED}" if name in log.not_recomputed else UNSEEN

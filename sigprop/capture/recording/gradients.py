@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from sigprop.capture.recording.accumulator import Accumulator
 from sigprop.capture.recording.forward_state import key_of
 from sigprop.capture.recording.own_metrics import OwnMetrics
 from sigprop.capture.recording.reader import TensorReader
+from sigprop.capture.recording.recomputation import Position, Recomputation
 from sigprop.capture.recording.stopwatch import Stopwatch
 from sigprop.capture.recording.tap import Tap
 from sigprop.capture.torch_internals import transforming, version_of
@@ -76,13 +76,16 @@ class Gradients:
 
     Args:
         recorder: reads the gradients; it is held weakly.
+
+    Attributes:
+        recomputation: the tensors that have no gradient until a checkpoint makes them again.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = weakref.ref(recorder)
         self._hooks: list[GradientHook] = []
         self._recomputed: dict[int, tuple[weakref.ref[Tensor], int, GradientHook]] = {}
-        self._awaited: dict[tuple[str, str], list[Tap]] = {}
+        self.recomputation = Recomputation()
 
     def watch(self, x: Tensor, channel_dim: int, unused: list[GradientHook]) -> GradientHook:
         """Put a hook on a tensor's gradient.
@@ -103,28 +106,25 @@ class Gradients:
         self._hooks.append(hook)
         return hook
 
-    def await_recomputation(self, tap: Tap) -> None:
-        """Expect that reentrant checkpointing makes a tensor a second time, with gradients."""
-        awaited = self._awaited.setdefault(_position(tap), [])
-        if tap not in awaited:
-            awaited.append(tap)
-
-    def recomputed(self, x: Tensor, tap: Tap) -> None:
+    def recomputed(self, x: Tensor, position: Position) -> None:
         """Watch the gradient of a tensor that reentrant checkpointing makes a second time.
 
-        Its first time was without gradients. A module called more than once is recomputed in
-        reverse order, the last call first.
+        Its first time was without gradients.
+
+        Args:
+            x: the tensor.
+            position: where it was met.
         """
-        awaited = self._awaited.get(_position(tap))
-        if not (awaited and x.requires_grad and torch.is_grad_enabled()):
+        gradient = x.requires_grad and torch.is_grad_enabled()
+        tap = self.recomputation.tap(position, gradient)
+        if tap is None or not gradient:
             return
-        awaited.insert(0, awaited.pop())
         key, version = key_of(x, tap.channel_dim), version_of(x)
         known = self._recomputed.get(key)
         if known is None or known[0]() is not x or known[1] != version:
             known = weakref.ref(x), version, self.watch(x, tap.channel_dim, [])
             self._recomputed[key] = known
-        known[2].taps.append(awaited[0]._replace(direction="backward"))
+        known[2].taps.append(tap._replace(direction="backward"))
 
     def end_step(self) -> None:
         """Take every hook off, also from tensors that outlive the step."""
@@ -136,9 +136,4 @@ class Gradients:
             hook.taps.clear()
             hook.home.append(hook)
         self._recomputed.clear()
-        self._awaited.clear()
-
-
-def _position(tap: Tap) -> tuple[str, str]:
-    """Return what all calls at a tap share: the name without call numbers, and the port."""
-    return re.sub(r"#\d+", "", tap.name), tap.port
+        self.recomputation.clear()

@@ -75,6 +75,7 @@ class Recorder:
     def end_step(self) -> None:
         """Forget the step that was read; what comes belongs to the next step."""
         self.graph.buffers.empty()
+        self.log.not_recomputed.update(self.gradients.recomputation.missed())
         self.gradients.end_step()
         self.accumulator.clear()
         self.now.begin()
