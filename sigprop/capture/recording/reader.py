@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -126,6 +127,11 @@ class ProductReader:
         self._form: _Form | None = None
         self._compute: Callable[..., None] | None = None
         self._unused: list[PairProducts] = []
+
+    def hold(self, skip: Tensor, branch: Tensor, tap: Tap) -> Callable[[], None]:
+        """Issue the work, and return what adds it to the step's: it may turn out to be no sum."""
+        products = PairProducts(compute_products(skip, branch), tap)
+        return partial(self._accumulator.add_products, products)
 
     def read(self, skip: Tensor, branch: Tensor, tap: Tap) -> None:
         """Issue the work of two readable operands' products."""
