@@ -21,7 +21,10 @@ def images(size: int) -> torch.Tensor:
 
 
 def of_timm(name: str, size: int = 64, **options: Any) -> Callable[[], Made]:
-    return lambda: (timm.create_model(name, pretrained=False, num_classes=5, **options), images(size))
+    return lambda: (
+        timm.create_model(name, pretrained=False, num_classes=5, **options),
+        images(size),
+    )
 
 
 def of_torchvision(name: str, size: int = 64, **options: Any) -> Callable[[], Made]:
@@ -44,75 +47,115 @@ def _vit() -> Made:
 
 
 SMALL_UNET = {
-    "sample_size": 16, "block_out_channels": (8, 16), "layers_per_block": 2, "norm_num_groups": 4,
-}  # fmt: skip
+    "sample_size": 16,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 2,
+    "norm_num_groups": 4,
+}
 
 
 def _unet() -> Made:
     model = diffusers.UNet2DModel(
-        **SMALL_UNET, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=4,
-    )  # fmt: skip
+        **SMALL_UNET,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )
     return model, {"sample": images(16), "timestep": torch.tensor([3, 4])}
 
 
 def _conditional_unet() -> Made:
     model = diffusers.UNet2DConditionModel(
-        **SMALL_UNET, in_channels=3, out_channels=3, cross_attention_dim=12, attention_head_dim=4,
+        **SMALL_UNET,
+        in_channels=3,
+        out_channels=3,
+        cross_attention_dim=12,
+        attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+    )
     inputs = {
-        "sample": images(16), "timestep": torch.tensor([3, 4]),
+        "sample": images(16),
+        "timestep": torch.tensor([3, 4]),
         "encoder_hidden_states": torch.randn(2, 5, 12),
-    }  # fmt: skip
+    }
     return model, inputs
 
 
 def _autoencoder() -> Made:
     model = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=2,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=2,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
     return model, {"sample": images(16)}
 
 
 def _dit() -> Made:
     model = diffusers.DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=3, num_layers=3, sample_size=8,
-        patch_size=2, norm_num_groups=1,
-    )  # fmt: skip
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=3,
+        num_layers=3,
+        sample_size=8,
+        patch_size=2,
+        norm_num_groups=1,
+    )
     inputs = {
-        "hidden_states": images(8), "timestep": torch.tensor([3, 4]),
+        "hidden_states": images(8),
+        "timestep": torch.tensor([3, 4]),
         "class_labels": torch.tensor([1, 2]),
-    }  # fmt: skip
+    }
     return model, inputs
 
 
 def _flux() -> Made:
     model = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=12, pooled_projection_dim=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        pooled_projection_dim=8,
         axes_dims_rope=(2, 2, 4),
-    )  # fmt: skip
+    )
     inputs = {
-        "hidden_states": torch.randn(1, 16, 4), "encoder_hidden_states": torch.randn(1, 5, 12),
-        "pooled_projections": torch.randn(1, 8), "timestep": torch.tensor([0.5]),
-        "img_ids": torch.zeros(16, 3), "txt_ids": torch.zeros(5, 3), "guidance": None,
-    }  # fmt: skip
+        "hidden_states": torch.randn(1, 16, 4),
+        "encoder_hidden_states": torch.randn(1, 5, 12),
+        "pooled_projections": torch.randn(1, 8),
+        "timestep": torch.tensor([0.5]),
+        "img_ids": torch.zeros(16, 3),
+        "txt_ids": torch.zeros(5, 3),
+        "guidance": None,
+    }
     return model, inputs
 
 
 def _sd3() -> Made:
     model = diffusers.SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=12, caption_projection_dim=16,
-        pooled_projection_dim=8, out_channels=4, pos_embed_max_size=8,
-    )  # fmt: skip
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        caption_projection_dim=16,
+        pooled_projection_dim=8,
+        out_channels=4,
+        pos_embed_max_size=8,
+    )
     inputs = {
-        "hidden_states": torch.randn(1, 4, 8, 8), "encoder_hidden_states": torch.randn(1, 5, 12),
-        "pooled_projections": torch.randn(1, 8), "timestep": torch.tensor([3.0]),
-    }  # fmt: skip
+        "hidden_states": torch.randn(1, 4, 8, 8),
+        "encoder_hidden_states": torch.randn(1, 5, 12),
+        "pooled_projections": torch.randn(1, 8),
+        "timestep": torch.tensor([3.0]),
+    }
     return model, inputs
 
 
@@ -129,8 +172,14 @@ MODELS: dict[str, Callable[[], Made]] = {
     "timm/vit_tiny": of_timm("vit_tiny_patch16_224", 32, img_size=32, depth=3),
     "timm/cait_xxs24": of_timm("cait_xxs24_224", 32, img_size=32, depth=3),
     "timm/xcit_nano": of_timm("xcit_nano_12_p16_224", 32, img_size=32, depth=3),
-    "timm/swin": of_timm("swin_tiny_patch4_window7_224", 56, img_size=56, embed_dim=24,
-                         depths=(2, 2), num_heads=(2, 4)),
+    "timm/swin": of_timm(
+        "swin_tiny_patch4_window7_224",
+        56,
+        img_size=56,
+        embed_dim=24,
+        depths=(2, 2),
+        num_heads=(2, 4),
+    ),
     "timm/davit": of_timm("davit_tiny", 64, depths=(1, 2), embed_dims=(16, 32), num_heads=(2, 4)),
     "timm/poolformer": of_timm("poolformer_s12", 64),
     "timm/mixer": of_timm("mixer_s32_224", 64, img_size=64),
@@ -164,4 +213,4 @@ MODELS: dict[str, Callable[[], Made]] = {
     "diffusers/dit": _dit,
     "diffusers/flux": _flux,
     "diffusers/sd3": _sd3,
-}  # fmt: skip
+}

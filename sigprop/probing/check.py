@@ -18,6 +18,7 @@ from sigprop.inputs.devices import Device, kept_random_state, moved, placed, res
 from sigprop.inputs.factories import copied
 from sigprop.probing.check_rows import BLIND, check_table
 from sigprop.probing.check_tree import tree
+from sigprop.probing.learning import learned
 from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.probing.watching import Watch
@@ -119,6 +120,7 @@ def check(
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
+        blocks = learned(twin, batch, blocks, chosen)
         probe = attach(twin, blocks=blocks)
         with kept_random_state(chosen), probe, torch.enable_grad():
             with watch:

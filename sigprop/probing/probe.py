@@ -17,7 +17,7 @@ from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, s
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
-from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, is_automatic, members, unread
 from sigprop.capture.model.naming import bare, modules, parameters
 from sigprop.capture.parameters.info import spectra
 from sigprop.capture.torch_internals import compiled
@@ -335,11 +335,10 @@ class Probe:
 
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> None:
         blocks, axis = self.options.blocks, self.options.channel_dim
-        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        leaves = isinstance(blocks, str) and blocks == "leaves"
-        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
+        leaves, automatic = blocks == "leaves", is_automatic(blocks)
+        scope = Scope(automatic, automatic or leaves, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.on(self, model)
-        self._installation.install(targets, axis, scope)
+        self._installation.install(targets, axis, scope, members(blocks))
         self._steps.watch()
         self.step_began(self.step_index)
 

@@ -35,11 +35,12 @@ _RELATED_BY_SHAPE = (
     "new_zeros new_ones new_empty new_full new_tensor"
 )
 UNRELATED = frozenset(_RELATED_BY_SHAPE.split())
-#: Their result has come as far as the farther of two factors.
-PRODUCTS = frozenset(
+_MULTIPLYING = (
     "mul mul_ multiply __mul__ __rmul__ __imul__ div div_ divide true_divide __truediv__ "
-    "__rtruediv__ __itruediv__".split()
+    "__rtruediv__ __itruediv__"
 )
+#: Their result has come as far as the farther of two factors, see `_gated`.
+PRODUCTS = frozenset(_MULTIPLYING.split())
 #: Inputs of a module that are told apart.
 _SOURCES = 8
 COSTS: Mapping[str, int] = {
@@ -127,7 +128,7 @@ class Dataflow:
         return min(found, default=None)
 
     def reach(self, made: Iterable[Tensor], frame: int) -> list[int]:
-        """Return how many weights lie on the shortest way from each of a frame's inputs to ``made``.
+        """Return how many weights lie on the shortest way from each input of a frame.
 
         Args:
             made: what the module returned.
@@ -190,7 +191,7 @@ class Dataflow:
             product: whether it multiplies, see `PRODUCTS`.
         """
         known, found = self._known, None
-        choose = max if product else min
+        choose = _gated if product else min
         for value in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(value, Tensor):
                 values: Iterable[Tensor] = (value,)
@@ -272,6 +273,11 @@ def _unmoved(here: Distances, near: list[Distances]) -> set[int]:
             if other.get(frame) == distance:
                 stays.add(frame)
     return stays
+
+
+def _gated(a: int, b: int) -> int:
+    """Return how far a product has come; one factor that gates the other leads off the stream."""
+    return max(a, b) if abs(a - b) < WEIGHT else max(a, b, 2 * WEIGHT)
 
 
 def _joined(

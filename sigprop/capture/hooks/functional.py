@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sigprop.capture.hooks.dataflow import COSTS, PRODUCTS, UNRELATED, Dataflow
-from sigprop.capture.hooks.sums import STACKS, SUMS, WRITES, Stacks
 from sigprop.capture.hooks.scope import Scope
+from sigprop.capture.hooks.sums import STACKS, SUMS, WRITES, Stacks
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder

@@ -31,6 +31,36 @@ def residual_units(everything: Mapping[str, nn.Module], tree: CallTree) -> list[
     return [name for name in everything if name in units]
 
 
+def repeated_units(everything: Mapping[str, nn.Module], tree: CallTree) -> list[str]:
+    """Return the innermost modules of several weights that are repeated, where nothing adds.
+
+    Beside them those that stand in the same place: the odd ones among Inception's modules.
+
+    Args:
+        everything: the model's modules by name.
+        tree: what one forward pass showed.
+    """
+    own = [
+        name
+        for name in tree.modules
+        if name != ROOT
+        and not type(everything[name]).__module__.startswith("torch.nn")
+        and affine_layers(everything[name]) > 1
+    ]
+    kinds = [type(everything[name]) for name in own]
+    twins = {name for name in own if kinds.count(type(everything[name])) > 1}
+    units = {name for name in twins if not any(name in tree.above(other) for other in twins)}
+    places = {name.rpartition(".")[0] for name in units}
+    units |= {
+        name
+        for name in own
+        if name.rpartition(".")[0] in places
+        and not any(name in tree.above(other) for other in units)
+        and not tree.inside(name, units)
+    }
+    return [name for name in everything if name in units]
+
+
 class _Units:
     """The units of one model while they are looked for.
 
@@ -103,7 +133,7 @@ class _Units:
         """Return whether a module stands in a list of modules alike."""
         siblings = self._list_of(name)
         return bool(siblings) and all(
-            _shape(self._everything[other]) == _shape(self._everything[name]) for other in siblings
+            shape(self._everything[other]) == shape(self._everything[name]) for other in siblings
         )
 
     def _list_of(self, name: str) -> list[str]:
@@ -186,10 +216,8 @@ def affine_layers(module: nn.Module) -> int:
     return sum(p.ndim > 1 and id(p) not in embedded for p in module.parameters())
 
 
-def _shape(module: nn.Module) -> tuple[type, ...]:
+def shape(module: nn.Module) -> tuple[type, ...]:
     """Return the class of a module; of a Sequential those of its members too."""
     if isinstance(module, nn.Sequential):
         return (type(module), *(type(child) for child in module))
     return (type(module),)
-
-

@@ -38,6 +38,7 @@ class RowBuilder:
         window: recorded steps over which a unit must be off to be dead; None for all.
         own: columns of the user's own metrics.
         strict: raise what a quantity raises instead of switching it off with a warning.
+        members: modules that are called in a target and registered elsewhere, with it.
 
     Attributes:
         seen: by direction, the names of the modules and functions with at least one row so far;
@@ -51,8 +52,9 @@ class RowBuilder:
         window: int | None,
         own: Sequence[str] = (),
         strict: bool = False,
+        members: Mapping[str, str] | None = None,
     ) -> None:
-        self._targets = frozenset(targets)
+        self._targets, self._members = frozenset(targets), members
         self._quantities, self._own, self._strict = dict(quantities), list(own), strict
         self._dead = DeadUnits(window)
         self.seen: dict[str, set[str]] = {"forward": set(), "backward": set(), "out": set()}
@@ -157,7 +159,7 @@ class RowBuilder:
 
     def _owner(self, name: str) -> str:
         if name not in self._owners:
-            self._owners[name] = owner(name, self._targets)
+            self._owners[name] = owner(name, self._targets, self._members)
         return self._owners[name] or ""
 
 
