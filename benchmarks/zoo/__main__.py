@@ -73,8 +73,8 @@ def score(name: str, model: nn.Module, inputs: Any) -> Score:
         *(f"{n}: {c:g} additions, not {wanted[n]}" for n, c in counts.items() if c != wanted[n]),
     ]
     ports = sum(counts[n] == wanted[n] for n in right)
-    both = [len(right), len(found | set(wanted)), ports, len(without & set(wanted))]
-    return Score(name, *both, notes)
+    either = len(found | set(wanted))
+    return Score(name, len(right), either, ports, len(without & set(wanted)), notes)
 
 
 def _expected(architecture: str, module: str) -> int | None:

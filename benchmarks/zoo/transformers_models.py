@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 Made = tuple[nn.Module, Any]
 
-TEXT = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-DEEP = {**TEXT, "num_hidden_layers": 3}
-KV = {**DEEP, "num_key_value_heads": 1}
-PAIR = {
+TEXT: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+DEEP: dict[str, Any] = {**TEXT, "num_hidden_layers": 3}
+KV: dict[str, Any] = {**DEEP, "num_key_value_heads": 1}
+PAIR: dict[str, Any] = {
     "vocab_size": 50,
     "d_model": 16,
     "encoder_layers": 3,
@@ -29,7 +34,7 @@ PAIR = {
     "eos_token_id": 2,
     "decoder_start_token_id": 1,
 }
-IMAGE = {**DEEP, "image_size": 16, "patch_size": 4}
+IMAGE: dict[str, Any] = {**DEEP, "image_size": 16, "patch_size": 4}
 IMAGE.pop("vocab_size")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from sigprop.capture.hooks.dataflow import Operands
-from sigprop.capture.hooks.port import Join, Port
+from sigprop.capture.hooks.port import Join, Port, renumbered
 from sigprop.capture.model.module_info import ModuleInfo
 from sigprop.capture.recording.forward_state import ForwardState
 from sigprop.capture.recording.reader import ProductReader
@@ -36,26 +36,30 @@ class Additions:
         return self._reach is not None
 
     def settle(self, now: ForwardState, reach: list[int]) -> None:
-        """Keep or drop the additions whose skip has passed a weight, when the first call ends.
+        """Keep or drop the additions that may be none, when the first call ends.
 
-        Such a sum is on the module's stream only where no shorter way leads through it, and where
-        no further weight follows: the D-skip inside a state-space model is not.
+        A sum is on the module's stream where no more than one weight lies on the shortest way from
+        the skip's input to the output, and none where a shorter way leads past it: neither a
+        position that is added to a query is, nor the D-skip inside a state-space model.
 
         Args:
             now: the forward pass in progress.
             reach: how many weights lie on the shortest way from each input to the output.
         """
         self._reach = reach
-        if not all(self.residual(found) for found, _ in self._waiting):
-            self._drop(now)
-        for _, joins in self._waiting:
-            for join in joins:
-                join()
+        for found, joins in self._waiting:
+            if self.residual(found):
+                call = self._next(now)
+                for join in joins:
+                    join(call)
         self._waiting.clear()
 
     def residual(self, found: Operands) -> bool:
         """Return whether an addition is a residual one, as far as is known."""
-        return not found.projected or self._reach is None or self._reach[found.source] == 1
+        if self._reach is None:
+            return True
+        reach = self._reach[found.source]
+        return reach == 1 if found.projected else reach < 2
 
     def found(
         self, recorder: Recorder, now: ForwardState, skip: Tensor, branch: Tensor, found: Operands
@@ -67,40 +71,43 @@ class Additions:
             now: the forward pass in progress.
             skip: the operand on the stream.
             branch: the other.
-            found: how far the skip has come.
+            found: how far the skip has come, and from which input.
         """
         if not self.residual(found):
             return
-        if self._reach is None and found.projected:
-            joins: list[Join] = []
-            self._waiting.append((found, joins))
-            self.take(recorder, now, (skip, branch), joins)
+        certain = self._reach is not None or not (found.projected or found.source)
+        if certain and not self._waiting:
+            self.take(recorder, now, (skip, branch))
             return
-        if self._waiting:  # a shorter way goes past them
-            self._drop(now)
-        self.take(recorder, now, (skip, branch))
+        joins: list[Join] = []
+        self._waiting.append((found, joins))
+        self._read(recorder, now, (skip, branch), now.calls[self._counter], joins)
 
-    def _drop(self, now: ForwardState) -> None:
-        now.calls[self._counter] -= len(self._waiting)
-        self._waiting.clear()
-
-    def take(
-        self,
-        recorder: Recorder,
-        now: ForwardState,
-        operands: Iterable[object],
-        joins: list[Join] | None = None,
-    ) -> None:
+    def take(self, recorder: Recorder, now: ForwardState, operands: Iterable[object]) -> None:
         """Take the operands in the order of the ports.
 
         Args:
             recorder: where statistics go.
             now: the forward pass in progress.
             operands: those of one addition; what is more of them is no operand.
-            joins: receives what makes rows of them, where it is not known yet whether to.
         """
+        self._read(recorder, now, operands, self._next(now))
+
+    def _next(self, now: ForwardState) -> int:
+        """Return the number of the next addition in this forward pass."""
         call = now.calls[self._counter]
         now.calls[self._counter] = call + 1
+        return call
+
+    def _read(
+        self,
+        recorder: Recorder,
+        now: ForwardState,
+        operands: Iterable[object],
+        call: int,
+        joins: list[Join] | None = None,
+    ) -> None:
+        """Read the operands; ``joins`` receives what makes rows of them, if that is not known."""
         given: dict[str, object] = {}
         tap = None
         for name, operand in zip(self._ports, operands, strict=False):
@@ -112,14 +119,16 @@ class Additions:
             if name == "branch":
                 tap = taken
         skip, branch = given.get("skip"), given.get("branch")
-        if tap is not None and isinstance(skip, Tensor) and isinstance(branch, Tensor):
-            reader = self._products.get(call)
-            if reader is None:
-                reader = self._products[call] = ProductReader(recorder.accumulator)
-            if joins is None:
-                reader.read(skip, branch, tap)
-            else:
-                joins.append(reader.hold(skip, branch, tap))
+        if tap is None or not (isinstance(skip, Tensor) and isinstance(branch, Tensor)):
+            return
+        if joins is not None:
+            add = ProductReader(recorder.accumulator).hold(skip, branch)
+            joins.append(lambda call: add(renumbered(tap, call)))
+            return
+        reader = self._products.get(call)
+        if reader is None:
+            reader = self._products[call] = ProductReader(recorder.accumulator)
+        reader.read(skip, branch, tap)
 
     def take_again(self, recorder: Recorder, operands: Iterable[object]) -> None:
         """Watch the gradients of operands that were read when they were made the first time."""

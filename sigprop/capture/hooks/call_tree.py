@@ -19,6 +19,7 @@ from sigprop.capture.model.call_tree import CalledModule, CallTree
 from sigprop.capture.model.module_info import transparent
 from sigprop.capture.model.naming import modules
 from sigprop.capture.model.nested import tensors
+from sigprop.capture.torch_internals import push_mode, remove_mode
 
 
 @dataclass(eq=False)
@@ -82,11 +83,11 @@ class _Trace(TorchFunctionMode):
             )
             for handle in handles:
                 self._hooks.callback(handle.remove)
-        super().__enter__()
+        push_mode(self)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        remove_mode(self)
         self._hooks.close()
 
     def _before(

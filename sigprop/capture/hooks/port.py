@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,8 +49,13 @@ def make_tap(
     )
 
 
-#: Makes a row of a tensor that was read.
-Join = Callable[[], None]
+#: Makes a row of a tensor that was read, as that of the n-th addition.
+Join = Callable[[int], None]
+
+
+def renumbered(tap: Tap, call: int) -> Tap:
+    """Return a tap of a bare tensor as that of another call."""
+    return tap._replace(call=call, name=tap.target + (f"#{call}" if call else ""))
 
 
 class _Plan:
@@ -161,7 +165,7 @@ class Port:
         if joins is None:
             known.taps.append(plan.tap)
         else:
-            joins.append(partial(known.taps.append, plan.tap))
+            joins.append(lambda call: known.taps.append(renumbered(plan.tap, call)))
         if self._out:
             if self._rectifier:
                 now.rectified[identity] = known
@@ -173,7 +177,9 @@ class Port:
                 if joins is None:
                     self._no_gradient(recorder, plan.tap, path)
                 else:
-                    joins.append(partial(self._no_gradient, recorder, plan.tap, path))
+                    joins.append(
+                        lambda call: self._no_gradient(recorder, renumbered(plan.tap, call), path)
+                    )
             else:
                 hook = known.gradient
                 if hook is None:
@@ -182,7 +188,7 @@ class Port:
                 if joins is None:
                     hook.taps.append(plan.backward)
                 else:
-                    joins.append(partial(hook.taps.append, plan.backward))
+                    joins.append(lambda call: hook.taps.append(renumbered(plan.backward, call)))
         return plan.tap
 
     def _no_gradient(self, recorder: Recorder, tap: Tap, path: str) -> None:

@@ -127,7 +127,7 @@ def _interpolated(args: Arguments, kwargs: Keywords, _: Stacks) -> Summands | No
 def _summed(args: Arguments, kwargs: Keywords, stacks: Stacks) -> Summands | None:
     axis = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
     parts = stacks.take(args[0], axis) if args else None
-    return None if parts is None else _pair(*parts)
+    return None if parts is None else _pair(parts[0], parts[1])
 
 
 def _second(args: Arguments, kwargs: Keywords) -> object:

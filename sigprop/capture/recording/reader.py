@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -128,10 +127,10 @@ class ProductReader:
         self._compute: Callable[..., None] | None = None
         self._unused: list[PairProducts] = []
 
-    def hold(self, skip: Tensor, branch: Tensor, tap: Tap) -> Callable[[], None]:
+    def hold(self, skip: Tensor, branch: Tensor) -> Callable[[Tap], None]:
         """Issue the work, and return what adds it to the step's: it may turn out to be no sum."""
-        products = PairProducts(compute_products(skip, branch), tap)
-        return partial(self._accumulator.add_products, products)
+        sums = compute_products(skip, branch)
+        return lambda tap: self._accumulator.add_products(PairProducts(sums, tap))
 
     def read(self, skip: Tensor, branch: Tensor, tap: Tap) -> None:
         """Issue the work of two readable operands' products."""
