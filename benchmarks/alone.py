@@ -1,19 +1,20 @@
 """What sigprop costs by itself: one network takes all steps, probed in one way or not at all.
 
 What a step that is not recorded costs is less than what two copies of a network differ by in their
-place in memory, and what a dozen tools in one process leave of its heap disturbs them all.
+address in memory, and what a dozen tools in one process leave of its heap disturbs them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import pandas as pd
 import torch
 
 from benchmarks.limit import bandwidth, bytes_needed
-from benchmarks.measure import Clock, affordable, clock_of, interleave, ratios, wall_seconds
+from benchmarks.measure import Clock, Step, affordable, clock_of, interleave, ratios, wall_seconds
 from benchmarks.subjects import SUBJECTS, Training
 from benchmarks.tools import TOOLS
 
@@ -35,7 +36,8 @@ class Switched:
 
     def __init__(self, training: Training) -> None:
         self._training, self._stack = training, ExitStack()
-        self._way, self.step = "", training.step
+        self._way = ""
+        self.step: Step = training.step
 
     def turn(self, way: str) -> None:
         """Watch in another way, and take a step: the first with other hooks is not typical."""
@@ -92,9 +94,9 @@ def timed(training: Training, budget: float, clock: Clock) -> pd.DataFrame:
         switched.turn(way)
         return sum(clock(switched.step) for _ in range(STEPS)) / STEPS
 
-    steps = {way: lambda way=way: seconds(way) for way in WAYS}
-    once = (1 + STEPS) * sum(step() for step in steps.values())
+    once = (1 + STEPS) * sum(seconds(way) for way in WAYS)
     # The functions time themselves: what a switch costs stays out.
+    steps = {way: partial(seconds, way) for way in WAYS}
     times = interleave(steps, affordable(once, budget), clock=lambda step: step())
     switched.turn("bare")
     return ratios(times, dict.fromkeys(WAYS[1:], "bare"))

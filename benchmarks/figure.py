@@ -29,7 +29,7 @@ def equal(tool: str) -> bool:
 
 
 def spread(axes: Axes, low: float, high: float) -> None:
-    """Label a logarithmic axis of ratios at readable places."""
+    """Label a logarithmic axis of ratios at readable values."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     subs = (1.0, 2.0, 5.0) if high / low < 40 else (1.0,)
@@ -54,21 +54,21 @@ def overhead(table: pd.DataFrame, tools: Sequence[str]) -> Sheet:
         panels = sheet.subplots(1, len(subjects), sharey=True, squeeze=False)[0]
         for axes, subject in zip(panels, subjects, strict=True):
             rows = drawn[drawn["subject"] == subject].set_index("tool")
-            for place, tool in enumerate(tools):
+            for height, tool in enumerate(tools):
                 if tool not in rows.index:
                     continue
                 row, color = rows.loc[tool], colors[kind_of(tool)]
                 if row["status"] != "measured":
                     blind = "nothing" in row["status"]
                     why = "× records nothing" if blind else "× does not run"
-                    axes.text(1.03, place, why, va="center", fontsize=7, color="0.45")
+                    axes.text(1.03, height, why, va="center", fontsize=7, color="0.45")
                     continue
-                axes.plot([row["low"], row["high"]], [place, place], color=color, lw=2, alpha=0.5)
+                axes.plot([row["low"], row["high"]], [height, height], color=color, lw=2, alpha=0.5)
                 marker = "D" if equal(tool) else "o"
-                axes.plot(row["ratio"], place, marker, color=color, ms=4.5)
+                axes.plot(row["ratio"], height, marker, color=color, ms=4.5)
                 axes.annotate(
                     f"{row['ratio']:.2f}",
-                    (row["high"], place),
+                    (row["high"], height),
                     xytext=(4, 0),
                     textcoords="offset points",
                     va="center",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ TOOLS_SHOWN = (
     "sigprop, leaves",
     "hook by hand, naive",
 )
-SIZE = {"depth": 10, "width": 128, "batch": 128}
+SIZE: dict[str, Any] = {"depth": 10, "width": 128, "batch": 128}
 
 #: What grows -> through which values, the others as in `SIZE`.
 AXES: Mapping[str, Sequence[int]] = {

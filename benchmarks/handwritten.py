@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from benchmarks.subjects import Training
 from benchmarks.tools import Watch, tool
@@ -55,7 +56,9 @@ def all_numbers(x: Tensor) -> list[Tensor]:
     ]
 
 
-def on_leaves(training: Training, look: Callable[[Tensor], None], backward: bool) -> list:
+def on_leaves(
+    training: Training, look: Callable[[Tensor], None], backward: bool
+) -> list[RemovableHandle]:
     """Hook every leaf: ``look`` sees its output and, if asked, the gradient of it."""
 
     def hook(_: object, __: object, out: Tensor) -> None:

@@ -6,12 +6,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 import torch
 from scipy import stats
 
-Step = Callable[[], object]
+Step = Callable[[], Any]
 Clock = Callable[[Step], float]
 
 

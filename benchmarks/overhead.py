@@ -70,7 +70,7 @@ def survey(subject: str, names: Sequence[str], device: torch.device, budget: flo
     table = ratios(times, {n: base for n, base in kept.items() if base in times})
     table["numbers"] = table["tool"].map(numbers)
     table["first step s"] = table["tool"].map(first)
-    table = table.set_index("tool").reindex(names).rename_axis("tool").reset_index()
+    table = table.set_index("tool").reindex(list(names)).rename_axis("tool").reset_index()
     table["status"] = [failed.get(name, "measured") for name in names]
     table.insert(0, "subject", subject)
     return table
@@ -107,10 +107,12 @@ def with_costs(table: pd.DataFrame) -> pd.DataFrame:
     table["µs a number"] = 1e3 * table["added ms"] / table["numbers"]
     ours = table.set_index(["subject", "tool"])
     for column, new in (("added ms", "over sigprop"), ("µs a number", "per number")):
-        against = [(row.subject, TOOLS[row.tool].against) for row in table.itertuples()]
+        compared = [TOOLS[tool].against for tool in table["tool"]]
+        against = pd.MultiIndex.from_arrays([table["subject"], compared])
         table[new] = table[column].to_numpy() / ours[column].reindex(against).to_numpy()
     # Numbers of another kind (histograms, covariances) have no price in sigprop's.
-    table["per number"] = table["per number"].where([bool(TOOLS[t].covers) for t in table["tool"]])
+    priced = table["tool"].map(lambda name: bool(TOOLS[name].covers))
+    table["per number"] = table["per number"].where(priced)
     return table
 
 

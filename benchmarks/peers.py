@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,11 @@ from benchmarks.tools import Watch, tool
 
 LEAVES = "sigprop, leaves"
 NORM: Mapping[str, Number] = {"norm": lambda x: x.norm()}
-EQUAL = {"records": "sigprop's numbers of one tensor", "covers": tuple(NUMBERS), "against": LEAVES}
+EQUAL: dict[str, Any] = {
+    "records": "sigprop's numbers of one tensor",
+    "covers": tuple(NUMBERS),
+    "against": LEAVES,
+}
 
 
 def module_monitor(
@@ -178,7 +183,7 @@ def fastai(training: Training) -> Iterator[Watch]:
 def torchlens(training: Training, numbers: Number) -> Iterator[Watch]:
     import torchlens
 
-    last = None
+    last: Any = None
 
     def forward(x: Tensor) -> Tensor:
         nonlocal last
@@ -240,7 +245,7 @@ def nvdlfw_inspect(training: Training) -> Iterator[Watch]:
 
     kept: list[float] = []
 
-    class Kept(BaseLogger):
+    class Kept(BaseLogger):  # type: ignore[misc]
         def log_scalar(self, name: str, value: Tensor, iteration: int, **_: object) -> None:
             kept.append(float(value))
 

@@ -46,8 +46,9 @@ def repeated(
     table: str, frame: pd.DataFrame, steps: range, noise: np.random.Generator
 ) -> ColumnBuffer:
     """Return the rows of ``frame`` once a step, every float times its own factor near 1."""
-    rows, columns = ColumnBuffer(table), {name: list(column) for name, column in frame.items()}
-    floats = {name: frame[name].to_numpy() for name in frame.select_dtypes("float64")}
+    rows = ColumnBuffer(table)
+    columns = {str(name): list(column) for name, column in frame.items()}
+    floats = {str(name): frame[name].to_numpy() for name in frame.select_dtypes("float64")}
     for step in steps:
         factors = np.exp(0.1 * noise.standard_normal((len(floats), len(frame))))
         noisy = {name: f * floats[name] for name, f in zip(floats, factors, strict=True)}
@@ -74,9 +75,9 @@ class Stopwatch:
         row["peak MB"] = max(row["peak MB"], peak() / 1e6) if RESET.exists() else math.nan
 
 
-def megabytes(place: Path) -> float:
+def megabytes(path: Path) -> float:
     """Return the size of a file, or of all files in a folder."""
-    files = place.rglob("*") if place.is_dir() else [place]
+    files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
@@ -103,8 +104,8 @@ def main(steps: int = 1000, blocks: int = 100) -> pd.DataFrame:
             records.save(Path(folder) / "again")
         with watch.stage("report"):
             page = sigprop.report(records, Path(folder) / "report")
-        places = {"run on disk": writer.directory, "report.html": page, "figures": page.parent}
-        sizes = {name: megabytes(place) for name, place in places.items()}
+        paths = {"run on disk": writer.directory, "report.html": page, "figures": page.parent}
+        sizes = {name: megabytes(path) for name, path in paths.items()}
     found = {**watch.stages, **{name: {"MB": size} for name, size in sizes.items()}}
     table = pd.DataFrame.from_dict(found, orient="index").rename_axis("stage").reset_index()
     table.insert(0, "signal rows", len(records.signals))

@@ -46,9 +46,13 @@ def resnet50_layers() -> Iterator[nn.Module]:
     yield nn.Linear(width, 1000)
 
 
+def weights_of(model: nn.Sequential) -> Spectra:
+    return [layer.get_parameter("weight").detach() for layer in model]
+
+
 def ways(model: nn.Sequential) -> dict[str, Way]:
     """Return what can be timed; those that give the spectra of whole kernels return them."""
-    weights = [layer.weight.detach() for layer in model]
+    weights = weights_of(model)
     matrices, flat = [weight_matrix(weight) for weight in weights], flattened(model)
 
     def probed() -> None:
@@ -95,8 +99,8 @@ def watched_spectra(model: nn.Module) -> Spectra:
 def flattened(model: nn.Sequential) -> nn.Sequential:
     """Return linear layers that share the model's weights, as matrices."""
     layers = [nn.Linear(1, 1, bias=False) for _ in model]
-    for layer, original in zip(layers, model, strict=True):
-        layer.weight = nn.Parameter(weight_matrix(original.weight))
+    for layer, weight in zip(layers, weights_of(model), strict=True):
+        layer.weight = nn.Parameter(weight_matrix(weight))
         layer.out_features, layer.in_features = layer.weight.shape
     return nn.Sequential(*layers)
 
@@ -114,8 +118,8 @@ def main(quick: bool = False) -> pd.DataFrame:
     torch.manual_seed(0)
     model = nn.Sequential(*islice(resnet50_layers(), 11 if quick else None))
     exact = [
-        np.linalg.svd(weight_matrix(layer.weight.detach()).double().numpy(), compute_uv=False)
-        for layer in model
+        np.linalg.svd(weight_matrix(weight).double().numpy(), compute_uv=False)
+        for weight in weights_of(model)
     ]
     errors: dict[str, float] = {}
     failed: dict[str, str] = {}
@@ -135,6 +139,6 @@ def main(quick: bool = False) -> pd.DataFrame:
     table["error"] = table["way"].map(errors)
     table["status"] = [failed.get(name, "measured") for name in found]
     table.insert(0, "layers", len(model))
-    table.insert(1, "weights", sum(layer.weight.numel() for layer in model))
+    table.insert(1, "weights", sum(weight.numel() for weight in weights_of(model)))
     table.insert(2, "singular values", sum(map(len, exact)))
     return table

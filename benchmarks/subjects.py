@@ -69,7 +69,11 @@ def classifier(model: nn.Module, shape: tuple[int, ...], device: torch.device) -
 
 
 def mlp(
-    device: torch.device, depth: int = 20, width: int = 256, batch: int = 256, network="batchnorm"
+    device: torch.device,
+    depth: int = 20,
+    width: int = 256,
+    batch: int = 256,
+    network: str = "batchnorm",
 ) -> Training:
     """Return a residual MLP of ``depth`` blocks of two matrices, batch-normalized."""
     torch.manual_seed(0)
@@ -91,7 +95,9 @@ def resnet50(device: torch.device) -> Training:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
-    network = ResNetForImageClassification(ResNetConfig(num_labels=10))
+    config = ResNetConfig()
+    config.num_labels = 10
+    network = ResNetForImageClassification(config)
     return classifier(_Field(network, "pixel_values", "logits"), (8, 3, 64, 64), device)
 
 

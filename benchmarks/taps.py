@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.measure import affordable, clock_of, interleave, ratios
+from benchmarks.measure import Step, affordable, clock_of, interleave, ratios
 from sigprop.signals.channel_statistics import compute
 
 #: Name -> (shape, channel axis, memory format); all of 4 MB or more in float32.
@@ -29,7 +31,7 @@ def main(device: torch.device, budget: float) -> pd.DataFrame:
     rows, clock = [], clock_of(device)
     for name, (shape, axis, layout) in TENSORS.items():
         x = normal(shape, layout, device)
-        steps = {"x.sum()": x.sum, "compute(x)": lambda x=x, axis=axis: compute(x, axis)}
+        steps: dict[str, Step] = {"x.sum()": x.sum, "compute(x)": partial(compute, x, axis)}
         for step in steps.values():
             step()
         once = sum(clock(step) for step in steps.values())

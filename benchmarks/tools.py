@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -73,7 +73,7 @@ class Tool:
 TOOLS: dict[str, Tool] = {}
 
 
-def tool(name: str, **facts) -> Callable[[Callable[..., Iterator[Watch]]], Attach]:
+def tool(name: str, **facts: Any) -> Callable[[Callable[..., Iterator[Watch]]], Attach]:
     """Return a decorator that files a generator function, up to its yield the attaching, as a tool.
 
     The keywords are the fields of `Tool`.
@@ -87,7 +87,7 @@ def tool(name: str, **facts) -> Callable[[Callable[..., Iterator[Watch]]], Attac
     return file
 
 
-NOTHING = {"records": "nothing", "passes": ""}
+NOTHING: dict[str, Any] = {"records": "nothing", "passes": ""}
 
 
 @tool("bare", **NOTHING)
@@ -119,7 +119,9 @@ def numbers_of(records: sigprop.Records) -> int:
     return int(signals.notna().sum().sum() + parameters.notna().sum().sum())
 
 
-def sigprop_at(blocks, every=1) -> Callable[[Training], Iterator[Watch]]:
+def sigprop_at(
+    blocks: Any, every: int | Callable[[int], bool] = 1
+) -> Callable[[Training], Iterator[Watch]]:
     def watching(training: Training) -> Iterator[Watch]:
         chosen = blocks(training) if callable(blocks) else blocks
         with sigprop.attach(training.model, training.optimizer, chosen, every) as probe:
@@ -138,20 +140,21 @@ def compiled(attach: Attach) -> Callable[[Training], Iterator[Watch]]:
     """Return the tool that watches the same training with its model compiled."""
 
     def watching(training: Training) -> Iterator[Watch]:
-        training.model = training.forward = torch.compile(training.model, fullgraph=True)
+        compiled_model: Any = torch.compile(training.model, fullgraph=True)
+        training.model = training.forward = compiled_model
         with attach(training) as watch:
             yield watch
 
     return watching
 
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "records": "all of sigprop's columns",
     "passes": "forward, backward, parameters",
     "covers": (*SIGNAL_NUMBERS, *PARAMETER_NUMBERS),
     "package": "sigprop",
 }
-COMPILED = {"baseline": "bare, compiled", "compiled": True}
+COMPILED: dict[str, Any] = {"baseline": "bare, compiled", "compiled": True}
 
 tool("sigprop, off-step", **NOTHING, package="sigprop")(sigprop_at("leaves", lambda step: False))
 tool("sigprop, parameters", **EVERYTHING)(sigprop_at(last_leaf))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,13 +23,13 @@ import sigprop
 from sigprop.networks.layers import Scale
 
 SEEDS = 16
-SIZE = {"depth": 4, "width": 48, "inputs": 32, "branch_layers": 1}
+SIZE: dict[str, Any] = {"depth": 4, "width": 48, "inputs": 32, "branch_layers": 1}
 X = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def deviating(factor: float) -> nn.Module:
     """A rescaled network whose every block multiplies the second moment by ``factor``."""
-    net = sigprop.networks.build("rescale", **SIZE)
+    net: Any = sigprop.networks.build("rescale", **SIZE)
     for block in net.blocks:
         block.skip = nn.Sequential(block.skip, Scale(factor**0.5))
         block.branch = nn.Sequential(block.branch, Scale(factor**0.5))

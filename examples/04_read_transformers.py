@@ -9,6 +9,7 @@ Run: python examples/04_read_transformers.py [folder, reports/any-model by defau
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -98,8 +99,8 @@ def growth(folder: Path) -> None:
     axes[0].semilogy(predicted, "k--", lw=1, label="input + sum of the branches so far")
     axes[0].set(xlabel="addition (two per layer)", ylabel="second moment")
     axes[0].legend(loc="center right", bbox_to_anchor=(1, 0.56))
-    joined = forward[forward["port"] == "branch"]
-    joined = joined.groupby(["block", "call"])["skip_branch_correlation"].mean()
+    branches = forward[forward["port"] == "branch"]
+    joined = branches.groupby(["block", "call"])["skip_branch_correlation"].mean()
     axes[1].plot(range(len(joined)), joined, ".-")
     axes[1].axhline(0, color="k", lw=1)
     axes[1].set(xlabel="addition (two per layer)", ylabel="correlation of skip and branch")
@@ -115,7 +116,7 @@ def collapse(folder: Path) -> None:
     x = torch.randn(4, 32, WIDTH, generator=torch.Generator().manual_seed(0))
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for skips, label in ((True, "with skips"), (False, "without skips")):
-        found = pd.concat(record(lambda s=skips: stack(s), x, seed) for seed in range(SEEDS))
+        found = pd.concat(record(partial(stack, skips), x, seed) for seed in range(SEEDS))
         rows = found.query("kind == 'block' and port == 'out' and direction == 'forward'")
         mean = rows.groupby("block")["token_cosine"].mean()
         axis.plot(mean.index + 1, mean, ".-", label=label)

@@ -8,11 +8,14 @@ import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import sigprop
 from sigprop.experiments.training import Plan
@@ -29,7 +32,7 @@ STARTS = (1.0, 2.0) if QUICK else (0.5, 1.0, 1.5, 2.0, 3.0)
 #: The multiplier of each residual branch, by its name among the parameters.
 MULTIPLIERS = [f"blocks.{k}.branch.multiplier.m" for k in range(L)]
 
-VARIANTS: dict[str, dict[str, object]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "paper: scalar m, c = L": {},
     "vector m": {"multiplier": "vector"},
     "no multiplier": {"multiplier": "none"},
@@ -83,6 +86,7 @@ def dead_units(task: Data) -> pd.DataFrame:
     With skip connections, and without, where a deep ReLU network loses units.
     """
     rows = []
+    assert isinstance(task.test, tuple)
     fresh = task.test[0][:4096]
     for seed in range(1 if QUICK else 8):
         for bias, skip in product((True, False), (True, False)):
@@ -99,7 +103,7 @@ def dead_units(task: Data) -> pd.DataFrame:
 
 def from_start(task: Data, start: float) -> torch.nn.Module:
     """Return a RescaleNet whose multipliers begin at ``start``."""
-    net = build(task, {})
+    net: Any = build(task, {})
     for block in net.blocks:
         torch.nn.init.constant_(block.branch.multiplier.m, start)
     return net
@@ -129,14 +133,14 @@ def law(start: float) -> float:
     return math.prod(a * a + (start * b) ** 2 for a, b in pairs)
 
 
-def build(task: Data, options: dict[str, object]) -> torch.nn.Module:
+def build(task: Data, options: dict[str, Any]) -> torch.nn.Module:
     """Return a RescaleNet for the task."""
     return sigprop.networks.build(
         "rescale", depth=L, width=WIDTH, inputs=task.shape, classes=task.classes, **options
     )
 
 
-def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
+def draw(tables: dict[str, pd.DataFrame], task: str) -> Figure:
     """Return the six panels."""
     sns.set_theme(style="ticks", palette="colorblind", font_scale=0.85)
     colors = dict(zip(VARIANTS, sns.color_palette("colorblind", len(VARIANTS)), strict=True))
@@ -144,14 +148,14 @@ def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
     figure, axes = plt.subplots(2, 3, figsize=(13.5, 7.6), layout="constrained")
     panels = axes.ravel()
 
-    def line(axis: plt.Axes, name: str, table: pd.DataFrame, x: str, y: str) -> None:
+    def line(axis: Axes, name: str, table: pd.DataFrame, x: str, y: str) -> None:
         middle = table.groupby(x)[y]
         axis.plot(middle.mean(), color=colors[name], ls=styles[name], lw=1.6, label=name)
         if SEEDS > 1:
             low, high = middle.min(), middle.max()
             axis.fill_between(low.index, low, high, color=colors[name], alpha=0.12, lw=0)
 
-    def each(axis: plt.Axes, key: str, x: str, y: str, names: list[str] | None = None) -> None:
+    def each(axis: Axes, key: str, x: str, y: str, names: list[str] | None = None) -> None:
         for name in names or list(VARIANTS):
             line(axis, name, tables[key][tables[key]["network"] == name], x, y)
 
@@ -159,12 +163,8 @@ def draw(tables: dict[str, pd.DataFrame], task: str) -> plt.Figure:
     panels[0].set(xlabel="block $k$", ylabel="$E[x_k^2]\\,/\\,E[x_0^2]$")
     panels[0].set_title("a  At initialization the law holds where it should", loc="left")
 
-    found = (
-        tables["gradients"]
-        .pivot_table("gradient", ["seed", "k"], "network", aggfunc="first")
-        .eval("form = `paper: scalar m, c = L` / `plain form`")
-    )
-    form = found.groupby("k")["form"].mean()
+    norms = tables["gradients"].pivot_table("gradient", ["seed", "k"], "network", aggfunc="first")
+    form = (norms["paper: scalar m, c = L"] / norms["plain form"]).groupby("k").mean()
     panels[1].plot(form, "o", mfc="none", color=colors["paper: scalar m, c = L"], label="measured")
     k = pd.Series(range(1, L + 1))
     panels[1].plot(k, ((k + L) / L) ** 0.25, color="0.2", ls=":", label="$((k+c)/L)^{1/2m}$")
@@ -239,11 +239,11 @@ def main() -> None:
     )
     forward = of_blocks(records.signals).query("step == 0 and direction == 'forward'").copy()
     forward["k"] = forward["block"] + 1
-    begin = records.signals.query("step == 0 and kind == 'block' and block == 0 and port == 'in'")
-    begin = begin[begin["direction"] == "forward"].set_index(["network", "seed"])["second_moment"]
-    forward["moment"] = forward["second_moment"] / forward.set_index(["network", "seed"]).index.map(
-        begin
-    )
+    begin = records.signals.query(
+        "step == 0 and kind == 'block' and block == 0 and port == 'in' and direction == 'forward'"
+    ).set_index(["network", "seed"])["second_moment"]
+    forward = forward.join(begin.rename("first"), on=["network", "seed"])
+    forward["moment"] = forward["second_moment"] / forward["first"]
     gradients = records.parameters.query("step == 0 and block >= 0 and ndim == 2").copy()
     gradients["k"] = gradients["block"] + 1
     gradients["gradient"] = gradients["grad_norm"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import sigprop
 
 
-def build() -> tuple[nn.Module, Tensor, Tensor]:
+def build() -> tuple[nn.Sequential, Tensor, Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     return model, torch.randn(8, 6), torch.randn(8, 2)
@@ -54,16 +54,18 @@ def late(ddp: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     with sigprop.attach(ddp, blocks="leaves", strict=True) as probe:
         nn.functional.mse_loss(ddp(x), y).backward()
         probe.step()
-    return probe.records.parameters.set_index("name")["grad_norm"].to_dict()
+    norms = probe.records.parameters.set_index("name")["grad_norm"]
+    return {str(name): float(norm) for name, norm in norms.items()}
 
 
 def rank(kind: str, index: int, rendezvous: str) -> dict[str, object]:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=index, world_size=2)
     model, x, y = build()
     x, y = x[4 * index : 4 * index + 4], y[4 * index : 4 * index + 4]
+    found: dict[str, object] = {}
     if kind == "ddp":
         wrapped = nn.parallel.DistributedDataParallel(model)
-        found = {"late": late(wrapped, x, y)}
+        found["late"] = late(wrapped, x, y)
         wrapped.zero_grad()
         found |= record(wrapped, wrapped, x, y)
     else:

@@ -24,6 +24,7 @@ LEFT_OUT = {
     "test_compiled": "compiled graphs",
     "test_compiled_graphs": "compiled graphs",
     "test_data": "data sets read from files",
+    "test_diagnosis": "networks with every fault, and healthy ones",
     "test_docstrings": "parses every file",
     "test_documents": "runs every example and every block of the README",
     "test_facts_networks": "networks measured over seeds",

@@ -232,7 +232,7 @@ def test_memory_is_flat_over_a_thousand_recorded_steps() -> None:
         objects, blocks = steps(50)
         later_objects, later_blocks = steps(900)
     assert later_objects - objects < 200
-    assert later_blocks - blocks < 2000  # one leaked reading a step would be thousands
+    assert later_blocks - blocks < 2000  # one leaked tensor a step would be thousands
     assert probe.step_index == 1000
 
 

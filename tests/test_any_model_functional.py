@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import oracles
 import pandas as pd
 import pytest
@@ -25,7 +28,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(out)
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1:
             self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride), nn.BatchNorm2d(out))
         self.way = way
@@ -52,7 +55,7 @@ class Block(nn.Module):
         return torch.clamp_min(torch.add(skip, other=out), 0)
 
 
-def resnet(way: str) -> nn.Module:
+def resnet(way: str) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
@@ -63,7 +66,7 @@ def resnet(way: str) -> nn.Module:
     )
 
 
-def rows(model: nn.Module, x: Tensor, **options: object) -> pd.DataFrame:
+def rows(model: nn.Module, x: Tensor, **options: Any) -> pd.DataFrame:
     with sigprop.attach(model, strict=True, **options) as probe:
         out = model(x)
         if out.requires_grad:
@@ -99,7 +102,7 @@ def test_the_operands_of_an_in_place_addition_equal_the_oracle() -> None:
     """Read before the addition overwrites one of them; the oracle runs in float64, out of place."""
     model, x = resnet("inplace"), images()
     signals = rows(model, x)
-    twin = resnet("inplace").double()
+    twin: Any = resnet("inplace").double()
     h = twin[0](x.double())
     for stage in (1, 2):
         for index, block in enumerate(twin[stage]):
@@ -126,7 +129,7 @@ def test_the_operands_of_an_in_place_addition_equal_the_oracle() -> None:
 class Wrapped(nn.Module):
     """One block around a function of the block's input and a branch of two weights."""
 
-    def __init__(self, function: object) -> None:
+    def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()
         self.f = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
         self.p = nn.Linear(4, 4)
@@ -166,7 +169,9 @@ SKIPS = {
 
 
 @pytest.mark.parametrize(("written", "truth"), SKIPS.values(), ids=SKIPS)
-def test_skip_and_branch_are_told_apart(written: object, truth: object) -> None:
+def test_skip_and_branch_are_told_apart(
+    written: Callable[..., Tensor], truth: Callable[..., tuple[Tensor, Tensor]]
+) -> None:
     torch.manual_seed(0)
     model, x = Wrapped(written), torch.randn(6, 3, 4)
     at = rows(model, x, blocks="(model)").query("direction == 'forward'").set_index("port")
@@ -187,7 +192,7 @@ NO_SKIPS = {
 
 
 @pytest.mark.parametrize("written", NO_SKIPS.values(), ids=NO_SKIPS)
-def test_other_additions_are_no_residuals(written: object) -> None:
+def test_other_additions_are_no_residuals(written: Callable[..., Tensor]) -> None:
     signals = rows(Wrapped(written), torch.randn(6, 3, 4), blocks="(model)")
     assert set(signals["port"]) == {"in", "out"}
 
@@ -199,7 +204,7 @@ def test_a_second_input_is_not_the_skip() -> None:
         def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
             return self.f(x) + other
 
-    model = Masked(None)
+    model = Masked(torch.add)
     x = torch.randn(6, 3, 4)
     with sigprop.attach(model, blocks="(model)", strict=True) as probe:
         model(x, x.clone())
@@ -271,14 +276,14 @@ def test_dead_units_at_functional_rectifiers() -> None:
     torch.manual_seed(0)
     net, x = Net(), torch.randn(4, 3)
     signals = rows(net, x, blocks="leaves").query("direction == 'forward'")
-    told = signals[signals["dead_fraction"].notna()]
-    assert told["name"].tolist() == ["(model):relu", "(model):relu#1"]
+    counted = signals[signals["dead_fraction"].notna()]
+    assert counted["name"].tolist() == ["(model):relu", "(model):relu#1"]
     first = net.a(x).relu()
     second = net.b(first).relu()
-    assert told["dead_fraction"].tolist() == [
+    assert counted["dead_fraction"].tolist() == [
         oracles.dead_fraction([t.detach()], 1) for t in (first, second)
     ]
-    assert told["zero_fraction"].tolist() == [
+    assert counted["zero_fraction"].tolist() == [
         oracles.zero_fraction(t.detach()) for t in (first, second)
     ]
 
@@ -344,11 +349,12 @@ def test_an_interrupted_forward_does_not_disturb_the_next() -> None:
                 raise KeyboardInterrupt
             return x
 
-    model = nn.Sequential(nn.Linear(2, 2), Fragile())
+    fragile = Fragile()
+    model = nn.Sequential(nn.Linear(2, 2), fragile)
     with sigprop.attach(model, strict=True) as probe:
         with pytest.raises(KeyboardInterrupt):
             model(torch.randn(3, 2))
-        model[1].fail = False
+        fragile.fail = False
         model(torch.randn(3, 2)).sum().backward()
         assert active_modes() == 0
     assert probe.records.signals.query("port == 'out' and name == '1'")["call"].tolist() == [0, 0]

@@ -12,8 +12,10 @@ import sys
 import threading
 import warnings
 from collections import UserDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import any_model_ranks
 import oracles
@@ -84,7 +86,7 @@ def test_02_what_was_read_is_not_what_it_became() -> None:
         model(data())
     assert rows(probe).loc["0", "zero_fraction"] == 0
     assert rows(probe).loc["0", "mean"] == pytest.approx(float(before.mean()), rel=1e-4)
-    assert rows(probe, port="in").loc["1", "mean"] == rows(probe).loc["0", "mean"]
+    assert rows(probe, port="in")["mean"]["1"] == rows(probe)["mean"]["0"]
 
 
 def test_03_hooks_return_none() -> None:
@@ -101,7 +103,7 @@ def test_03_hooks_return_none() -> None:
 @pytest.mark.parametrize("form", ["wrapper", "in place"])
 def test_04_a_model_compiled_and_run_before_it_is_probed_is_recorded(form: str) -> None:
     model = mlp()
-    compiled = model
+    compiled: Any = model
     if form == "wrapper":
         compiled = torch.compile(model, backend="eager")
     else:
@@ -125,7 +127,7 @@ def test_04_what_a_compiler_skipped_is_never_silent() -> None:
         with pytest.warns(ProbeWarning, match="no forward of the probed model was seen"):
             optimizer.step()
         compiled(data()).sum().backward()
-        optimizer.step()  # told once
+        optimizer.step()  # warned once
         with torch.compiler.set_stance("force_eager"):  # the advice that was given works
             compiled(data()).sum().backward()
         assert set(rows(probe).index) == {"0", "1", "2"}
@@ -138,7 +140,7 @@ def test_05_compiled_graphs_stay_whole(backend: str, when: str) -> None:
     torch._dynamo.reset()
     if when == "before":
         probe = sigprop.attach(model, blocks="leaves")
-    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     if when == "after":
         compiled(data())
         probe = sigprop.attach(compiled, blocks="leaves")
@@ -154,7 +156,9 @@ def test_05_a_compiled_part_of_an_eager_model(form: str) -> None:
     """The part's whole graph stays one; what lies outside of it is recorded as ever."""
     torch._dynamo.reset()
     inner = Odd(torch.relu)
-    part = torch.compile(inner, backend="eager", fullgraph=True) if form == "wrapper" else inner
+    part: Any = (
+        torch.compile(inner, backend="eager", fullgraph=True) if form == "wrapper" else inner
+    )
     if form == "in place":
         part.compile(backend="eager", fullgraph=True)
     model = nn.Sequential(nn.Linear(8, 8), part, nn.ReLU())
@@ -214,7 +218,7 @@ class Checkpointed(nn.Module):
         )
         self.reentrant, self.nested = reentrant, nested
 
-    def run(self, function: object, x: Tensor) -> Tensor:
+    def run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.reentrant is None:
             return function(x)
         return checkpoint(function, x, use_reentrant=self.reentrant)
@@ -341,8 +345,8 @@ def test_12_fused_attention_stays_fused_and_bit_equal(gradients: bool, padded: b
     assert {"layers.0", "layers.1"} <= set(rows(probe).index)
     assert rows(probe).loc["layers.1", "channels"] == 8
     coverage = probe.records.coverage.set_index("name")
-    assert "not callable" in coverage.loc["layers.0.self_attn.out_proj", "reason"]
-    inside = coverage.loc["layers.0.linear1", "reason"]
+    assert "not callable" in coverage["reason"]["layers.0.self_attn.out_proj"]
+    inside = coverage["reason"]["layers.0.linear1"]
     assert ("one fused function" in inside) != gradients
     assert not torch.nn.modules.module._global_forward_hooks
 
@@ -357,7 +361,7 @@ def test_12_attention_alone_stays_fused() -> None:
 
 
 class Answers(nn.Module):
-    def __init__(self, form: object) -> None:
+    def __init__(self, form: Callable[[Tensor], object]) -> None:
         super().__init__()
         self.fc, self.form = nn.Linear(8, 8), form
 
@@ -386,13 +390,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize(("form", "names"), FORMS.values(), ids=FORMS)
-def test_13_and_14_nests_of_every_kind(form: object, names: list[str]) -> None:
+def test_13_and_14_nests_of_every_kind(form: Callable[[Tensor], object], names: list[str]) -> None:
     model = Answers(form)
     with sigprop.attach(model, blocks=["(model)", "fc"], strict=True) as probe:
         model(data())
         model.zero_grad()
     assert sorted(n for n in rows(probe).index if n != "fc") == names
-    reason = probe.records.coverage.set_index("name").loc["(model)", "reason"]
+    reason = probe.records.coverage.set_index("name")["reason"]["(model)"]
     assert reason == ("" if names else reason)
 
 
@@ -412,7 +416,7 @@ def test_14_generators_are_not_consumed() -> None:
         assert len(list(model(data()))) == 3
     coverage = probe.records.coverage.set_index("name")
     assert (
-        "no non-empty real floating-point tensor" in coverage.loc["(model)", "reason"]
+        "no non-empty real floating-point tensor" in coverage["reason"]["(model)"]
         or (
             coverage.loc["(model)", "recorded"]  # its input was
         )
@@ -495,11 +499,11 @@ def test_18_autocast_does_not_reach_the_statistics() -> None:
 
 
 def test_19_non_finite_values_are_counted_and_are_not_dead() -> None:
-    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
-    x = data()
+    linear, x = nn.Linear(8, 4), data()
+    model = nn.Sequential(linear, nn.ReLU())
     with torch.no_grad():
-        model[0].weight[0] = math.nan
-        model[0].bias[1:] = -1e4
+        linear.weight[0] = math.nan
+        linear.bias[1:] = -1e4
     with sigprop.attach(model, blocks="leaves", strict=True) as probe:
         probe.record_spectra()
         model(x).sum().backward()
@@ -521,7 +525,7 @@ def test_20_empty_and_single_samples() -> None:
 
 
 class Odd(nn.Module):
-    def __init__(self, make: object) -> None:
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.fc, self.make = nn.Linear(8, 8), make
 
@@ -548,7 +552,9 @@ ODD = {
 
 @pytest.mark.parametrize(("make", "read"), ODD.values(), ids=ODD)
 @pytest.mark.filterwarnings("ignore")  # prototype notices of torch's own exotic tensors
-def test_21_tensors_of_other_kinds_are_read_or_named(make: object, read: bool) -> None:
+def test_21_tensors_of_other_kinds_are_read_or_named(
+    make: Callable[[Tensor], Tensor], read: bool
+) -> None:
     model = Odd(make)
     with sigprop.attach(model, blocks=["(model)", "fc"], strict=True) as probe:
         model(data())
@@ -557,13 +563,15 @@ def test_21_tensors_of_other_kinds_are_read_or_named(make: object, read: bool) -
 
 
 def test_21_sparse_gradients_have_their_true_norm() -> None:
-    model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 2))
+    embedding = nn.Embedding(10, 4, sparse=True)
+    model = nn.Sequential(embedding, nn.Linear(4, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tokens = torch.tensor([[1, 1, 2]])
     with sigprop.attach(model, optimizer, strict=True) as probe:
         model(tokens).square().sum().backward()
         optimizer.step()
-    grad = model[0].weight.grad.to_dense()
+    assert embedding.weight.grad is not None
+    grad = embedding.weight.grad.to_dense()
     row = probe.records.parameters.set_index("name").loc["0.weight"]
     assert row["grad_norm"] == pytest.approx(oracles.norm(grad), rel=1e-5)
 
@@ -662,7 +670,7 @@ def test_26_torch_func_passes_by() -> None:
         found = per_sample(params, data())
     assert all(torch.equal(found[name], expected[name]) for name in params)
     assert len(probe.records.signals) == 0
-    assert "torch.func" in probe.records.coverage.set_index("name").loc["0", "reason"]
+    assert "torch.func" in probe.records.coverage.set_index("name")["reason"]["0"]
 
 
 def test_27_double_backward_retained_graphs_and_autograd_grad() -> None:
@@ -700,7 +708,7 @@ def test_27_no_graph_is_kept_alive() -> None:
 
 @pytest.mark.parametrize("with_optimizer", [False, True])
 def test_28_a_scaled_loss(with_optimizer: bool) -> None:
-    def record(scale: float | None) -> tuple[pd.Series, pd.Series]:
+    def record(scale: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
@@ -728,11 +736,12 @@ def test_29_an_exception_mid_forward() -> None:
                 raise RuntimeError("boom")
             return x
 
-    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), Fragile()), nn.ReLU())
+    fragile = Fragile()
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), fragile), nn.ReLU())
     with sigprop.attach(model, blocks="leaves", strict=True) as probe:
         with pytest.raises(RuntimeError, match="boom"):
             model(data())
-        model[0][1].fail = False
+        fragile.fail = False
         model(data()).sum().backward()
         assert torch._C._len_torch_function_stack() == 0
     last = probe.records.signals.query("step == 1 and port == 'out' and direction == 'forward'")
@@ -751,7 +760,7 @@ def test_30_script_modules() -> None:
     with probe:
         model(data()).sum().backward()
     assert set(rows(probe).index) == {"0", "2"}
-    assert "ScriptModule" in probe.records.coverage.set_index("name").loc["1", "reason"]
+    assert "ScriptModule" in probe.records.coverage.set_index("name")["reason"]["1"]
 
 
 @pytest.mark.skipif(VERSION < (2, 7), reason="older ones export no model that has any hook itself")
@@ -777,9 +786,12 @@ def test_31_forward_called_directly() -> None:
     model = Bypass()
     with sigprop.attach(model, blocks="leaves", strict=True) as probe:
         model(data()).sum().backward()
-    reasons = probe.records.coverage.set_index("name")["reason"]
+    coverage = probe.records.coverage.set_index("name")
+    reasons, statuses = coverage["reason"], coverage["status"]
     assert "its forward is bypassed" in reasons["bypassed"]
+    assert statuses["bypassed"] == "called_directly"
     assert "container" in reasons["bag"]
+    assert statuses["bag"] == "container"
     assert reasons["bag.0"] == ""
 
 
@@ -793,7 +805,7 @@ def test_32_data_parallel_replicas(threads: bool) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with sigprop.attach(model, optimizer, blocks="leaves", strict=True) as probe:
         replicas = [replica(model) for _ in range(2)]
-        outs: list[Tensor | None] = [None, None]
+        outs: dict[int, Tensor] = {}
 
         def run(index: int) -> None:
             outs[index] = replicas[index](data(4))
@@ -815,8 +827,10 @@ def replica(module: nn.Module) -> nn.Module:
     """Return a replica, wired as torch.nn.parallel.replicate does."""
     twin = module._replicate_for_data_parallel()
     for name, child in module._modules.items():
+        assert child is not None
         twin._modules[name] = replica(child)
     for name, parameter in module._parameters.items():
+        assert parameter is not None
         copied = parameter.clone()
         setattr(twin, name, copied)
     return twin
@@ -838,15 +852,16 @@ def test_33_randomness_is_not_touched() -> None:
 
 
 def test_34_mode_flags_are_restored_per_module() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout())
-    model[1].eval()
+    norm = nn.BatchNorm1d(8).eval()
+    model = nn.Sequential(nn.Linear(8, 8), norm, nn.Dropout())
     flags = [m.training for m in model.modules()]
-    before = model[1].running_mean.clone()
+    assert norm.running_mean is not None
+    before = norm.running_mean.clone()
     sigprop.measure(model, data())
     with sigprop.attach(model, strict=True):
         model(data())
     assert [m.training for m in model.modules()] == flags
-    assert torch.equal(model[1].running_mean, before)
+    assert torch.equal(norm.running_mean, before)
 
 
 def test_35_what_was_not_run_is_absent_and_not_zero() -> None:
@@ -868,7 +883,7 @@ def test_35_what_was_not_run_is_absent_and_not_zero() -> None:
     second = probe.records.signals.query("step == 1")
     assert set(second["name"]) == {"a"}
     numbers = probe.records.parameters.query("step == 1").set_index("name")
-    assert math.isnan(numbers.loc["b.weight", "grad_norm"])
+    assert math.isnan(numbers["grad_norm"]["b.weight"])
 
 
 def test_36_backward_may_run_in_another_thread() -> None:

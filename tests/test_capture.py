@@ -127,22 +127,22 @@ def test_channel_axis(shape: tuple[int, ...], maker: tuple[int, int] | None, axi
 
 
 def test_a_memo_forgets_a_tensor_that_was_written_to() -> None:
-    memo: TensorCache[str] = TensorCache()
+    cache: TensorCache[str] = TensorCache()
     x = torch.ones(3)
-    memo.put(x, 0, "read")
-    assert memo.get(x, 0) == "read"
-    assert memo.get(x, 1) is None
+    cache.put(x, 0, "read")
+    assert cache.get(x, 0) == "read"
+    assert cache.get(x, 1) is None
     x.add_(1)
-    assert memo.get(x, 0) is None
+    assert cache.get(x, 0) is None
 
 
 def test_a_memo_does_not_mistake_a_new_tensor_for_an_old_one() -> None:
     """Freed tensors give their id away; the weak reference tells."""
-    memo: TensorCache[str] = TensorCache()
+    cache: TensorCache[str] = TensorCache()
 
     def put() -> None:
-        memo.put(torch.ones(3), 0, "old")
+        cache.put(torch.ones(3), 0, "old")
 
     put()
     fresh: list[Tensor] = [torch.ones(3) for _ in range(50)]
-    assert all(memo.get(x, 0) is None for x in fresh)
+    assert all(cache.get(x, 0) is None for x in fresh)

@@ -110,7 +110,7 @@ def test_a_verdict_from_elsewhere_stands():
 # --- the registry --------------------------------------------------------------------------------
 
 
-def test_every_row_of_the_founding_table_is_a_claim():
+def test_every_number_of_the_first_list_is_a_claim():
     numbers = [claim.number for claim in CLAIMS.values() if claim.number]
     assert sorted(numbers) == list(range(1, 38))
 

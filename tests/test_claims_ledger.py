@@ -1,4 +1,4 @@
-"""The ledger: what is run, what is told meanwhile, what is kept and what is written."""
+"""The ledger: what is run, what is reported meanwhile, what is kept and what is written."""
 
 import json
 import math

@@ -17,7 +17,7 @@ SMALL = {"depth": 2, "width": 8}
 PLAN = Plan(steps=20, batch_size=16, evaluate_every=10)
 
 
-def small(**options: object) -> sigprop.Records:
+def small(**options: Any) -> sigprop.Records:
     return sigprop.compare(["plain", "rescale"], plan=PLAN, seeds=2, options=SMALL, **options)
 
 
@@ -178,7 +178,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("given", "options", "kind", "message"), BAD.values(), ids=BAD)
-def test_bad_input(given: tuple, options: dict, kind: type[Exception], message: str) -> None:
+def test_bad_input(
+    given: tuple[Any, ...], options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind) as error:
         sigprop.compare(*given, **options)
     assert message in str(error.value)
@@ -216,7 +218,7 @@ def test_rows_that_were_flushed_after_the_checkpoint_are_recorded_once(
     saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the flush and the checkpoint that speaks of it: first, or after three."""
-    done = []
+    done: list[Path] = []
 
     def torn(path: Path, write: Any) -> None:
         if len(done) == saves:

@@ -59,7 +59,7 @@ NUMBERS = [
     "max_abs",
     "skip_branch_correlation",
 ]
-ZOO = {
+ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("batchnorm", {"depth": 2, "width": 8, "architecture": "mlp"}),
     "resnet": ("batchnorm", {"depth": 2, "width": 4, "architecture": "resnet"}),
     "transformer": ("transformer", {"depth": 2, "width": 8, "architecture": "transformer"}),
@@ -114,7 +114,7 @@ def train(
 ) -> sigprop.Probe:
     """Return the probe of a short training; ``backend`` "" is the plain model."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    compiled = model
+    compiled: Any = model
     if backend and when == "after":
         compiled = torch.compile(model, backend=backend, fullgraph=True)
         with torch.no_grad():
@@ -214,6 +214,8 @@ def test_the_model_computes_what_it_did(backend: str) -> None:
     expected.square().mean().backward()
     assert torch.equal(out, expected)
     for mine, theirs in zip(probed.parameters(), bare.parameters(), strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
         assert torch.equal(mine.grad, theirs.grad)
     assert probed.state_dict().keys() == bare.state_dict().keys()
     assert torch.equal(torch.get_rng_state(), before)
@@ -452,10 +454,10 @@ def test_what_only_an_eager_step_shows_is_told_once() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with (
         sigprop.attach(model, metrics=metrics, strict=True) as probe,
-        pytest.warns(ProbeWarning) as told,
+        pytest.warns(ProbeWarning) as caught,
     ):
         compiled(batch()).sum().backward()
-    messages = [str(w.message) for w in told]
+    messages = [str(w.message) for w in caught]
     assert len(messages) == 2
     assert any("Adds (0) adds in code that is compiled" in m for m in messages)
     assert any("metrics ['l1']" in m for m in messages)
@@ -530,10 +532,11 @@ class Rectified(nn.Module):
 def test_a_block_that_ends_in_a_rectifier_has_dead_units(how: str, backend: str) -> None:
     def dead(compiling: bool) -> list[float]:
         torch.manual_seed(0)
-        model = nn.Sequential(Rectified(how), Rectified(how))
+        blocks = [Rectified(how), Rectified(how)]
+        model = nn.Sequential(*blocks)
         with torch.no_grad():
-            for block in model.children():
-                block.fc.bias[:2] = -100.0  # type: ignore[index,union-attr]
+            for block in blocks:
+                block.fc.bias[:2] = -100.0
         with sigprop.attach(model, blocks=["0", "1"], strict=True) as probe:
             call = torch.compile(model, backend=backend, fullgraph=True) if compiling else model
             call(batch()).sum().backward()
@@ -713,10 +716,10 @@ def test_where_nothing_can_be_traced_one_warning_says_how_to_record(
     monkeypatch.setattr(internals._State, "warned", set())
     monkeypatch.setattr(trial, "show", lambda x: torch._dynamo.graph_break())
     model = net()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with pytest.warns(ProbeWarning) as told:
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
+    with pytest.warns(ProbeWarning) as caught:
         probe = sigprop.attach(compiled, blocks="leaves")
-    messages = [str(w.message) for w in told]
+    messages = [str(w.message) for w in caught]
     assert len(messages) == 2
     assert "compiled code is not recorded" in messages[0]
     assert messages[1].startswith("this model is compiled. ")

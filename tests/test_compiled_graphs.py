@@ -173,7 +173,7 @@ def test_attaching_often_does_not_reach_the_limit_of_recompilations() -> None:
     assert backend.graphs <= 1 + 12
 
 
-def test_what_a_graph_depends_on_is_understood_on_this_torch() -> None:
+def test_what_a_graph_depends_on_is_decoded_on_this_torch() -> None:
     made(Net())
     (graph,) = [graph for graph in compiled_graphs() if "Net.forward" in graph.code.co_qualname]
     assert concerns(graph.guards, Net())

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import sigprop
 from sigprop import BadInput, UnknownName
 
 
-def build() -> nn.Module:
+def build() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
 
 
@@ -35,7 +37,9 @@ def test_a_factory_is_initialized_anew_per_seed() -> None:
     norms = records.parameters.query("name == '0.weight'").set_index("seed")["weight_norm"]
     for seed in (3, 5):
         torch.manual_seed(seed)
-        assert norms[seed] == pytest.approx(build()[0].weight.detach().norm().item(), rel=1e-6)
+        assert norms[seed] == pytest.approx(
+            build().get_parameter("0.weight").detach().norm().item(), rel=1e-6
+        )
     assert norms[3] != norms[5]
     assert records.manifest["seeds"] == [3, 5]
 
@@ -66,7 +70,8 @@ def test_inputs_in_any_form_give_the_same_numbers(inputs: object, targets: Tenso
 def test_the_gradient_is_that_of_the_loss() -> None:
     torch.manual_seed(0)
     model = build()
-    targets = {
+    weight = model.get_parameter("0.weight")
+    targets: dict[str, tuple[Tensor, Any, Callable[..., Tensor]]] = {
         "cross entropy": (Y, None, nn.functional.cross_entropy),
         "squared error": (torch.ones(16, 2), None, nn.functional.mse_loss),
         "own": (Y, lambda out, y: out.abs().sum() + y.sum(), lambda out, y: out.abs().sum()),
@@ -74,7 +79,8 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     for wanted, loss, reference in targets.values():
         model.zero_grad()
         reference(model(X), wanted).backward()
-        expected = float(model[0].weight.grad.norm())
+        assert weight.grad is not None
+        expected = float(weight.grad.norm())
         rows = sigprop.measure(model, X, wanted, loss).parameters.set_index("name")
         assert rows.loc["0.weight", "grad_norm"] == pytest.approx(expected, rel=1e-5)
 
@@ -97,9 +103,10 @@ def test_a_frozen_model_has_a_forward_picture() -> None:
     assert set(records.signals["direction"]) == {"forward"}
 
 
-def bad() -> dict[str, tuple[tuple, dict, type[Exception], str]]:
+def bad() -> dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]]:
     poisoned = X.clone()
     poisoned[0, 0] = math.nan
+    empty: Any = []
     return {
         "wrong shape": (
             (build(), torch.randn(4, 7)),
@@ -120,13 +127,13 @@ def bad() -> dict[str, tuple[tuple, dict, type[Exception], str]]:
             BadInput,
             "no loss of outputs (16, 2) and targets (3,)",
         ),
-        "empty loader": ((build(), DataLoader([])), {}, BadInput, "the DataLoader is empty"),
+        "empty loader": ((build(), DataLoader(empty)), {}, BadInput, "the DataLoader is empty"),
     }
 
 
 @pytest.mark.parametrize(("given", "options", "kind", "message"), bad().values(), ids=bad())
 def test_bad_input_gets_one_clear_sentence(
-    given: tuple, options: dict, kind: type[Exception], message: str
+    given: tuple[Any, ...], options: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with warnings.catch_warnings(), pytest.raises(kind) as error:
         sigprop.measure(*given, **options)
@@ -144,7 +151,7 @@ def test_a_model_that_cannot_be_copied_says_what_to_do() -> None:
 
 def test_outputs_without_a_tensor_are_said() -> None:
     class Mute(nn.Linear):
-        def forward(self, x: Tensor) -> str:
+        def forward(self, x: Tensor) -> Any:
             return "nothing"
 
     with pytest.raises(BadInput, match="returned no floating-point tensor but str"):

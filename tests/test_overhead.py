@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def simulate(
     clock = Clock()
     watch = Stopwatch(clock)
     cadence = Budget(budget, watch)
-    spent, course = 0.0, []
+    spent, trajectory = 0.0, []
     for step in range(steps):
         on = cadence(step)
         watch.begin()
@@ -53,8 +54,8 @@ def simulate(
             watch.leave()
             clock.now += hidden
         watch.end(on)
-        course.append((on, spent / (bare * (step + 1))))
-    return watch, cadence, course[-1][1], course
+        trajectory.append((on, spent / (bare * (step + 1))))
+    return watch, cadence, trajectory[-1][1], trajectory
 
 
 @pytest.mark.parametrize(("budget", "cost"), [(0.03, 0.5), (0.03, 3.0), (0.1, 0.02), (0.01, 0.095)])
@@ -74,15 +75,17 @@ def test_a_budget_is_kept_at_every_step_from_the_second_recorded_one_on(
     first: float, hidden: float
 ) -> None:
     """The first step costs what it costs, here up to 15 times as much, and is paid back first."""
-    watch, _, spent, course = simulate(0.05, 0.4, bare=1.0, hidden=hidden, first=first, steps=600)
-    recorded = [step for step, (on, _) in enumerate(course) if on]
+    watch, _, spent, trajectory = simulate(
+        0.05, 0.4, bare=1.0, hidden=hidden, first=first, steps=600
+    )
+    recorded = [step for step, (on, _) in enumerate(trajectory) if on]
     later = recorded[1:]
     assert len(later) >= 5
     # What lies outside of the probe's code is held to cost as much at most, until it was measured.
     outside = min(hidden, 0.4)
     assert recorded[1] + 1 >= (first + 0.4 + 2 * outside) / 0.05 * 0.999
     known = later[2:] if hidden > 0.4 else later
-    assert all(share <= 0.05 * (1 + 1e-9) for on, share in course[known[0] :] if on)
+    assert all(share <= 0.05 * (1 + 1e-9) for on, share in trajectory[known[0] :] if on)
     assert 0.045 < spent <= 0.05 * (1 + 1e-9)
     assert watch.share == pytest.approx(spent)
 
@@ -108,8 +111,8 @@ def test_a_first_step_that_is_slow_for_other_reasons_is_not_charged() -> None:
 
 
 def test_two_neighbors_are_never_recorded_whatever_they_cost() -> None:
-    _, _, _, course = simulate(0.9, cost=0.001, bare=1.0, steps=60)
-    assert [on for on, _ in course] == [True, False] * 30
+    _, _, _, trajectory = simulate(0.9, cost=0.001, bare=1.0, steps=60)
+    assert [on for on, _ in trajectory] == [True, False] * 30
 
 
 def test_a_recorded_step_that_seems_to_save_time_costs_what_its_own_code_does() -> None:
@@ -182,6 +185,7 @@ def test_a_probe_with_a_budget_says_what_it_chose() -> None:
         seen = len(probe.records.signals.query("step == 0")["name"])
         # The first step is paid back before the second is recorded, so that gap is longer.
         first, *later = [b - a for a, b in itertools.pairwise(steps)]
+        assert isinstance(probe.every, int)
         assert first > probe.every
         assert set(later) <= {probe.every - 1, probe.every}
         assert probe.overhead <= 0.25
@@ -207,6 +211,6 @@ def test_without_a_budget_the_cost_is_measured_too() -> None:
         ({"overhead": 0.03, "every": 10}, "chooses the cadence by itself; leave every=10 out"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(options: dict[str, object], words: str) -> None:
+def test_a_budget_that_makes_no_sense_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         sigprop.attach(nn.Linear(3, 2), **options)

@@ -1,4 +1,4 @@
-"""What can carry a probe, which options fit, and what is left when it is taken off."""
+"""What can carry a probe, which options fit, and what is left after `detach`."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import oracles
 import pandas as pd
@@ -16,7 +17,7 @@ import sigprop
 
 def expected(
     net: ResNet, x: Tensor, targets: Tensor
-) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+) -> dict[tuple[str, str], tuple[Tensor, Tensor | None]]:
     """Return (activation, gradient) by (name, port): the same net written out, out of place."""
     seen: dict[tuple[str, str], Tensor] = {}
 
@@ -26,7 +27,8 @@ def expected(
         return tensor
 
     h = net.stem(x)
-    for index, block in enumerate(net.blocks):
+    blocks: Any = net.blocks
+    for index, block in enumerate(blocks):
         name = f"blocks.{index}"
         h = keep(name, "in", h)
         seen[name, "skip"] = h
@@ -38,7 +40,7 @@ def expected(
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[Tensor, Tensor]]]:
+def measured() -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[Tensor, Tensor | None]]]:
     torch.manual_seed(0)
     net, x = ResNet(), torch.randn(6, 2, 5, 5)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -78,11 +80,11 @@ def test_the_identity_holds_at_every_tap(measured) -> None:
 
 def test_dead_units_are_told_at_rectified_taps_only(measured) -> None:
     signals, truth = measured
-    told = signals[signals["dead_fraction"].notna()]
+    counted = signals[signals["dead_fraction"].notna()]
     forward_out = signals.query("port == 'out' and direction == 'forward'")
     # The second block's input is the first block's rectified output, but as an input it is not
     # a tap of its own rectifier.
-    assert set(told["port"]) == {"out"}
+    assert set(counted["port"]) == {"out"}
     for name in ("blocks.0", "blocks.1"):
         row = forward_out[forward_out["name"] == name].iloc[0]
         assert row["dead_fraction"] == oracles.dead_fraction([truth[name, "out"][0]], 1)
@@ -108,11 +110,12 @@ def test_parameters_equal_the_oracle() -> None:
         net(x).square().sum().backward()
         optimizer.step()
     after = {name: p.detach() for name, p in net.named_parameters()}
-    grads = {name: p.grad for name, p in net.named_parameters()}
+    grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
     rows = probe.records.parameters.set_index("name")
     assert list(rows.index) == list(before)
     for name, weight in before.items():
-        row, grad = rows.loc[name], grads[name]
+        grad = grads[name]
+        row: Any = rows.loc[name]
         w, g, moved = (oracles.norm(t) for t in (weight, grad, after[name] - weight))
         assert row["count"] == weight.numel()
         assert row["weight_norm"] == pytest.approx(w, rel=1e-6)
@@ -138,7 +141,7 @@ def test_spectra_equal_numpy() -> None:
     torch.manual_seed(2)
     net = ResNet()
     spectra = sigprop.measure(net, torch.randn(2, 2, 4, 4)).spectra
-    weight = net.blocks[0].conv.weight.detach().double().reshape(4, -1).numpy()
+    weight = net.get_parameter("blocks.0.conv.weight").detach().double().reshape(4, -1).numpy()
     values = spectra.query("name == 'blocks.0.conv.weight'")["singular_value"].to_numpy()
     np.testing.assert_allclose(values, np.linalg.svd(weight, compute_uv=False), rtol=1e-12)
     assert set(spectra["name"]) == {n for n, p in net.named_parameters() if p.ndim > 1}
@@ -170,8 +173,9 @@ def test_micro_batches_of_one_step_merge_to_the_whole_batch() -> None:
 
 
 def test_dead_units_over_a_window_of_batches() -> None:
-    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
-    nn.init.eye_(net[0].weight)
+    linear = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(linear.weight)
+    net = nn.Sequential(linear, nn.ReLU())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     batches = [torch.tensor([pair]) for pair in ([1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0])]
 
@@ -205,7 +209,7 @@ def test_own_metrics_become_columns_and_merge_by_count() -> None:
 
 
 def test_an_in_place_rectifier_under_inference_mode_is_read_anew() -> None:
-    """Inference tensors have no version counter: a reading made before a write is stale."""
+    """Inference tensors have no version counter: statistics made before a write is stale."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)).eval()
     x = torch.randn(32, 4)

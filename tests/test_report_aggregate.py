@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigprop.reporting.aggregate import over_seeds, ranges, wants_log
+from sigprop.reporting.aggregate import over_seeds, wants_log
+from sigprop.words import ranges
 
 NAN, INF = float("nan"), float("inf")
 

@@ -576,6 +576,8 @@ class TestHeatmaps:
 
     def test_a_steady_signal_does_not_look_like_a_storm(self):
         norm, _ = color_scale(self.cells([1.0, 1.0001]), True)
+        assert norm.vmin is not None
+        assert norm.vmax is not None
         assert norm.vmax - norm.vmin == pytest.approx(0.1)
 
     def test_zeros_open_the_lower_end(self):
@@ -585,6 +587,8 @@ class TestHeatmaps:
     @pytest.mark.parametrize("logarithmic", [True, False])
     def test_a_scale_without_data_is_still_a_scale(self, values, logarithmic):
         norm, extend = color_scale(self.cells(values), logarithmic)
+        assert norm.vmin is not None
+        assert norm.vmax is not None
         assert norm.vmin < norm.vmax
         assert extend == "neither"
 

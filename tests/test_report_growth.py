@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make
 
-from sigprop.reporting.growth import line, shape, slope
+from sigprop.diagnosis.growth import line, shape, slope
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import summarize
 

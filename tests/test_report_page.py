@@ -21,7 +21,7 @@ from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.page import SHOWN, gaps
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
-from sigprop.reporting.words import cell
+from sigprop.words import cell
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -34,7 +34,8 @@ class Page(HTMLParser):
         self.open, self.ids, self.tables = [], [], {}
         self.images, self.addresses, self.text, self.bad = [], [], [], []
         self.links = []
-        self._table = self._cell = None
+        self._table: list[list[str]] = []
+        self._cell: list[str] | None = None
         self.feed(text)
         self.close()
 
@@ -60,7 +61,7 @@ class Page(HTMLParser):
         if not self.open or self.open.pop() != tag:
             self.bad.append(tag)
         if tag in ("td", "th"):
-            self._table[-1].append("".join(self._cell))
+            self._table[-1].append("".join(self._cell or []))
             self._cell = None
 
     def handle_data(self, data):
@@ -280,9 +281,10 @@ class TestFilesOfOthers:
         assert ReportFolder(tmp_path).made == set()
 
     def test_an_interrupted_report_can_be_repeated(self, tmp_path, monkeypatch):
+        from sigprop.records import atomic_write
         from sigprop.reporting import write
 
-        original = write.atomic_write
+        original = atomic_write
 
         def interrupted(path: Path, fill):
             if path.suffix == ".html":
@@ -554,10 +556,11 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralized(tmp_path):
 
 def test_the_page_is_written_last(tmp_path, monkeypatch):
     """A page that exists has all its files: it is the last one written."""
+    from sigprop.records import atomic_write
     from sigprop.reporting import write
 
     order = []
-    original = write.atomic_write
+    original = atomic_write
 
     def spy(path: Path, fill):
         order.append(path.name)

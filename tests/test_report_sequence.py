@@ -13,9 +13,9 @@ from torch import nn
 import sigprop
 from sigprop.capture import Blocks
 from sigprop.records import Records, tidy
+from sigprop.records.sequence import blocks_in_order, common_parent, relative_gradient, unrolled
 from sigprop.reporting.axis import block_axis
 from sigprop.reporting.figures import FIGURES, Study
-from sigprop.reporting.sequence import blocks_in_order, common_parent, relative_gradient, unrolled
 from sigprop.reporting.summary import summarize
 
 X = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))

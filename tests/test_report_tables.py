@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from synthetic import LAWS, gradient, make, second_moment
 
+from sigprop.diagnosis.growth import slope
 from sigprop.records import Records, tidy
-from sigprop.reporting.growth import slope
+from sigprop.records.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.summary import SUMMARY, summarize
 from sigprop.reporting.tables import TABLES
-from sigprop.reporting.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.verdicts import verdict
 
 NAN, INF = float("nan"), float("inf")

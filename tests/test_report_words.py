@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.verdicts import VERDICTS, verdict
-from sigprop.reporting.words import cell, counted, factor, known, number, share
+from sigprop.words import cell, counted, factor, known, number, share
 
 NAN = float("nan")
 

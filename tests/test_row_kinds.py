@@ -150,7 +150,7 @@ class TestStatus:
         assert self.statuses(model, "blocks.1*") == {
             "(model)": "not_chosen",
             "stem": "not_chosen",
-            "blocks": "not_chosen",
+            "blocks": "container",
             "blocks.0": "not_chosen",
             "blocks.0.linear": "not_chosen",
             "blocks.0.act": "not_chosen",
@@ -175,14 +175,18 @@ class TestStatus:
         with pytest.warns(sigprop.ProbeWarning, match="'1' first: a ScriptModule cannot be hooked"):
             assert self.statuses(model)["1"] == "scripted"
 
-    def test_a_module_without_a_real_output_or_a_forward_is_unsupported(self) -> None:
+    def test_a_module_without_a_real_output_is_unsupported(
+        self,
+    ) -> None:
         class Largest(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return x.argmax(-1)
 
         model = nn.Sequential(nn.Linear(4, 4), Largest(), Largest(), nn.Embedding(3, 4))
         assert self.statuses(model)["2"] == "unsupported"
-        assert self.statuses(Net(), "blocks*")["blocks"] == "unsupported"
+
+    def test_a_module_without_a_forward_is_a_container(self) -> None:
+        assert self.statuses(Net(), "blocks*")["blocks"] == "container"
 
     def test_a_bypassed_module_is_unsupported_and_a_fused_one_fused(self) -> None:
         layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)

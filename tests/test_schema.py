@@ -20,7 +20,8 @@ ORDER = {
     "dead_fraction nonfinite max_abs skip_branch_correlation",
     "parameters": "run network seed step name block shape ndim count weight_norm grad_norm "
     "grad_to_weight update_to_weight unit_grad_to_weight_max angular_update effective_lr skipped",
-    "spectra": "run network seed step name operator index singular_value log_singular_value",
+    "spectra": "run network seed step name operator index singular_value log_singular_value "
+    "size mass beyond_float64",
     "coverage": "run network seed name type recorded status calls gradient reason",
     "training": "run network seed step mode loss accuracy learning_rate",
 }

@@ -160,10 +160,10 @@ def test_a_channel_axis_outside_the_tensor_is_refused() -> None:
 def test_a_reading_has_one_row_a_channel_and_changes_nothing() -> None:
     x = normal(8, 5)
     before = x.clone()
-    reading = compute(x)
-    assert reading.shape == (5, len(COLUMNS))
+    statistics = compute(x)
+    assert statistics.shape == (5, len(COLUMNS))
     assert torch.equal(x, before)
-    assert isinstance(interpret(reading.numpy()), Signal)
+    assert isinstance(interpret(statistics.numpy()), Signal)
 
 
 def test_the_definitions_on_a_tensor_counted_by_hand() -> None:

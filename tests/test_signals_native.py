@@ -1,4 +1,4 @@
-"""The compiled readings against sums of exact float64 loops, in every layout, type and size."""
+"""The compiled statistics against sums of exact float64 loops, in every layout, type and size."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ def asked() -> Iterator[list[int]]:
     native.LIBRARY.sigprop_set_thread_pool(native._thread_pool())
 
 
-def readings() -> list[Tensor]:
+def statistics() -> list[Tensor]:
     """Return what the library says of tensors long enough to be shared, and of short ones."""
     shapes = [(64, 16, 32, 32), (64, 5, 7, 7), (2000, 130), (500, 300), (9, 40_000), (8, 4), (3,)]
     tensors = [normal(*shape, mean=0.5) for shape in shapes]
@@ -376,9 +376,9 @@ def readings() -> list[Tensor]:
 
 
 def test_numbers_do_not_depend_on_how_many_threads_read(threads: int) -> None:
-    seen = readings()
+    seen = statistics()
     torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(seen, readings(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(seen, statistics(), strict=True))
 
 
 def test_long_tensors_are_shared_and_short_ones_are_not(threads: int, asked: list[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,10 @@ from sigprop.verification.intervals import judge, log_mean_interval, more_draws
 from sigprop.verification.laws import LAWS
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
-SIZE = {"depth": 6, "width": 96, "inputs": 32}
+SIZE: dict[str, Any] = {"depth": 6, "width": 96, "inputs": 32}
 
 
-def verdict(network: object, law: object = "preserved", **options: object) -> str:
+def verdict(network: Any, law: Any = "preserved", **options: Any) -> str:
     zoo = {"options": SIZE} if isinstance(network, str) else {}
     return sigprop.verify(network, X, law, **{"seeds": 8, **zoo, **options}).verdict
 
@@ -67,9 +68,9 @@ def test_plain_doubles() -> None:
 # --- saboteurs: each breaks one thing, and must turn the check red ------------------------------
 
 
-def sabotaged(break_it: Callable[[nn.Module], None], **options: object) -> Callable[[], nn.Module]:
+def sabotaged(break_it: Callable[[Any], None], **options: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        net = sigprop.networks.build("rescale", **{**SIZE, "depth": 20, **options})
+        net: Any = sigprop.networks.build("rescale", **{**SIZE, "depth": 20, **options})
         for block in net.blocks:
             break_it(block)
         return net
@@ -93,23 +94,23 @@ class Follow(nn.Module):
         return self.branch(x) + 0.1 * x
 
 
-def forget_alpha(block: nn.Module) -> None:
+def forget_alpha(block: Any) -> None:
     block.skip = nn.Identity()
 
 
-def inflate_beta(block: nn.Module) -> None:
+def inflate_beta(block: Any) -> None:
     block.branch = nn.Sequential(block.branch, Scale(1.1))
 
 
-def correlate(block: nn.Module) -> None:
+def correlate(block: Any) -> None:
     block.branch = Follow(block.branch)
 
 
-def detach_branch(block: nn.Module) -> None:
+def detach_branch(block: Any) -> None:
     block.branch = nn.Sequential(Detached(), block.branch)
 
 
-def wrong_exponent(block: nn.Module) -> None:
+def wrong_exponent(block: Any) -> None:
     """1/(2m) is 1/4 for the two weights of a branch; ports of the paper's code keep 1/6."""
     with torch.no_grad():
         for weight in block.branch.parameters():
@@ -161,7 +162,7 @@ def test_the_unsabotaged_gradient_is_predicted_and_not_preserved() -> None:
 
 
 @pytest.fixture(scope="module")
-def result() -> sigprop.verify:
+def result() -> sigprop.Result:
     return sigprop.verify("rescale", X, seeds=8, options=SIZE)
 
 
@@ -196,7 +197,7 @@ def test_the_printed_result_names_law_verdict_and_blocks(result) -> None:
 
 def test_the_failure_names_the_first_block_and_its_cause() -> None:
     def build() -> nn.Module:
-        net = sigprop.networks.build("rescale", **SIZE)
+        net: Any = sigprop.networks.build("rescale", **SIZE)
         net.blocks[2].branch = nn.Sequential(net.blocks[2].branch, Scale(4.0))
         return net
 
@@ -214,7 +215,7 @@ def test_a_correlated_branch_is_named_as_the_cause() -> None:
             return 0.5 * x
 
     def build() -> nn.Module:
-        net = sigprop.networks.build("rescale", **SIZE)
+        net: Any = sigprop.networks.build("rescale", **SIZE)
         net.blocks[1].branch = Double()
         return net
 
@@ -260,17 +261,18 @@ def test_a_width_change_opens_a_stage_and_the_law_is_not_stated_across_it() -> N
 
 def test_nonfinite_activations_violate_and_name_the_block() -> None:
     def build() -> nn.Module:
-        net = sigprop.networks.build("rescale", bias=False, **SIZE)
+        net: Any = sigprop.networks.build("rescale", bias=False, **SIZE)
         with torch.no_grad():
             net.blocks[3].branch.weight1.weight[0] = math.inf
         return net
 
     result = sigprop.verify(build, X, seeds=3)
     assert result.verdict == "violated"
+    assert result.first_violation is not None
     assert result.first_violation["name"] == "blocks.3"
     assert result.cause() == (
         "block 3 (blocks.3) makes the signal not finite in 3 of 3 seeds: the second moment in "
-        "front of it is finite, behind it are NaN or infinite values"
+        "front of it is finite, after it are NaN or infinite values"
     )
 
 
@@ -283,7 +285,7 @@ def test_a_plain_model_is_judged_over_batches() -> None:
 
 
 def test_a_loader_gives_each_seed_a_batch() -> None:
-    data = [(torch.randn(16, 32), torch.zeros(16)) for _ in range(3)]
+    data: Any = [(torch.randn(16, 32), torch.zeros(16)) for _ in range(3)]
     result = sigprop.verify("rescale", DataLoader(data, batch_size=None), seeds=5, options=SIZE)
     inputs = result.records.signals.query("port == 'in' and block == 0 and direction == 'forward'")
     assert inputs["second_moment"].nunique() == 5
@@ -291,9 +293,10 @@ def test_a_loader_gives_each_seed_a_batch() -> None:
 
 def test_any_torch_model_with_blocks() -> None:
     def build() -> nn.Module:
-        layers = [nn.Sequential(nn.ReLU(), nn.Linear(64, 64)) for _ in range(4)]
-        for layer in layers:
-            nn.init.kaiming_normal_(layer[1].weight, nonlinearity="relu")
+        linears = [nn.Linear(64, 64) for _ in range(4)]
+        for linear in linears:
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers = [nn.Sequential(nn.ReLU(), linear) for linear in linears]
         return nn.Sequential(nn.Linear(32, 64), *layers)
 
     result = sigprop.verify(build, X, tolerance=0.3, seeds=24)
@@ -308,7 +311,7 @@ def test_verdicts_do_not_depend_on_threads_or_on_the_base_of_the_seeds() -> None
         for count in (1, 2):
             torch.set_num_threads(count)
             tables.append(sigprop.verify("rescale", X, seeds=8, options=SIZE).table)
-        pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-6)
+        pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-4, atol=1e-6)
     finally:
         torch.set_num_threads(threads)
     assert verdict("rescale", seeds=range(100, 116)) == "holds"
@@ -355,7 +358,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("given", "options", "kind", "message"), BAD.values(), ids=BAD)
-def test_bad_input(given: tuple, options: dict, kind: type[Exception], message: str) -> None:
+def test_bad_input(
+    given: tuple[Any, ...], options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
     zoo = {"options": SIZE} if isinstance(given[0], str) else {}
     with pytest.raises(kind) as error:
         sigprop.verify(*given, **{"seeds": 3, **zoo, **options})

@@ -1,4 +1,4 @@
-"""A block that ends the signal breaks every law that speaks of it, and is named."""
+"""A block that ends the signal breaks every law that is about it, and is named."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ FORWARD = {
         "not finite",
         1.0,
         "makes the signal not finite in 4 of 4 seeds: the second moment in front of it is finite, "
-        "behind it are NaN or infinite values",
+        "after it are NaN or infinite values",
     ),
     "not finite twice": (
         network("infinite", only=(0, 3)),
         "not finite",
         0.5,
         "makes the signal not finite in 2 of 4 seeds (0, 3): the second moment in front of it is "
-        "finite, behind it are NaN or infinite values",
+        "finite, after it are NaN or infinite values",
     ),
     "skipped": (
         network("skip"),
@@ -240,7 +240,7 @@ def test_a_signal_made_from_nothing_is_a_violation() -> None:
     assert (row["verdict"], row["kind"]) == ("violated", "from nothing")
     assert row["reason"] == (
         "makes a signal from nothing in 4 of 4 seeds: the second moment is exactly 0 in front of "
-        "it and 1 behind it"
+        "it and 1 after it"
     )
 
 
@@ -316,7 +316,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
         network(""),
         Law("mine", "mine", "second_moment", "forward", LAWS["preserved"].ratios, ("in", "brunch")),
         {},
-        "law 'mine' speaks of a port 'brunch', which no block has; did you mean 'branch'?",
+        "law 'mine' is about a port 'brunch', which no block has; did you mean 'branch'?",
     ),
     "a port that is not there": (
         network(""),
@@ -329,7 +329,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
         network(""),
         Law("mine", "mine", "variance", "forward", LAWS["preserved"].ratios),
         {},
-        "law 'mine' speaks of 'variance', which is no recorded quantity; "
+        "law 'mine' is about 'variance', which is no recorded quantity; "
         "did you mean 'channel_variance'?",
     ),
     "frozen, and tokens": (

@@ -136,7 +136,7 @@ INTERNALS = {
             "torch.nn.Module._compiled_call_impl",
         ),
         _ALL,
-        "hooks put on after a model was compiled are passed over in silence (pytorch#117758)",
+        "hooks registered after a model was compiled are silently skipped (pytorch#117758)",
         "that a model is compiled is not noticed",
     ),
     "hook guards": Internal(
@@ -154,7 +154,7 @@ INTERNALS = {
         ),
         _ALL,
         "the public torch.compiler.reset() loses every compiled graph of the process, and a graph "
-        "made before hooks were put on passes them over (pytorch#117758)",
+        "made before hooks were registered skips them (pytorch#117758)",
         "a model that was compiled and run before the probe was attached is not recorded, unless "
         "torch.compiler.reset() is called",
     ),
@@ -181,7 +181,12 @@ class _State:
 
 
 def switch_off(entry: str, error: BaseException) -> None:
-    """Note that an entry failed, and say once what is lost."""
+    """Note that an entry failed, and say once what is lost.
+
+    Args:
+        entry: its name in `INTERNALS`.
+        error: what was raised.
+    """
     _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
     if entry in _State.warned:
         return
@@ -201,7 +206,12 @@ def switched_off(entry: str) -> bool:
 
 
 def missing(entry: str, error: BaseException) -> None:
-    """Note that an entry was found missing when sigprop was imported; said by `warn_of_missing`."""
+    """Note that an entry was found missing when sigprop was imported; said by `warn_of_missing`.
+
+    Args:
+        entry: its name in `INTERNALS`.
+        error: what was raised.
+    """
     _State.off.setdefault(entry, f"{type(error).__name__}: {error}")
 
 

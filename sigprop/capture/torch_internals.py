@@ -43,10 +43,11 @@ def _found(entry: str, name: str, otherwise: Any) -> Any:
         except AttributeError:  # a module that nobody has imported yet
             found = importlib.import_module(parent)
         found = getattr(found, last)
-        if found is None:
-            raise AttributeError(f"{name} is None")
     except (AttributeError, ImportError) as error:
         missing(entry, error)
+        return otherwise
+    if found is None:
+        missing(entry, AttributeError(f"{name} is None"))
         return otherwise
     return found
 

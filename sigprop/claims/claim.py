@@ -79,7 +79,7 @@ class Claim:
         conditions: what is measured, honestly: sizes, seeds, precision.
         statement: the claim as a formula.
         tags: ways to ask for a group; the theme is one of them.
-        number: row of the founding table of claims, or 0 for one that came later.
+        number: its number in the list that the ledger began with, or 0 for one added later.
         function: ``(trial, **subject) -> comparisons``; the subject's defaults are unbroken.
             None when the run is too large for a CPU.
         note: what the measurement adds to the source, or where the two disagree.
@@ -99,7 +99,7 @@ class Claim:
 
     @property
     def row(self) -> str:
-        """The number as the founding table has it: ``"row 4"``; empty for later claims."""
+        """The number as it is shown: ``"row 4"``; empty for claims that were added later."""
         return f"row {self.number}" if self.number else ""
 
     @property

@@ -84,17 +84,17 @@ def claims(outcomes: Sequence[Outcome]) -> Figure:
         sheet = Sheet(12.5, 1.3 + 0.2 * rows)
         axes, words = sheet.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
         words.set_axis_off()
-        place = 0.0
+        height = 0.0
         ticks: list[tuple[float, str]] = []
         for name, group in groups.items():
-            _heading(axes, place, name)
+            _heading(axes, height, name)
             for outcome in group:
-                place += 1
-                ticks.append((place, outcome.name))
-                _claim(axes, place, outcome)
-                _in_numbers(words, place, outcome)
-            place += 1.1
-        _frame(axes, place, ticks)
+                height += 1
+                ticks.append((height, outcome.name))
+                _claim(axes, height, outcome)
+                _in_numbers(words, height, outcome)
+            height += 1.1
+        _frame(axes, height, ticks)
         _columns(words, -0.6, ("predicted", "measured", "of"), size=7.5, weight="bold")
         legend(sheet, _entries(outcomes))
     return sheet
@@ -107,10 +107,10 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return groups
 
 
-def _heading(axes: Axes, place: float, name: str) -> None:
+def _heading(axes: Axes, height: float, name: str) -> None:
     axes.text(
         -0.008,
-        place + 0.12,
+        height + 0.12,
         name,
         transform=axes.get_yaxis_transform(),
         ha="right",
@@ -125,22 +125,22 @@ def _frame(axes: Axes, end: float, ticks: Sequence[tuple[float, str]]) -> None:
     axes.axvline(0, color="0.55", linewidth=0.8, zorder=1)
     axes.set_xlim(-_REACH, _REACH)
     axes.set_ylim(end - 0.4, -0.6)
-    axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks], size=7.5)
+    axes.set_yticks([height for height, _ in ticks], [name for _, name in ticks], size=7.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("(measured − predicted) / tolerance")
 
 
-def _claim(axes: Axes, place: float, outcome: Outcome) -> None:
+def _claim(axes: Axes, height: float, outcome: Outcome) -> None:
     if outcome.verdict == NOT_RUN or outcome.decisive is None:
         words = outcome.verdict if outcome.verdict == NOT_RUN else "could not be measured"
-        axes.text(0, place, words, ha="center", va="center", size=7, color="0.4", style="italic")
+        axes.text(0, height, words, ha="center", va="center", size=7, color="0.4", style="italic")
         return
     for finding in outcome.findings:
-        _number(axes, place, finding.comparison, main=finding is outcome.decisive)
+        _number(axes, height, finding.comparison, main=finding is outcome.decisive)
 
 
-def _in_numbers(words: Axes, place: float, outcome: Outcome) -> None:
+def _in_numbers(words: Axes, height: float, outcome: Outcome) -> None:
     if outcome.decisive is None:
         return
     comparison = outcome.decisive.comparison
@@ -151,19 +151,19 @@ def _in_numbers(words: Axes, place: float, outcome: Outcome) -> None:
         f"{comparison.measured:.5g}{error}",
         _short(comparison.what),
     )
-    _columns(words, place, texts, size=6.8)
+    _columns(words, height, texts, size=6.8)
 
 
-def _columns(words: Axes, place: float, texts: Sequence[str], **look: Any) -> None:
+def _columns(words: Axes, height: float, texts: Sequence[str], **look: Any) -> None:
     for at, text in zip(_COLUMNS, texts, strict=True):
-        words.text(at, place, text, transform=words.get_yaxis_transform(), va="center", **look)
+        words.text(at, height, text, transform=words.get_yaxis_transform(), va="center", **look)
 
 
 def _short(words: str, longest: int = 46) -> str:
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
-def _number(axes: Axes, place: float, comparison: Comparison, main: bool) -> None:
+def _number(axes: Axes, height: float, comparison: Comparison, main: bool) -> None:
     color, marker = LOOKS[comparison.verdict]
     at = float(np.clip(comparison.tolerance_used, -0.97 * _REACH, 0.97 * _REACH))
     bounded = comparison.relation != "="
@@ -173,10 +173,10 @@ def _number(axes: Axes, place: float, comparison: Comparison, main: bool) -> Non
         ends = np.clip(
             [comparison.tolerance_used - half, comparison.tolerance_used + half], -_REACH, _REACH
         )
-        axes.plot(ends, [place, place], color=color, linewidth=1.3, zorder=3)
+        axes.plot(ends, [height, height], color=color, linewidth=1.3, zorder=3)
     axes.plot(
         [at],
-        [place],
+        [height],
         linestyle="none",
         marker="<" if bounded and comparison.verdict == HOLDS else marker,
         markersize=5.2 if main else 2.6,

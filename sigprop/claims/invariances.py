@@ -15,7 +15,7 @@ from sigprop.claims.subjects import Norm, batch_norm, batch_norm_eps, gaussian, 
 
 @claim(
     "bn-scale-invariance",
-    "behind BatchNorm a weight's scale does not matter, and its gradient is 1/c",
+    "after BatchNorm a weight's scale does not matter, and its gradient is 1/c",
     number=9,
     source="Ioffe & Szegedy 2015, section 3.3; van Laarhoven 2017",
     conditions="64 samples, 20 -> 10 units, c = 1e-3, 1e-1, 10, 1e3; float64, eps = 0",

@@ -126,13 +126,13 @@ def law_preserved(trial: Trial, **subject: Any) -> list[Comparison]:
 @claim(
     "law-preserved-channel-variance",
     "verify: the channel variance is preserved with centering biases and their gain",
-    source="derived: gain² = 1/Var f behind a bias of minus the batch mean",
+    source="derived: gain² = 1/Var f after a bias of minus the batch mean",
     conditions=_CONDITIONS,
     statement="Var_batch[x_k] = Var_batch[x_{k-1}] for every block",
     tags=["law"],
     saboteurs={
         "branch and skip correlated": {"wrap": CorrelatedBranch},
-        "He's gain behind a centering bias": {"gain2": HE},
+        "He's gain after a centering bias": {"gain2": HE},
     },
 )
 def law_channel_variance(trial: Trial, **subject: Any) -> list[Comparison]:

@@ -125,7 +125,7 @@ def select_claims(asked: Sequence[str] = ()) -> list[Claim]:
         for claim in CLAIMS.values()
         if not asked or claim.name in asked or set(claim.tags) & set(asked)
     ]
-    order = {theme: place for place, theme in enumerate(THEMES)}
+    order = {theme: position for position, theme in enumerate(THEMES)}
     return sorted(picked, key=lambda claim: order.get(claim.theme, len(order)))
 
 

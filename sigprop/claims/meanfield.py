@@ -31,7 +31,7 @@ def _pair(f: np.ufunc, q: float, c: float) -> float:
 
 @claim(
     "tanh-critical-line",
-    "where a deep tanh net settles, and where it is critical",
+    "where a deep tanh net converges, and where it is critical",
     number=28,
     source="Poole et al. 2016; Schoenholz et al. 2017, sections 3-4",
     conditions="Gauss-Hermite quadrature with 120 nodes (theory: Gauss-Legendre with split panels);"
@@ -45,7 +45,7 @@ def _pair(f: np.ufunc, q: float, c: float) -> float:
     },
 )
 def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[Comparison]:
-    """Iterate the maps by another quadrature until they settle.
+    """Iterate the maps by another quadrature until they converge.
 
     Args:
         trial: seeds and sizes.

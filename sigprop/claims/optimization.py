@@ -161,7 +161,7 @@ def cancellation(trial: Trial, normed: bool = True) -> list[Comparison]:
 
 @claim(
     "scale-invariant-equilibrium",
-    "weight decay and SGD settle at a fixed angle per step and a fixed norm",
+    "weight decay and SGD converge to a fixed angle per step and a fixed norm",
     number=34,
     source="van Laarhoven 2017",
     conditions="n = 1000, isotropic unit gradient on the sphere over ‖w‖, eta = .01, lambda = .1,"

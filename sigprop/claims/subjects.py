@@ -56,7 +56,7 @@ class Center(nn.Module):
 
     Args:
         width: channels.
-        dims: spatial axes behind the channel axis.
+        dims: spatial axes after the channel axis.
     """
 
     def __init__(self, width: int, dims: int = 0) -> None:
@@ -136,7 +136,7 @@ class Net(nn.Module):
     Args:
         blocks: applied in order.
         stem: in front of them.
-        head: behind them.
+        head: after them.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ Make = Callable[[int], Net]
 
 
 def plain(depth: int) -> Net:
-    """Return x + F(x) with two He weights a branch, behind a stem and a head of gain 1."""
+    """Return x + F(x) with two He weights a branch, after a stem and a head of gain 1."""
     return rezero(depth, WIDTH, 64, gain=1.0)
 
 
@@ -63,7 +63,7 @@ def _trained(make: Make, seed: int, depth: int, steps: int, rate: float, device:
     conditions="MLPs of 30 blocks, n = 64, digits, 150 steps of SGD with momentum .9, batch 64;"
     " rate 1e-2 (plain also 1e-3), 4 seeds",
     statement="accuracy at least .9; the plain net diverges",
-    note="behind a stem of gain 1 the plain net diverges at 1e-3 and 1e-2 and learns next to"
+    note="after a stem of gain 1 the plain net diverges at 1e-3 and 1e-2 and learns next to"
     " nothing below; the others reach .93 with momentum only",
     tags=["slow"],
     saboteurs={"plain branches": {"healthy": {"plain": plain}}},

@@ -15,6 +15,7 @@ from sigprop.cli.check import check
 from sigprop.cli.claims import claims
 from sigprop.cli.compare import compare
 from sigprop.cli.console import OutputError, checked_output, err, give_up_output, out
+from sigprop.cli.diagnose import diagnose
 from sigprop.cli.failures import INTERRUPTED, failure_of, python_version
 from sigprop.cli.measure import measure
 from sigprop.cli.networks import networks
@@ -27,8 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, or a law holds; 1 a law is violated; 2 bad arguments; "
-    "3 undecided.  |  Example: [b]sigprop measure rescale plain --depth 50[/b]",
+    epilog="Exit codes: 0 done, or a law holds; 1 a law is violated, or a finding; "
+    "2 bad arguments; 3 undecided.  |  Example: [b]sigprop measure rescale plain --depth 50[/b]",
 )
 
 #: Command -> the examples that its help shows.
@@ -46,6 +47,10 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
     check: [
         "sigprop check mypkg.models:make --inputs 4,3,32,32",
         "sigprop check rescale --architecture resnet",
+    ],
+    diagnose: [
+        "sigprop diagnose mypkg.models:make --inputs 64,128",
+        "sigprop diagnose runs/mine --json --fail-on warning",
     ],
     claims: ["sigprop claims rescale-preserves law --output reports/claims"],
     report: ["sigprop report runs/a runs/b --output reports/a-and-b"],
@@ -115,7 +120,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _say(error: Exception) -> int:
-    """Print one sentence, and the user's own lines if it was these that raised."""
+    """Return the exit code of an error; print its sentence, and the user's own lines in it."""
     failure = failure_of(error)
     err.print(f"[red]error:[/red] {escape(failure.sentence)}", soft_wrap=True, highlight=False)
     if failure.frames:

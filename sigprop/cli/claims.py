@@ -33,7 +33,7 @@ def claims(
     seed_base: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     device: given.DeviceName = "auto",
 ) -> int:
-    """Measure what the papers claim; exit code 0 holds, 1 violated, 3 undecided."""
+    """Measure what the papers claim; exit code 0 holds, 1 violated, 3 undecided."""  # noqa: DOC201 - it is the text of --help
     from sigprop import claims as book  # half a second of imports that no other command needs
 
     picked = book.select_claims(names or ())

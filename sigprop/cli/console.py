@@ -38,18 +38,32 @@ class CheckedOutput:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text."""
+        """Write a text.
+
+        Args:
+            text: what is written.
+
+        Returns:
+            How many characters it has.
+
+        Raises:
+            OutputError: the stream cannot be written.
+        """
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise _output_error(error) from None
+            raise OutputError(_sentence(error)) from None
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises:
+            OutputError: the stream cannot be written.
+        """
         try:
             self._stream.flush()
         except OSError as error:
-            raise _output_error(error) from None
+            raise OutputError(_sentence(error)) from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -77,9 +91,9 @@ def give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _output_error(error: OSError) -> OutputError:
+def _sentence(error: OSError) -> str:
     reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
-    return OutputError(f"standard output cannot be written: {reason}")
+    return f"standard output cannot be written: {reason}"
 
 
 def note(sentence: str) -> None:

@@ -14,9 +14,9 @@ from sigprop.records import Records
 from sigprop.reporting.story import forward_clause
 from sigprop.reporting.summary import summarize
 from sigprop.reporting.tables import TABLES
-from sigprop.reporting.words import known
 from sigprop.verification.intervals import UNDECIDED, VIOLATED
 from sigprop.verification.result import Result
+from sigprop.words import known
 
 _MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
 _HEADS = {"dead_fraction": "dead units"}

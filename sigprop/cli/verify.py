@@ -34,7 +34,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     device: given.DeviceName = "auto",
 ) -> int:
-    """Test a law, block by block; exit code 0 holds, 1 violated, 3 undecided."""
+    """Test a law, block by block; exit code 0 holds, 1 violated, 3 undecided."""  # noqa: DOC201 - it is the text of --help
     batch_inputs, _, shape = given.batch_of(data, inputs, batch)
     options = given.options_of(depth, width, architecture, option) | shape
     result = verify_law(

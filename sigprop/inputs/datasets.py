@@ -284,6 +284,6 @@ def _count_classes(source: Source) -> int:
     if targets is not None:
         return int(torch.as_tensor(targets).max()) + 1
     raise BadInput(
-        f"cannot tell the number of classes of {type(dataset).__name__}: it has neither `classes` "
+        f"cannot find the number of classes of {type(dataset).__name__}: it has neither `classes` "
         "nor `targets`; give sigprop.inputs.datasets.Data(name, train, test, shape, classes)"
     )

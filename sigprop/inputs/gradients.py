@@ -12,7 +12,7 @@ from sigprop.capture.model.nested import tensors
 def with_gradients(value: Any) -> Any:
     """Return a nest of tuples, lists and dicts whose floating-point tensors require a gradient.
 
-    They are copies behind a leaf, so that a model may still change its input in place.
+    They are copies after a leaf, so that a model may still change its input in place.
 
     Args:
         value: a batch of inputs; what is in it is not changed.

@@ -17,8 +17,11 @@ if TYPE_CHECKING:  # 0.2 s to import: paid by the first eigenvalue, not with sig
 
 Product = Callable[[Tensor], Tensor]
 
-#: The most elements of a matrix that is written out: 512 MiB of float64.
-DENSE_LIMIT = 2**26
+#: The most elements of a matrix that is written out: 128 MiB of float64, decomposed in seconds.
+DENSE_LIMIT = 2**24
+
+#: The most elements of a matrix that are computed at a time.
+_CHUNK = 2**21
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ class Operator:
             )
         by_rows = rows <= columns
         act = self.transpose if by_rows else self.product
-        units = torch.eye(min(self.shape), dtype=self.dtype, device=self.device)
-        found = [act(unit) for unit in units]
-        if not found:
-            return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-        return torch.stack(found, 0 if by_rows else 1)
+        count, length = min(self.shape), max(self.shape)
+        units = torch.eye(count, dtype=self.dtype, device=self.device)
+        chunk = max(1, _CHUNK // max(length, 1))
+        parts = [_act_on_all(act, part) for part in units.split(chunk)]
+        found = torch.cat(parts) if count else units.new_zeros(0, length)
+        return found if by_rows else found.T
 
     def scipy(self) -> LinearOperator:
         """Return the map for SciPy, on float64 vectors of NumPy."""
@@ -107,3 +111,12 @@ class Operator:
     def _act(self, product: Product, vector: np.ndarray) -> Any:
         given = torch.from_numpy(vector.ravel()).to(self.device, self.dtype)
         return product(given).detach().to("cpu", torch.float64).numpy()
+
+
+def _act_on_all(product: Product, vectors: Tensor) -> Tensor:
+    """Return the product with every row of ``vectors``, at once where torch can."""
+    try:
+        found: Tensor = torch.vmap(product)(vectors)
+    except (RuntimeError, NotImplementedError):  # an operation without a rule for batches
+        found = torch.stack([product(vector) for vector in vectors])
+    return found.detach()

@@ -55,12 +55,13 @@ class Stateless:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         tensors = {**self.parameters(), **buffers, **(parameters or {})}
 
-        with sdpa_kernel(SDPBackend.MATH):
-            output = call(_Bound(self.model, tensors), inputs)
-        for name, own in self.model.named_buffers():
-            if not torch.equal(buffers[name], own):
-                self.changed.add(name)
-        return output
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                return call(_Bound(self.model, tensors), inputs)
+        finally:
+            for name, own in self.model.named_buffers():
+                if not torch.equal(buffers[name], own):
+                    self.changed.add(name)
 
 
 class _Bound:

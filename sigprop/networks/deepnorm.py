@@ -22,7 +22,7 @@ class DeepNormConstants:
     Attributes:
         alpha: of the encoder, or of a decoder that is alone.
         beta: likewise.
-        decoder_alpha: of a decoder behind an encoder; None without one.
+        decoder_alpha: of a decoder after an encoder; None without one.
         decoder_beta: likewise.
     """
 

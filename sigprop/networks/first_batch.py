@@ -119,7 +119,7 @@ class BiasBefore(DataDependentLayer):
 
     Args:
         channels: number of channels C.
-        dims: spatial axes behind the channel axis.
+        dims: spatial axes after the channel axis.
         batches: how many first batches to average over.
 
     Raises:
@@ -165,7 +165,7 @@ class Affine(DataDependentLayer):
 
     Args:
         channels: number of channels C.
-        dims: spatial axes behind the channel axis.
+        dims: spatial axes after the channel axis.
         gain: g at the start.
         bias: whether there is a b; without, a data-dependent start sets g only.
         data_dependent: see above.

@@ -26,7 +26,7 @@ def fixup(design: Design) -> nn.Module:
     """Return x + s F(x) + b with F's last weight and the head at 0, the others times L^(-1/(2m-2)).
 
     A scalar bias stands in front of every nonlinearity and every weight of a branch, a scalar scale
-    s (1 at first) and a bias behind it. The network starts as its stem: loss = ln(classes) exactly,
+    s (1 at first) and a bias after it. The network starts as its stem: loss = ln(classes) exactly,
     and only the head has a gradient. One SGD step changes the output by an amount that does not
     depend on L. The authors train scales and biases with a tenth of the learning rate and take
     He's fan_out; here it is fan_in, the same for square layers.

@@ -37,7 +37,7 @@ OFFICIAL_GAMMAS: Mapping[str, float] = MappingProxyType(
 
 
 def he_gain(activation: str) -> float:
-    """Return 1/√E[φ(z)²], z ~ N(0, 1): keeps the second moment behind φ.
+    """Return 1/√E[φ(z)²], z ~ N(0, 1): keeps the second moment after φ.
 
     relu: √2; identity: 1; others by quadrature, and only right at unit variance.
 
@@ -54,7 +54,7 @@ def he_gain(activation: str) -> float:
 
 
 def centered_gain(activation: str) -> float:
-    """Return γ = 1/√Var[φ(z)], z ~ N(0, 1): keeps the second moment behind φ minus its mean.
+    """Return γ = 1/√Var[φ(z)], z ~ N(0, 1): keeps the second moment after φ minus its mean.
 
     For ReLU and z ~ N(0, q): E[φ²] = q/2 and E[φ]² = q/(2π), so that subtracting the mean leaves
     Var[φ] = (q/2)(1 - 1/π), and gain² = 2/(1 - 1/π) = 2.9339. With He's gain² = 2 each layer keeps

@@ -69,7 +69,7 @@ class Multiplier(nn.Module):
     Args:
         start: m at the start.
         channels: how many numbers; 1 is a scalar.
-        dims: spatial axes behind the channel axis (per channel only).
+        dims: spatial axes after the channel axis (per channel only).
 
     Example:
         >>> Multiplier(0.5)(torch.ones(1, 2)).tolist(), Multiplier(1.0, 6, dims=2).m.shape
@@ -108,7 +108,7 @@ class ScalarBias(nn.Module):
 class Standardize(nn.Module):
     """Fixed standardization: y = (x - mean)/std, of x's shape.
 
-    Source: Arpit et al. 2016 (Normalization Propagation), the constants behind a ReLU.
+    Source: Arpit et al. 2016 (Normalization Propagation), the constants after a ReLU.
 
     Args:
         mean: the constant that is subtracted.

@@ -39,7 +39,7 @@ class NFSettings:
         alpha: α.
         skip_gain: the learned scalar on a branch at the start; None for none.
         pool_shortcut: average-pool in front of a strided shortcut, rather than stride its weight.
-        act_first: multiply by 1/β behind the first activation, as DeepMind's code does, instead of
+        act_first: multiply by 1/β after the first activation, as DeepMind's code does, instead of
             in front of it; the same for positively homogeneous activations.
         squeeze_excite: hidden units per channel of a squeeze-excite; None for none.
         stochastic_depth: rate of the last block; the k-th of n has k/n of it, k = 0, 1, ...

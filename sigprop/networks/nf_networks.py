@@ -43,7 +43,7 @@ def nf_resnet(
     every stage, the first stage too, has a weight on its skip, strided where the image is halved,
     that starts the variance at 1 again.
     DeepMind's code starts s at 0: then the measured variance stays at 1 within a stage while β_k
-    assumes growth, and a transition behind d blocks leaves 1/(1 + dα²); for signal propagation
+    assumes growth, and a transition after d blocks leaves 1/(1 + dα²); for signal propagation
     s = 1 is meant.
 
     Source: Brock et al. 2021a (NF-ResNets).
@@ -53,7 +53,7 @@ def nf_resnet(
         alpha: α.
         skip_gain: s, a learned scalar, at the start.
         gamma: ``"exact"``, or ``"official"`` for DeepMind's Monte-Carlo values.
-        act_first: multiply by 1/β_k behind the activation, as their code does.
+        act_first: multiply by 1/β_k after the activation, as their code does.
         stochastic_depth: rate at the last block, growing linearly; survivors are not rescaled.
 
     Raises:
@@ -98,7 +98,7 @@ def nfnet(
         alpha: α.
         skip_gain: s at the start.
         gamma: ``"exact"`` or ``"official"``.
-        act_first: multiply by 1/β_k behind the activation, as their code does.
+        act_first: multiply by 1/β_k after the activation, as their code does.
         squeeze_excite: hidden units per channel of the squeeze-excite.
         stochastic_depth: rate at the last block, growing linearly; survivors are not rescaled.
         group_width: channels per group of the 3x3 convolutions, or all where there are fewer.

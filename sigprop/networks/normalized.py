@@ -21,7 +21,7 @@ def batchnorm(design: Design) -> nn.Module:
 
     Every branch adds second moment 1, so that of the trunk is k + 1 after k blocks when the stem
     gives 1: block k contributes 1/(k+1), and the skip dominates a deep network. A weight that
-    reads a normalized tensor directly (act-norm-weight) has gain 1, one behind a ReLU gain √2.
+    reads a normalized tensor directly (act-norm-weight) has gain 1, one after a ReLU gain √2.
     No bias follows a hidden weight: the next normalization has its own. A stage's shortcut is
     normalized in the order weight-norm-act only; elsewhere the trunk stays linear.
 

@@ -16,7 +16,7 @@ def batch_norm(channels: int, dims: int) -> nn.Module:
 
     Args:
         channels: number of channels C.
-        dims: spatial axes behind the channel axis, 0 or 2.
+        dims: spatial axes after the channel axis, 0 or 2.
     """
     return nn.BatchNorm2d(channels) if dims else nn.BatchNorm1d(channels)
 
@@ -29,7 +29,7 @@ def layer_norm(channels: int, dims: int) -> nn.Module:
 
     Args:
         channels: number of channels C.
-        dims: spatial axes behind the channel axis, 0 or 2.
+        dims: spatial axes after the channel axis, 0 or 2.
     """
     return nn.GroupNorm(1, channels) if dims else nn.LayerNorm(channels)
 
@@ -71,7 +71,7 @@ class MeanOnlyBatchNorm(nn.Module):
 
     Args:
         channels: number of channels C.
-        dims: spatial axes behind the channel axis, 0 or 2.
+        dims: spatial axes after the channel axis, 0 or 2.
         momentum: weight of the new batch's mean in the running mean.
 
     Example:

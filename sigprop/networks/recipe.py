@@ -37,9 +37,9 @@ class Recipe:
         post_norm: the normalization follows the addition instead of standing in the branch.
         final_norm: a normalization in front of the head only.
         before_act: the layer in front of every nonlinearity.
-        after_act: the layer behind every nonlinearity.
+        after_act: the layer after every nonlinearity.
         before_weight: the layer in front of every weight, such as `BiasBefore`.
-        after_weight: the layer behind a weight of the body, given that weight's layer, its gain and
+        after_weight: the layer after a weight of the body, given that weight's layer, its gain and
             the spatial axes.
         bias_after: a zero-initialized bias after every weight of the body.
         alpha: coefficient of the skip, by block.
@@ -155,7 +155,7 @@ def dropout_gain(drop: float) -> float:
 def weight(
     design: Design, recipe: Recipe, shape: Shape, gain: float, index: str = "", drop: float = 0.0
 ) -> Layers:
-    """Return a linear map with the given gain, and the recipe's layers before and behind it.
+    """Return a linear map with the given gain, and the recipe's layers before and after it.
 
     Args:
         design: dense layers or convolutions.
@@ -212,7 +212,7 @@ def branch_scale(recipe: Recipe, k: int, channels: int, dims: int) -> Layers:
         recipe: beta and the multiplier.
         k: the block, from 1.
         channels: of the branch's output.
-        dims: spatial axes behind the channel axis.
+        dims: spatial axes after the channel axis.
 
     Returns:
         Layers by name, possibly none.

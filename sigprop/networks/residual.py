@@ -116,7 +116,7 @@ def _branch(design: Design, recipe: Recipe, k: int, channels: int, width: int) -
     shapes = branch_shapes(design, channels, width)
     for index, shape in enumerate(shapes, start=1):
         is_last = index == len(shapes)
-        # the last activation of a post-activation block moves behind the addition
+        # the last activation of a post-activation block moves after the addition
         tail = [part for part in order[at + 1 :] if not (part == "act" and is_last)]
         own = gain * recipe.last_weight_scale if is_last else gain
         branch.update(norm_and_activation(design, recipe, shape.inputs, order[:at], str(index)))

@@ -100,9 +100,9 @@ def _blocks(
     blocks, side = nn.Sequential(), (design.inputs[1], design.inputs[2])
     channels, gain = stages[0][0], recipe.gain(design.activation)
     for index, stage in enumerate(stages):
-        for place, width in enumerate(stage[1:] if index == 0 else stage):
+        for position, width in enumerate(stage[1:] if index == 0 else stage):
             layers = Layers(act=activation(design.activation))
-            if index and not place and min(side) > 1:  # small images run out of pixels to pool
+            if index and not position and min(side) > 1:  # small images run out of pixels to pool
                 layers["pool"] = nn.MaxPool2d(2)
                 side = (side[0] // 2, side[1] // 2)
             layers.update(weight(design, recipe, Shape(channels, width), gain))
@@ -136,14 +136,14 @@ def _head(
 
 
 def fan_out(layer: Weighted, gain: float) -> None:
-    """Fill a weight with N(0, gain²/fan_out) and its bias with 0, in place: He's backward form.
+    """Fill a weight with N(0, gain²/fan_out) and its bias with 0, in position: He's backward form.
 
     fan_out is (out_channels)·kH·kW, as torch counts it.
 
     Source: He et al. 2015, eq. 14; Fixup's and RescaleNet's VGG code.
 
     Args:
-        layer: a linear layer or a convolution, changed in place.
+        layer: a linear layer or a convolution, changed in position.
         gain: factor on the standard deviation.
     """
     weights = layer.weight

@@ -34,7 +34,7 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
 
     Args:
         design: sizes and orders; skip=False is the paper's plain network.
-        mean_only: mean-only batch normalization behind the weight, which makes b superfluous.
+        mean_only: mean-only batch normalization after the weight, which makes b superfluous.
         data_dependent: as above; else g = ‖v‖, torch's choice, which changes nothing.
 
     Raises:
@@ -42,14 +42,14 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
     """
     refuse_transformer(design, "weightnorm", _TOKENS)
 
-    def behind(layer: Weighted, gain: float, dims: int) -> nn.Module:
+    def after(layer: Weighted, gain: float, dims: int) -> nn.Module:
         channels = layer.weight.shape[0]
         # ‖v‖ of torch's choice is 0.05 √fan_in in the mean
         start = 1.0 if data_dependent else 0.05 * math.sqrt(layer.weight[0].numel())
         affine = Affine(channels, dims, start, not mean_only, data_dependent)
         return nn.Sequential(affine, MeanOnlyBatchNorm(channels, dims)) if mean_only else affine
 
-    return ResidualNet(design, Recipe(weight=_directions, after_weight=behind, head_bias=True))
+    return ResidualNet(design, Recipe(weight=_directions, after_weight=after, head_bias=True))
 
 
 @register("scaled-weightnorm")
@@ -72,14 +72,14 @@ def scaled_weightnorm(design: Design, power: float = 0.5, scaled: bool = True) -
     refuse_transformer(design, "scaled-weightnorm", _TOKENS)
     check_number("power", power)
 
-    def behind(layer: Weighted, gain: float, dims: int) -> nn.Module:
+    def after(layer: Weighted, gain: float, dims: int) -> nn.Module:
         fan_in, fan_out = layer.weight[0].numel(), _fan_out(layer)
         norm = gain * math.sqrt(fan_in / fan_out) if scaled else 1.0
         return Affine(layer.weight.shape[0], dims, norm)
 
     scale = design.additions**-power
     recipe = Recipe(
-        weight=_orthogonal_rows, after_weight=behind, beta=lambda k: scale, head_bias=True
+        weight=_orthogonal_rows, after_weight=after, beta=lambda k: scale, head_bias=True
     )
     return ResidualNet(design, recipe)
 

@@ -83,7 +83,7 @@ class _Seen:
         name, module = row["name"], self._modules.get(row["name"])
         status = self._status(name, row, module)
         reason = _REASONS.get(status, row["reason"])
-        if status == "container" and not row["reason"].startswith("a container"):
+        if status == "container" and row["status"] != "container":
             reason = "its modules are called one by one"
         return {
             **{key: row[key] for key in ("name", "type", "calls", "gradient")},
@@ -97,14 +97,13 @@ class _Seen:
         }
 
     def _status(self, name: str, row: Any, module: nn.Module | None) -> str:
-        reason = str(row["reason"])
         if module is None:
-            return "alias" if reason else "function"
+            return "function" if row["type"] == "function" else "alias"
         if name in self._blocks:
             return "block"
-        if "container" in reason:
+        if row["status"] == "container":
             return "container"
-        if reason == BYPASSED:
+        if row["reason"] == BYPASSED:
             return "not callable"
         inside = any(_holds(block, name) for block in self._blocks)
         if row["calls"]:
@@ -141,9 +140,9 @@ def _weights(module: nn.Module | None) -> int:
 
 
 def _first_call(name: str, order: dict[str, int]) -> int:
-    """Return a module's place in execution order; a container's is that of its first module."""
+    """Return a module's position in execution order; a container's is that of its first module."""
     name = name.partition(":")[0]
-    within = (place for other, place in order.items() if other.startswith(f"{name}."))
+    within = (position for other, position in order.items() if other.startswith(f"{name}."))
     return order.get(name, min(within, default=len(order)))
 
 

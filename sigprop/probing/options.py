@@ -1,4 +1,4 @@
-"""What `attach` accepts: one set of options, checked before anything is put on a model."""
+"""What `attach` accepts: one set of options, checked before anything is attached to a model."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
 from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, is_automatic, members, unread
 from sigprop.capture.model.naming import bare, modules, parameters
-from sigprop.capture.parameters.info import spectra
 from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
 from sigprop.probing.loss_scale import LossScale
@@ -30,6 +29,7 @@ from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.spectra.of_weights import weight_rows
 from sigprop.torch_version import RUN_EAGERLY
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
@@ -226,7 +226,7 @@ class Probe:
 
     def record_spectra(self) -> None:
         """Record the singular values of every weight with two axes or more, as they are now."""
-        for columns, count in spectra(self._living_model()):
+        for columns, count in weight_rows(self._living_model()):
             self._tables.append("spectra", columns, count, step=self.step_index)
 
     # --- what it costs --------------------------------------------------------------------

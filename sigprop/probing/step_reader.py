@@ -64,7 +64,12 @@ class StepReader:
         )
 
     def remember(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Copy the weights that an optimizer is about to update."""
+        """Copy the weights that an optimizer is about to update.
+
+        Args:
+            model: the model.
+            optimizer: which parameters it updates.
+        """
         self._parameters.remember(self._info.plan(model, optimizer).known)
 
     def gradients_ready(self, model: nn.Module, optimizer: Optimizer, remember: bool) -> None:
@@ -81,12 +86,22 @@ class StepReader:
         self._skipped = leaves_step_out(optimizer)
 
     def update_left_out(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Read the weights of a step that a gradient scaler left out."""
+        """Read the weights of a step that a gradient scaler left out.
+
+        Args:
+            model: the model.
+            optimizer: gives the learning rates.
+        """
         self._parameters.read_all(self._info.plan(model, optimizer), optimizer)
         self._skipped = True
 
     def gradient_arrived(self, name: str, parameter: nn.Parameter) -> None:
-        """Read one parameter whose gradient is complete for a backward pass."""
+        """Read one parameter whose gradient is complete for a backward pass.
+
+        Args:
+            name: of the parameter.
+            parameter: itself.
+        """
         self._parameters.read(self._info.known(name, parameter))
 
     def update_ended(self) -> None:

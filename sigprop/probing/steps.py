@@ -18,11 +18,21 @@ class StepObserver(Protocol):
     """What follows the steps of a training loop."""
 
     def update_begins(self, optimizer: Optimizer, closure: bool) -> bool:
-        """The optimizer's step begins; return whether its gradients are wanted."""
+        """The optimizer's step begins; return whether its gradients are wanted.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, in which gradients are still to be computed.
+        """
         ...
 
     def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
-        """Gradients are those that the optimizer uses."""
+        """Gradients are those that the optimizer uses.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, which may be called again.
+        """
         ...
 
     def update_ended(self) -> None:
@@ -30,7 +40,12 @@ class StepObserver(Protocol):
         ...
 
     def step_ended(self, index: int, skipped: bool) -> None:
-        """The step is over; ``skipped`` says that a scaler left the optimizer's step out."""
+        """The step is over.
+
+        Args:
+            index: the step's number, from 0.
+            skipped: whether a scaler left the optimizer's step out.
+        """
         ...
 
     def step_began(self, index: int) -> None:

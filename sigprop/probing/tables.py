@@ -23,7 +23,14 @@ class Tables:
         self._tables = {table: ColumnBuffer(table) for table in SCHEMA}
 
     def append(self, table: str, columns: Columns, rows: int, **more: Any) -> None:
-        """Add rows to a table; a column may hold one value for all."""
+        """Add rows to a table; a column may hold one value for all.
+
+        Args:
+            table: its name.
+            columns: by name, a value for each row.
+            rows: how many.
+            more: columns with one value for all rows.
+        """
         self._tables[table].append({**self._origin, **more, **columns}, rows)
 
     def copy(self) -> Tables:

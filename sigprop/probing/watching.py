@@ -1,6 +1,6 @@
 """Watches one forward pass from outside a model: order of calls, output shapes, sums of the input.
 
-Nothing is put on the model: hooks are global and a function mode sees what runs.
+Nothing is attached to the model: hooks are global and a function mode sees what runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Watch:
         model: whose modules are watched.
 
     Attributes:
-        order: module -> its place in the order of first calls.
+        order: module -> its position in the order of first calls.
         shapes: module -> the shape of its first output tensor.
         sums: module -> names of functions, other than additions, that combine its input with a
             tensor of the same shape in its own code.
@@ -85,7 +85,12 @@ class Watch:
                 pass  # a module between them ended by an exception that was caught
 
     def note(self, how: str, operands: Iterable[object]) -> None:
-        """Keep a function that the running module's own code calls on its input."""
+        """Keep a function that the running module's own code calls on its input.
+
+        Args:
+            how: the function's name.
+            operands: its arguments.
+        """
         if not self._running:
             return
         name, entered = self._running[-1]

@@ -22,7 +22,7 @@ COUNTS = ("count", "channels")
 DRAW = ["network", "run", "seed"]
 #: Kinds of the modules that were chosen: blocks, or leaves where those were asked for.
 CHOSEN = ("block", "leaf")
-PLACE = [*DRAW, "step", "block"]
+STEP_AND_BLOCK = [*DRAW, "step", "block"]
 
 
 def in_training_mode(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def by_block(
 def _collapse(rows: pd.DataFrame, columns: Sequence[str], **others: str) -> pd.DataFrame:
     marked = rows.assign(nonfinite=rows["nonfinite"] > 0)
     how = {**others, **dict.fromkeys(columns, "mean"), "nonfinite": "any"}
-    return marked.groupby(PLACE, sort=True).agg(how).reset_index()
+    return marked.groupby(STEP_AND_BLOCK, sort=True).agg(how).reset_index()
 
 
 def without_rounding(rows: pd.DataFrame, smallest: float = 1e-12) -> pd.DataFrame:
@@ -142,9 +142,9 @@ def dead_by_block(signals: pd.DataFrame) -> pd.DataFrame:
         _dead=rows["dead_fraction"] * weight, _weight=weight, nonfinite=rows["nonfinite"] > 0
     )
     how = {"_dead": "sum", "_weight": "sum", "nonfinite": "any"}
-    sums = weighed.groupby(PLACE, sort=True).agg(how).reset_index()
+    sums = weighed.groupby(STEP_AND_BLOCK, sort=True).agg(how).reset_index()
     sums["dead_fraction"] = sums["_dead"] / sums["_weight"]
-    return sums[[*PLACE, "dead_fraction", "nonfinite"]]
+    return sums[[*STEP_AND_BLOCK, "dead_fraction", "nonfinite"]]
 
 
 def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def residual_operands(signals: pd.DataFrame) -> pd.DataFrame:
     A skip of exactly 0 leaves the ratio undefined (NaN).
     """
     rows = in_training_mode(signals[(signals["direction"] == "forward") & (signals["block"] >= 0)])
-    where = [*PLACE, "name", "call"]
+    where = [*STEP_AND_BLOCK, "name", "call"]
     columns = [*where, "second_moment", "nonfinite"]
     skip = rows.loc[rows["port"] == "skip", columns]
     branch = rows.loc[rows["port"] == "branch", [*columns, "skip_branch_correlation"]]
@@ -179,5 +179,5 @@ def weights_by_block(parameters: pd.DataFrame) -> pd.DataFrame:
     # a norm of NaN means a NaN in the weight itself; a gradient's may only be absent
     marked = logs.assign(nonfinite=infinite | rows["weight_norm"].isna())
     how = {**dict.fromkeys(ratios, "mean"), "nonfinite": "any"}
-    blocks = marked.groupby(PLACE, sort=True).agg(how).reset_index()
+    blocks = marked.groupby(STEP_AND_BLOCK, sort=True).agg(how).reset_index()
     return blocks.assign(**{name: np.exp(blocks[name]) for name in ratios})

@@ -29,7 +29,7 @@ class Tables(Protocol):
 class RunWriter:
     """Appends rows to a run directory so that a kill at any moment loses only unflushed rows.
 
-    Every file is written beside its place, synced to disk and renamed. Rows wait in memory until
+    Every file is written under another name, synced to disk and renamed. Rows wait in memory until
     `flush`; each flush makes one numbered Parquet part per table. The manifest lists the parts.
 
     A run that is resumed at an earlier step than the last one written records steps again: what was

@@ -1,7 +1,7 @@
 """Runs of schema 1 as runs of schema 2: what the rows say they are is found from what they hold.
 
 Schema 1 had no columns `kind`, `module`, `shape`, `ndim` and `status`, and called the direction
-`pass`. This is the one place that takes names of taps apart.
+`pass`. Only here are names of taps taken apart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RENAMED = {"pass": "direction"}
 _REASONS = {
     "the probe failed": "failed",
     "a ScriptModule": "scripted",
-    "a container without": "not_chosen",
+    "a container without": "container",
     "not selected by blocks": "not_chosen",
     "another name of": "not_chosen",
     "not callable": "unsupported",
@@ -34,6 +34,7 @@ _REASONS = {
     "called only": "unsupported",
     "returned no": "unsupported",
     "not called: PyTorch ran": "fused",
+    "never called as a module": "called_directly",
     "never called": "never_called",
 }
 #: Ratios of one output unit agree to rounding in float32; those of several differ by far more.
@@ -117,7 +118,7 @@ def _names(coverage: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _target(name: str, call: int, known: set[str]) -> str:
-    """Return a tap's name without its call and its place in a nested output."""
+    """Return a tap's name without its call and its position in a nested output."""
     if call:
         return name[: name.rindex(f"#{call}")]
     return name[: name.index("[")] if name.endswith("]") and name not in known else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,46 +79,3 @@ def over_seeds(frame: pd.DataFrame, quantity: str, by: Sequence[str], kind: Kind
     if kind == "scale":
         table["center"] = np.exp(table["center"])
     return table
-
-
-def ranges(marked: Iterable[int], everywhere: Iterable[int], unit: str = "block") -> str:
-    """Return in words which of ``everywhere`` are ``marked``.
-
-    Args:
-        marked: numbers of blocks or steps.
-        everywhere: all that there are; those next to each other here are neighbors.
-        unit: what is numbered.
-
-    Example:
-        >>> ranges([2, 3], range(4)), ranges([0, 1], range(4)), ranges(range(4), range(4))
-        ('from block 2', 'up to block 1', 'at every block')
-        >>> ranges([1], range(4)), ranges([1, 3, 4, 5], range(9))
-        ('at block 1', 'at blocks 1, 3–5')
-    """
-    known = sorted(set(everywhere))
-    found = sorted(set(marked))
-    if found == known and len(known) > 1:
-        return f"at every {unit}"
-    runs = _runs([known.index(index) for index in found])
-    if len(found) == 1:
-        return f"at {unit} {found[0]}"
-    if len(runs) == 1 and found[-1] == known[-1]:
-        return f"from {unit} {found[0]}"
-    if len(runs) == 1 and found[0] == known[0]:
-        return f"up to {unit} {found[-1]}"
-    words = [
-        f"{known[first]}" if first == last else f"{known[first]}–{known[last]}"
-        for first, last in runs
-    ]
-    shown = ", ".join(words[:6]) + (" and more" if len(words) > 6 else "")
-    return f"at {unit}s {shown}"
-
-
-def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for position in positions:
-        if runs and runs[-1][1] == position - 1:
-            runs[-1] = (runs[-1][0], position)
-        else:
-            runs.append((position, position))
-    return runs

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
+from sigprop.records.sequence import common_parent
 from sigprop.reporting.canvas import safe_text
-from sigprop.reporting.sequence import common_parent
 
 #: Most names on a horizontal axis (short ones stand upright, longer ones are turned), and on a
 #: vertical one.
@@ -72,15 +72,8 @@ def block_axis(order: pd.DataFrame) -> BlockAxis:
     if len(begins) < 2:
         return BlockAxis(names, parent, stacks)
     starts = {row["block"]: row["stack_name"] for row in begins}
-    inside = {row["block"]: _inside(row["module"], row["label"], row["stack_name"]) for row in rows}
+    inside = {row["block"]: row["label_in_stack"] for row in rows}
     return BlockAxis(names, parent, stacks, starts, inside)
-
-
-def _inside(module: str, label: str, stack: str) -> str:
-    """Return the name of a block without that of its stack and the call that it belongs to."""
-    above, _, call = stack.partition("#")
-    name = module if call and label == f"{module}#{call}" else label
-    return name.removeprefix(above).lstrip(".")
 
 
 def label_blocks(axes: Axes, axis: BlockAxis, vertical: bool = False) -> None:

@@ -11,10 +11,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sigprop.reporting.aggregate import over_seeds, ranges, wants_log
+from sigprop.reporting.aggregate import over_seeds, wants_log
 from sigprop.reporting.axis import BlockAxis, label_blocks, mark_stacks
 from sigprop.reporting.canvas import Look, Sheet, write_empty
 from sigprop.reporting.glossary import QUANTITIES, Kind
+from sigprop.words import ranges
 
 #: What cannot be drawn in a panel -> its marker and its words.
 MARKS = {
@@ -78,7 +79,7 @@ def panel(
 
 
 def _scale(axes: Axes, rows: pd.DataFrame, quantity: str) -> bool:
-    """Choose the vertical axis; return whether it is logarithmic."""
+    """Return whether the vertical axis is logarithmic, and set its scale and ends."""
     kind = QUANTITIES[quantity].kind
     values = rows[quantity].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]

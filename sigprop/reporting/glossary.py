@@ -53,7 +53,7 @@ _ALL = (
         "dead_fraction",
         "dead units  [share of channels]",
         "share",
-        "It exists behind rectifiers only; a block's value is the mean over those in it, weighted "
+        "It exists after rectifiers only; a block's value is the mean over those in it, weighted "
         "by channels.",
     ),
     _column("signals", "zero_fraction", "zeros  [share of elements]", "share"),

@@ -9,16 +9,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from sigprop.diagnosis.diagnose import diagnose
+from sigprop.diagnosis.finding import Findings
+from sigprop.diagnosis.growth import CRITERION
 from sigprop.records import Records
 from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.growth import CRITERION
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
 from sigprop.reporting.verdicts import VERDICTS
-from sigprop.reporting.words import cell, counted
+from sigprop.words import cell, counted
 
 #: Rows of a table on the page, and bytes up to which the page holds the whole of it as CSV.
 SHOWN, LARGEST = 30, 200_000
@@ -103,10 +105,12 @@ def render(
     grids = {name: _view(name, frame) for name, frame in tables.items()}
     grids["summary"] = _turned(tables["summary"])
     rows = tables["summary"].to_dict("records")
+    findings = diagnose(records) if len(records.signals) or len(records.parameters) else Findings()
     stories = [story_of({str(name): value for name, value in row.items()}) for row in rows]
     return environment.get_template("report.html.j2").render(
         title=title,
         stories=stories,
+        findings={story.network: findings.of(story.network) for story in stories},
         verdicts=[(word, *VERDICTS[word]) for word in VERDICTS],
         criterion=CRITERION,
         figures=views,
@@ -134,7 +138,7 @@ def alt_text(spec: FigureSpec, figure: Figure) -> str:
 
 
 def gaps(coverage: pd.DataFrame) -> list[str]:
-    """Return, by network, how many modules were recorded, and why others or gradients were not.
+    """Return how many modules were recorded by network, and why others or gradients were not.
 
     Args:
         coverage: the table of that name.

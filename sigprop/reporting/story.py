@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sigprop.reporting.verdicts import STEADY, VERDICTS, Level, Row, verdict
-from sigprop.reporting.words import counted, factor, known, number, share
+from sigprop.words import counted, factor, known, number, share
 
 #: Factor from the start up to which a rate of growth would describe nothing.
 NEAR = 1.3

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from sigprop.diagnosis.growth import CRITERION
 from sigprop.records import Records
 from sigprop.records.queries import (
     at_first_step,
@@ -16,10 +17,9 @@ from sigprop.records.queries import (
     own_rows,
     weights_by_block,
 )
+from sigprop.records.sequence import blocks_in_order, relative_gradient, unrolled, with_stack
+from sigprop.records.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.aggregate import over_seeds
-from sigprop.reporting.growth import CRITERION
-from sigprop.reporting.sequence import blocks_in_order, relative_gradient, unrolled, with_stack
-from sigprop.reporting.training import divergences, evaluated, final_values, train_rows
 from sigprop.reporting.travel import MOMENTS, travel
 
 #: Column of the summary -> what it says.
@@ -106,7 +106,7 @@ def summarize(records: Records, predictions: pd.DataFrame | None = None) -> pd.D
 
 
 def _against_theory(signals: pd.DataFrame, predictions: pd.DataFrame | None) -> pd.DataFrame:
-    """Where the measured second moment differs most from the predicted one."""
+    """Return where the measured second moment differs most from the predicted one."""
     if predictions is None or predictions.empty:
         return pd.DataFrame()
     chosen = (predictions["direction"] == "forward") & (predictions["quantity"] == "second_moment")
@@ -130,7 +130,7 @@ def _against_theory(signals: pd.DataFrame, predictions: pd.DataFrame | None) -> 
 
 
 def _nonfinite(signals: pd.DataFrame) -> pd.DataFrame:
-    """The first block with non-finite activations, and how many."""
+    """Return the first block with non-finite activations, and how many they are."""
     rows = own_rows(in_training_mode(signals[signals["direction"] == "forward"]))
     rows = rows[rows["port"] == "out"]
     broken = (rows["nonfinite"] > 0) | np.isinf(rows["second_moment"])
@@ -146,7 +146,7 @@ def _nonfinite(signals: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst(forward: pd.DataFrame, dead: pd.DataFrame) -> pd.DataFrame:
-    """The largest share of mean shift and of dead units, over blocks that are finite."""
+    """Return the largest share of mean shift and of dead units, over blocks that are finite."""
     positive = forward["second_moment"].where(forward["second_moment"] > 0)
     forward, positive = forward[~forward["nonfinite"]], positive[~forward["nonfinite"]]
     share = over_seeds(
@@ -168,7 +168,7 @@ def _worst(forward: pd.DataFrame, dead: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gradients(signals: pd.DataFrame, order: pd.DataFrame) -> pd.DataFrame:
-    """How the gradient travels back through each stack; the one where it changes most."""
+    """Return how the gradient travels back through the stack in which it changes most."""
     raw = by_block(signals, "second_moment", "backward")
     where = ["network", "block"]
     marked = over_seeds(raw, "second_moment", where, "scale")

@@ -10,10 +10,10 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block, dead_by_block
+from sigprop.records.sequence import blocks_in_order, relative_gradient, unrolled
 from sigprop.registry import Registry
 from sigprop.reporting.aggregate import over_seeds
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.sequence import blocks_in_order, relative_gradient, unrolled
 from sigprop.reporting.summary import summarize
 
 Predictions = pd.DataFrame | None
@@ -159,15 +159,11 @@ def deviation(records: Records, predictions: Predictions) -> pd.DataFrame:
     signals = at_first_step(unrolled(records.signals))
     parts = []
     for (direction, quantity), rows in predictions.groupby(["direction", "quantity"], sort=False):
-        seen = over_seeds(
-            _finite(by_block(signals, str(quantity), str(direction)), [str(quantity)]),
-            str(quantity),
-            ["network", "block"],
-            QUANTITIES[str(quantity)].kind if quantity in QUANTITIES else "share",
-        )
-        parts.append(rows.merge(seen[["network", "block", "center"]], on=["network", "block"]))
-    joined = pd.concat(parts, ignore_index=True)
-    joined = joined.rename(columns={"center": "measured", "value": "predicted"})
+        name = str(quantity)
+        measured = _mean(_finite(by_block(signals, name, str(direction)), [name]), name)
+        measured = measured.rename(columns={name: "measured"})
+        parts.append(rows.merge(measured, on=["network", "block"]))
+    joined = pd.concat(parts, ignore_index=True).rename(columns={"value": "predicted"})
     ratio = joined["measured"] / joined["predicted"].where(joined["predicted"] != 0)
     joined["log_ratio"] = np.log(ratio.where(ratio > 0))
     return joined[columns]

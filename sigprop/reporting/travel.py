@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sigprop.diagnosis.growth import line, shape, slope
 from sigprop.records.queries import DRAW, by_block
-from sigprop.reporting.growth import line, shape, slope
-from sigprop.reporting.sequence import with_stack
+from sigprop.records.sequence import with_stack
 
 MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
 _LOGS = ["log_total", "log_channel", "log_high", "log_low", "log_fold"]

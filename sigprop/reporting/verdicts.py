@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sigprop.reporting.words import known
+from sigprop.words import known
 
 Level = Literal["bad", "warn", "good", "none"]
 Row = Mapping[str, Any]

@@ -94,7 +94,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _draw(spec: FigureSpec, study: Study, folder: ReportFolder) -> FigureView:
-    """Draw one figure, write its files and return what the page needs of it."""
+    """Return what the page needs of a figure, which is drawn and written to files."""
     from sigprop.reporting.canvas import save
     from sigprop.reporting.figures import NothingToDraw
     from sigprop.reporting.page import FigureView, alt_text

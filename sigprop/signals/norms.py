@@ -13,10 +13,10 @@ from sigprop.signals import native
 from sigprop.signals.ratios import UNIT_FLOOR
 
 Pair = tuple[Tensor, Tensor]
-Table = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 
-def compute_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = None) -> Table:
+def compute_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = None) -> Array:
     """Return (‖W‖², ‖G‖², max over units of ‖G_i‖/max(‖W_i‖, 1e-3)) of each weight and gradient.
 
     Units are on axis 0; a tensor of at most one axis longer than 1 is one unit, as in
@@ -43,7 +43,7 @@ def compute_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = N
     return _table(pairs, compiled, norms_plain, copies or {})
 
 
-def compute_updates(pairs: Sequence[Pair]) -> Table:
+def compute_updates(pairs: Sequence[Pair]) -> Array:
     """Return (‖a‖², ‖b‖², ‖b - a‖²) of each tensor before and after, in float64, shape (P, 3).
 
     `angles` gives the angle between them.
@@ -60,7 +60,7 @@ def compute_updates(pairs: Sequence[Pair]) -> Table:
     return _table(pairs, compiled, updates_plain, {})
 
 
-def angles(updates: Table) -> Table:
+def angles(updates: Array) -> Array:
     """Return the angles in radians behind rows of `compute_updates`; NaN where either norm is 0.
 
     For unit vectors u and v the angle is 2·asin(‖u - v‖/2), and
@@ -111,7 +111,7 @@ def _table(
     compiled: Callable[[int, int, int], None],
     plain: Callable[[Tensor, Tensor], list[float]],
     copies: Mapping[int, Tensor],
-) -> Table:
+) -> Array:
     """Return a row per pair: those that the library supports in one call, the others one by one."""
     table = np.empty((len(pairs), 3))
     rows, layouts = [], []

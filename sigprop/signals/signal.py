@@ -18,7 +18,7 @@ from sigprop.signals.moments import Moments
 from sigprop.signals.pooled import QUANTITIES, Pooled
 
 #: Channel statistics on the host, shape (C, len(COLUMNS)), float64.
-Table = npt.NDArray[np.float64]
+ChannelTable = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Signal:
         return Signal(self.moments.merge(other.moments), self.activity.merge(other.activity))
 
     @property
-    def table(self) -> Table:
+    def table(self) -> ChannelTable:
         """The channel statistics that give this signal: sums about the means themselves."""
         m, a = self.moments, self.activity
         one, zero = np.ones_like(m.mean), np.zeros_like(m.mean)
@@ -100,7 +100,7 @@ def interpret(table: npt.ArrayLike) -> Signal:
     return Signal(moments, Activity(elements, elements - n, zeros, lowest, highest))
 
 
-def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
+def merge(tables: Sequence[ChannelTable], others: Sequence[ChannelTable]) -> list[ChannelTable]:
     """Return the channel statistics over both sets of samples, pair by pair.
 
     Args:
@@ -121,7 +121,7 @@ def merge(tables: Sequence[Table], others: Sequence[Table]) -> list[Table]:
     return np.split(merged.table, _ends(tables)[:-1])
 
 
-def pool(tables: Sequence[Table]) -> Pooled:
+def pool(tables: Sequence[ChannelTable]) -> Pooled:
     """Return the sums over the channels of each table; the compiled library is asked first."""
     if native.LIBRARY is None or not tables:
         return pool_plain(tables)
@@ -134,7 +134,7 @@ def pool(tables: Sequence[Table]) -> Pooled:
     return Pooled(*rows.T)
 
 
-def pool_plain(tables: Sequence[Table]) -> Pooled:
+def pool_plain(tables: Sequence[ChannelTable]) -> Pooled:
     """Return the same by numpy."""
     if not tables:
         return Pooled(*np.empty((len(POOLED_COLUMNS), 0)))
@@ -143,7 +143,7 @@ def pool_plain(tables: Sequence[Table]) -> Pooled:
         return interpret(np.concatenate(tables)).pooled(starts)
 
 
-def alive(tables: Sequence[Table]) -> npt.NDArray[np.bool_]:
+def alive(tables: Sequence[ChannelTable]) -> npt.NDArray[np.bool_]:
     """Return the units that were > 0 somewhere, or held a NaN: a broken unit is not a dead one.
 
     Args:
@@ -177,5 +177,5 @@ def measure_signal(x: Tensor, channel_dim: int = 1) -> Signal:
     return interpret(compute(x, channel_dim).cpu().numpy())
 
 
-def _ends(tables: Sequence[Table]) -> npt.NDArray[np.intp]:
+def _ends(tables: Sequence[ChannelTable]) -> npt.NDArray[np.intp]:
     return np.cumsum([len(table) for table in tables], dtype=np.intp)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sigprop.errors import BadInput
 
-#: The least ratio of smallest to largest eigenvalue at which a Gram matrix tells all of them.
+#: The least ratio of smallest to largest eigenvalue at which a Gram matrix resolves all of them.
 _RESOLVED = 1e-5
 
 

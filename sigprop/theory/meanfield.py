@@ -50,7 +50,7 @@ def variance_map(
 
 
 def fixed_point(which: str | Activation, weight_variance: float, bias_variance: float) -> float:
-    """Return q*, the variance that layers settle at (the stable one of a concave variance map).
+    """Return q*, the variance that layers converge to (the stable one of a concave variance map).
 
     Args:
         which: the activation, by name or as an `Activation`.
@@ -225,7 +225,7 @@ def fixed_correlation(
 
 @dataclass(frozen=True)
 class MeanField:
-    """Where a plain net settles.
+    """Where a plain net converges.
 
     Args:
         q: q*.

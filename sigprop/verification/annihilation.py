@@ -1,7 +1,7 @@
 """Blocks that end a signal: what became of it, and which block did it first.
 
 A quantity that is exactly zero, not finite or absent has no ratio. It is not left out of a
-verdict: the block that made it so breaks every law that speaks of the quantity.
+verdict: the block that made it so breaks every law that is about the quantity.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ BREAKING = (
 
 _SENTENCES = {
     KILLED: "kills the signal{share}: the {quantity} is {before:.3g} in front of it and exactly 0 "
-    "behind it",
+    "after it",
     CUT: "is cut from the loss{share}: no gradient passes it",
     NOT_FINITE: "makes the signal not finite{share}: the {quantity} in front of it is finite, "
-    "behind it are NaN or infinite values",
+    "after it are NaN or infinite values",
     SKIPPED: "is skipped{share}: it was never called",
     FROM_NOTHING: "makes a signal from nothing{share}: the {quantity} is exactly 0 in front of it "
-    "and {after:.3g} behind it",
+    "and {after:.3g} after it",
     KILLED + BEFORE: "receives no signal{share}: the {quantity} is exactly 0 in front of it, and "
     "no block did that",
     CUT + BEFORE: "is cut from the loss{share}: no gradient arrives, and no block did that",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sigprop.capture.recording.coverage import DIRECT
 from sigprop.errors import BadInput
 from sigprop.records import Records
 from sigprop.records.queries import own_rows
@@ -48,7 +47,7 @@ def chosen_blocks(records: Records) -> pd.DataFrame:
 
 
 def _behind(name: str, depth: pd.Series, position: pd.Series) -> tuple[float, float]:
-    """Return where a module that was never called belongs: behind the block registered before."""
+    """Return where a module that was never called belongs: after the block registered before."""
     earlier = [n for n in depth.index if position[n] < position[name]]
     nearest = max(earlier, key=lambda n: position[n], default=None)
     return (-1.0 if nearest is None else float(depth[nearest]), float(position[name]))
@@ -70,7 +69,9 @@ def _bypassed(name: str, coverage: pd.DataFrame) -> bool:
     """Return whether a module's ``forward`` was called, and not the module itself."""
     inside = coverage["name"].str.startswith(f"{name}.") & (coverage["calls"] > 0)
     own = coverage[coverage["name"] == name]
-    return bool((own["calls"] == 0).all() and (inside.any() or (own["reason"] == DIRECT).any()))
+    return bool(
+        (own["calls"] == 0).all() and (inside.any() or (own["status"] == "called_directly").any())
+    )
 
 
 def _parent(name: str) -> str:
@@ -83,15 +84,13 @@ def _nothing_called(coverage: pd.DataFrame) -> None:
     Raises:
         BadInput: always; the message says why nothing was read.
     """
-    containers = coverage[
-        (coverage["status"] == "unsupported") & coverage["reason"].str.contains("container")
-    ]["name"].unique()
+    containers = coverage[coverage["status"] == "container"]["name"].unique()
     if len(containers):
         raise BadInput(
             f"the blocks chosen are containers, which are never called ({_some(containers)}); "
             f"choose what is in them: blocks={containers[0] + '.*'!r}"
         )
-    uncalled = set(coverage[coverage["status"] == "never_called"]["name"])
+    uncalled = set(coverage[coverage["status"].isin(["never_called", "called_directly"])]["name"])
     silent = np.array([n for n in coverage["name"].unique() if _outermost(str(n), uncalled)])
     if len(silent):
         raise BadInput(

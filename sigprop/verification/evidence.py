@@ -76,13 +76,13 @@ def _check_law(law: Law, records: Records) -> None:
     numbers = records.signals.select_dtypes("number").columns
     if law.quantity not in numbers:
         raise BadInput(
-            f"law {law.name!r} speaks of {law.quantity!r}, which is no recorded quantity; "
+            f"law {law.name!r} is about {law.quantity!r}, which is no recorded quantity; "
             f"{suggestion(law.quantity, numbers)}"
         )
     for port in law.ports:
         if port not in PORTS:
             raise BadInput(
-                f"law {law.name!r} speaks of a port {port!r}, which no block has; "
+                f"law {law.name!r} is about a port {port!r}, which no block has; "
                 f"{suggestion(port, PORTS)}"
             )
 

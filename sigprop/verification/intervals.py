@@ -51,7 +51,7 @@ def quantile(level: float, draws: int) -> float:
 def log_mean_interval(ratios: npt.ArrayLike, level: float) -> Interval:
     """Return the interval of log E[ratio] over independent draws, shape (draws,).
 
-    A law on a variance speaks of the expectation over weights, so it is the mean ratio that must
+    A law on a variance is about the expectation over weights, so it is the mean ratio that must
     be 1, and not the mean of its logarithm, which lies half its variance lower (Jensen). The
     standard error follows from the delta method, the quantile from Student's t.
 

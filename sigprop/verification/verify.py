@@ -49,7 +49,7 @@ def verify(
 
     Args:
         model: a callable that builds the network anew, ``"module:factory"``, or a name of the zoo.
-            A plain model is taken as it is: intervals then speak of this one draw of weights,
+            A plain model is taken as it is: intervals are then about this one draw of weights,
             over batches of the inputs.
         inputs: a tensor, tuple or dict, the same for every seed; or a DataLoader, a batch a seed.
         law: ``"preserved"``, ``"preserved:channel_variance"``, ``"gradient-preserved"``,

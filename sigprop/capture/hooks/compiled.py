@@ -60,6 +60,9 @@ def at_trace_time(
 
     Args:
         otherwise: the result where it fails; that switches the probe off, and the graph is made.
+
+    Returns:
+        A decorator for a method of `GraphHook`.
     """
 
     def mark(
@@ -105,7 +108,13 @@ class GraphHook:
         args: tuple[object, ...],
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
-        """Take the inputs."""
+        """Take the inputs.
+
+        Args:
+            module: the module that is called.
+            args: its positional arguments.
+            kwargs: its keyword arguments, where the hook is given them.
+        """
         if not self.begin():
             return
         call = self.entered()
@@ -116,7 +125,13 @@ class GraphHook:
             self.trace_operands(args)
 
     def after(self, module: nn.Module, args: object, output: object) -> None:
-        """Count the call, and take the output."""
+        """Count the call, and take the output.
+
+        Args:
+            module: the module that was called.
+            args: its positional arguments.
+            output: what it returned.
+        """
         if not self.begin():
             return
         call = self.made()
@@ -129,7 +144,7 @@ class GraphHook:
         """Return whether the graph that is being made records."""
         show_graph()
         if self.graph_is_of_a_hook() and not self.key:
-            return False  # never; but now the graph depends on the key, and serves no other hook
+            return False  # never; but now the graph depends on the key, and fits no other hook
         if self.graph_is_new():
             recorder = self._recorder()
             on = recorder is not None and recorder.on and recorder.graph.traceable
@@ -150,7 +165,12 @@ class GraphHook:
 
     @at_trace_time(otherwise=None)
     def begin_graph(self, on: bool, mode: str) -> None:
-        """Note what a new graph is for."""
+        """Note what a new graph is for.
+
+        Args:
+            on: whether the step is recorded.
+            mode: ``"train"`` or ``"eval"``.
+        """
         HOOK_GUARDS.refresh()  # when the probe was attached there may have been no compiler yet
         recorder = self.living()
         recorder.graph.trace.begin(on and not Shown.exported, mode, recorder.now.maker)
@@ -178,7 +198,13 @@ class GraphHook:
     # --- tensors --------------------------------------------------------------------------
 
     def trace_value(self, value: object, port: str, call: int) -> None:
-        """Add the statistics of every tensor in ``value`` to its buffer, of its gradient later."""
+        """Add the statistics of every tensor in ``value`` to its buffer, of its gradient later.
+
+        Args:
+            value: a tensor, or a nest of them.
+            port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
+            call: which call of the module it is, from 0.
+        """
         for path, x in tensors(value):
             show(x)
             plan = self.plan_statistics(port, call, path)
@@ -198,6 +224,11 @@ class GraphHook:
         In one string, since a result of Python at trace time must be a constant: the operator, the
         channel axis, and the names of two buffers, each "" when there is nothing to read or another
         tap of this graph reads it.
+
+        Args:
+            port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
+            call: which call of the module it is, from 0.
+            path: where in a nest the tensor lies.
         """
         recorder, x = self.living(), shown()
         if not readable(x):

@@ -89,7 +89,7 @@ def is_skip(distance: int, other: int) -> bool:
 class Dataflow:
     """Shortest distances, in operations that transform, from the inputs of the open frames.
 
-    A frame is one call of a module whose additions are to be understood. Tensors are known weakly.
+    A frame is one call of a module whose additions are to be resolved. Tensors are known weakly.
 
     Example:
         >>> import torch

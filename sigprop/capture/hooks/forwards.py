@@ -118,7 +118,7 @@ class Forwards:
             recorder.graph.whole = True
 
     def remove(self) -> None:
-        """End what is active, and take off every hook that was put on here."""
+        """End what is active, and remove every hook that was attached here."""
         self.call_ended()
         for handle in self._handles:
             handle.remove()
@@ -272,7 +272,12 @@ class ForwardsHook(Hook):
             self.do(forwards, *arguments)
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Do the work of this hook."""
+        """Do the work of this hook.
+
+        Args:
+            forwards: the forward passes of the model.
+            arguments: what torch calls the hook with: the module, its inputs, its output.
+        """
 
     @at_trace_time
     def traced(self) -> None:
@@ -306,7 +311,7 @@ class ModelEnd(ForwardsHook):
     """Last hook of the whole model, also when its forward raised."""
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Take off what was put on for this forward pass."""
+        """Remove what was attached for this forward pass."""
         forwards.call_ended()
 
 
@@ -336,7 +341,7 @@ class PartEnd(ForwardsHook):
     """Hook of a module that was called by itself, also when its forward raised."""
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:
-        """Take off what was put on for this call."""
+        """Remove what was attached for this call."""
         forwards.part_ended(arguments[-1])
 
 

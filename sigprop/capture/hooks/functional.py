@@ -62,7 +62,11 @@ class FunctionalMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; look at its operands before, since it may write into them."""
+        """Call the function; look at its operands before, since it may write into them.
+
+        Returns:
+            What the function returned.
+        """
         kwargs = kwargs or {}
         if self.over or _compiling():  # a compiled part of an eager model
             return func(*args, **kwargs)
@@ -108,7 +112,13 @@ class FunctionalMode(TorchFunctionMode):
             push_mode(self)
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
-        """Connect a module's output with its input where functions did not show enough."""
+        """Connect a module's output with its input where functions did not show enough.
+
+        Args:
+            args: what the module was called with.
+            output: what it returned.
+            weighs: whether the module has weights, which make the distance longer.
+        """
         given, made = _flat(args), _flat(output)
         if made:
             self.dataflow.bridge(given, made, weighs)

@@ -28,11 +28,17 @@ class GlobalHooks(Handles):
         ] = {}
 
     def add(self, module: nn.Module, before: ForwardPreHook | None, after: ForwardHook) -> None:
-        """Watch a module with what would have been its hooks."""
+        """Watch a module with what would have been its hooks.
+
+        Args:
+            module: what is watched; it is not kept alive.
+            before: called with it and its inputs; None for no hook.
+            after: called with it, its inputs and its output.
+        """
         self._watched[id(module)] = weakref.ref(module), before, after
 
     def attach(self) -> None:
-        """Begin to watch; when it is taken off nothing global remains."""
+        """Begin to watch; after `remove` nothing global remains."""
         self.remove()
         if self._watched:
             self._handles = [

@@ -73,11 +73,20 @@ class GraphBuffers(Generic[A]):
         dtype: torch.dtype,
         device: torch.device,
     ) -> str:
-        """Return the name in `BUFFERS` of a graph's buffer of an tap."""
+        """Return the name in `BUFFERS` of the buffer that a graph has for a tap.
+
+        Args:
+            graph: the number of the graph.
+            kind: what is added up in it.
+            tap: whose sums they are.
+            shape: of the sums.
+            dtype: of the sums.
+            device: where the graph computes.
+        """
         key = graph, kind, tap, shape, dtype, device
         if key not in self._names:
             name = self._names[key] = f"sums_{next(_NUMBERS)}"
-            with torch.inference_mode(False):  # one made in evaluation serves training too
+            with torch.inference_mode(False):  # one made in evaluation is used in training too
                 buffer = torch.zeros(shape, dtype=dtype, device=device)
                 self._buffers[name] = GraphBuffer(kind, [tap], buffer.data)
             setattr(BUFFERS, name, buffer)
@@ -85,7 +94,12 @@ class GraphBuffers(Generic[A]):
         return self._names[key]
 
     def join(self, name: str, tap: A) -> None:
-        """Have a buffer answer for another tap too."""
+        """Have a buffer hold the sums of another tap too.
+
+        Args:
+            name: of the buffer.
+            tap: whose tensor is the very same.
+        """
         taps = self._buffers[name].taps
         if tap not in taps:
             taps.append(tap)

@@ -1,4 +1,4 @@
-"""Hooks that are put on together, and taken off together."""
+"""Hooks that are attached together, and removed together."""
 
 from __future__ import annotations
 

@@ -42,7 +42,13 @@ class ModuleHooks(Handles):
         self._entries: list[tuple[weakref.ref[nn.Module], ForwardPreHook | None, ForwardHook]] = []
 
     def add(self, module: nn.Module, before: ForwardPreHook | None, after: ForwardHook) -> None:
-        """Give a module its hooks, from the next `attach`."""
+        """Give a module its hooks, from the next `attach`.
+
+        Args:
+            module: what is hooked; it is not kept alive.
+            before: called with it and its inputs; None for no hook.
+            after: called with it, its inputs and its output.
+        """
         self._entries.append((weakref.ref(module), before, after))
 
     def attach(self) -> None:
@@ -135,8 +141,8 @@ class Installation:
     def record(self, on: bool) -> None:
         """Have everything on for a step that is recorded, else off.
 
-        Hooks that are part of compiled graphs stay: put on anew they would make another graph, and
-        on a step that is not recorded the graph has nothing of theirs in it.
+        Hooks that are part of compiled graphs stay: registered anew they would make another graph,
+        and on a step that is not recorded the graph has nothing of theirs in it.
         """
         for hooks in (self._hooks, self._gradients):
             if hooks is None:

@@ -178,7 +178,13 @@ class ForwardPreHook(Hook):
             self._additions.settle(now, now.mode.dataflow.reach(made, frame))
 
     def function(self, recorder: Recorder, kind: str, output: Tensor) -> None:
-        """Take what a functional rectifier or attention inside this module made."""
+        """Take what a functional rectifier or attention inside this module made.
+
+        Args:
+            recorder: where statistics go.
+            kind: ``"rectifier"`` or ``"attention"``.
+            output: what the function returned.
+        """
         port = self._functions.get(kind)
         source = self.info.function_source(kind)
         if port is None:

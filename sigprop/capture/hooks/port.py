@@ -33,7 +33,19 @@ def make_tap(
     channels: int,
     mode: str,
 ) -> Tap:
-    """Return where a tensor is taken now, on its way forward."""
+    """Return where a tensor is taken now, on its way forward.
+
+    Args:
+        recorder: knows the network's blocks.
+        info: the module at which the tensor is read.
+        source: whose row it is: the module itself, or a function or an addition inside of it.
+        port: ``"in"``, ``"skip"``, ``"branch"`` or ``"out"``.
+        call: which call of the module it is, from 0.
+        path: where in a nest the tensor lies.
+        axis: of its channels.
+        channels: how many they are.
+        mode: ``"train"`` or ``"eval"``.
+    """
     return Tap(
         mode=mode,
         block=recorder.log.block_of(info.target or source.name),
@@ -68,7 +80,7 @@ class _Plan:
         backward: the same, for its gradient.
         key: the tap's axis as a part of `sigprop.capture.recording.forward_state.key_of`.
         reader: computes its statistics.
-        unused: gradient hooks that may be put on it.
+        unused: gradient hooks that may be registered on it.
     """
 
     __slots__ = ("backward", "key", "maker", "reader", "shape", "tap", "unused")
@@ -102,14 +114,29 @@ class Port:
         self._plans: dict[tuple[str, int, str], _Plan] = {}
 
     def take(self, recorder: Recorder, now: ForwardState, value: object, call: int) -> Tap | None:
-        """Take every tensor in a value; return the first tap."""
+        """Take every tensor in a value.
+
+        Args:
+            recorder: where statistics go.
+            now: the forward pass in progress.
+            value: a tensor, or a nest of them.
+            call: which call of the module it is, from 0.
+
+        Returns:
+            The first tensor's tap; None where no tensor can be read.
+        """
         if type(value) is Tensor and not value.is_nested:
             return self.take_tensor(recorder, now, value, call)
         taps = [self.take_tensor(recorder, now, x, call, path) for path, x in tensors(value)]
         return next((tap for tap in taps if tap is not None), None)
 
     def take_again(self, recorder: Recorder, value: object) -> None:
-        """Watch the gradients of tensors that were read when they were made the first time."""
+        """Watch the gradients of tensors that were read when they were made the first time.
+
+        Args:
+            recorder: where statistics go.
+            value: what a module returned when it was recomputed.
+        """
         recomputation = recorder.gradients.recomputation
         if not (self._gradient and recomputation.awaited):
             return
@@ -139,6 +166,9 @@ class Port:
             call: which call of the module it is.
             path: where in a nest the tensor lies.
             joins: receives what makes its rows, where it is not known yet whether it has any.
+
+        Returns:
+            Its tap; None where it cannot be read.
         """
         key = recorder.mode, call, path
         plan = self._plans.get(key)

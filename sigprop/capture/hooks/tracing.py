@@ -78,9 +78,20 @@ class Trace:
         self.calls = calls.copy()
 
     def buffer(self, direction: str, channel_dim: int) -> str | None:
-        """Return the buffer of the tensor that was shown, if it has one in this graph."""
+        """Return the buffer of the tensor that was shown, if it has one in this graph.
+
+        Args:
+            direction: ``"forward"`` or ``"backward"``.
+            channel_dim: the axis of its channels.
+        """
         return self._buffers[direction].get(shown(), channel_dim)
 
     def put(self, direction: str, channel_dim: int, buffer: str) -> None:
-        """Note the buffer of the tensor that was shown."""
+        """Note the buffer of the tensor that was shown.
+
+        Args:
+            direction: ``"forward"`` or ``"backward"``.
+            channel_dim: the axis of its channels.
+            buffer: its name in `BUFFERS`.
+        """
         self._buffers[direction].put(shown(), channel_dim, buffer)

@@ -187,6 +187,9 @@ def owner(
         name: of a module or a parameter.
         targets: the modules that were chosen.
         members: see `Choice`.
+
+    Returns:
+        The target's name; None where none holds it.
     """
     while name and name not in targets:
         if members and name in members:

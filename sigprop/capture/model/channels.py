@@ -41,6 +41,10 @@ def channel_axis(x: Tensor, maker: Maker | None) -> int:
 
     A tensor that no longer has the maker's channels on the maker's axis (a permutation came
     between) is searched for them on axis 1, then on the last.
+
+    Args:
+        x: of any shape.
+        maker: the axis and the number of the channels that were made last, if any were.
     """
     if x.ndim < 2:
         return -1

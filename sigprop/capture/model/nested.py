@@ -20,6 +20,10 @@ def tensors(value: object, path: str = "") -> Iterable[tuple[str, Tensor]]:
     generators are left alone: to look would be to consume. A nested tensor gives its values, its
     ragged axes flattened into the first.
 
+    Args:
+        value: a tensor, a nest of tensors, or anything else.
+        path: where the value itself lies in a larger nest.
+
     Returns:
         Pairs, in the order of the nest.
 

@@ -142,5 +142,10 @@ class DenseParameters:
 
 
 def supported(parameter: nn.Parameter, unit_dim: int) -> bool:
-    """Return whether a parameter can be read together with others."""
+    """Return whether a parameter can be read together with others.
+
+    Args:
+        parameter: any.
+        unit_dim: the axis of its output units.
+    """
     return unit_dim == 0 and native.supports(parameter) and native.alike(parameter, parameter)

@@ -19,7 +19,7 @@ from sigprop.signals.norms import angles, compute_norms, compute_updates
 Array = npt.NDArray[np.float64]
 
 
-class Table:
+class NamedRows:
     """Rows of numbers by parameter, some at hand, others still on their device.
 
     Args:
@@ -39,11 +39,21 @@ class Table:
         return bool(self._rows)
 
     def put(self, names: Iterable[str], rows: Array) -> None:
-        """Keep rows; a name's older one is replaced."""
+        """Keep rows; a name's older one is replaced.
+
+        Args:
+            names: of parameters.
+            rows: their numbers, of shape (names, numbers).
+        """
         self._rows.update(zip(names, rows, strict=True))
 
     def wait(self, name: str, sums: Tensor) -> None:
-        """Keep device sums until they are fetched."""
+        """Keep device sums until they are fetched.
+
+        Args:
+            name: of the parameter.
+            sums: on its device.
+        """
         self._waiting[name] = sums
 
     def waiting(self) -> list[Tensor]:
@@ -78,7 +88,7 @@ class ParameterStatistics:
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
         self._before: list[tuple[Known, Tensor]] = []
-        self._norms, self._moves = Table(3, _products), Table(2, _moved)
+        self._norms, self._moves = NamedRows(3, _products), NamedRows(2, _moved)
         self._plan: ParameterPlan | None = None
         self._dense = np.empty((0, 5))
         self._rates: Array = np.empty(0)
@@ -178,12 +188,15 @@ class ParameterStatistics:
         self._moves.receive(fetched[count:])
 
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
-        """Fetch everything read so far; return the names and, by column, a value for each.
+        """Fetch everything that was read so far.
 
         A number that is undefined is NaN.
 
         Args:
             gradient_scale: what the gradients that were read are multiples of.
+
+        Returns:
+            The parameters' names, and by column an array with a value for each.
         """
         names, columns, rates, numbers = self._rows()
         weight, grad, unit, moved, turned = numbers.T

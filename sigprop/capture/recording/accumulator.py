@@ -168,7 +168,7 @@ class _Fetched:
             pairs = self._merge(pairs)
 
     def _merge(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Merge one table of each tap into what it has; return those that come after."""
+        """Return the pairs that are left when one table of each tap is merged into what it has."""
         now: dict[Tap, Array] = {}
         later = [pair for pair in pairs if now.setdefault(*pair) is not pair[1]]
         known = [tap for tap in now if tap in self.index]
@@ -207,7 +207,7 @@ class _Fetched:
         return self._ordered()[1]
 
     def positions(self) -> list[int]:
-        """Return, for each tap, which of the tables is its own."""
+        """Return the position of each tap's table among the tables."""
         return self._ordered()[2]
 
     def _ordered(self) -> tuple[dict[Tap, int], list[Tap], list[int]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
+from sigprop.capture.model.blocks import CONTAINER, EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import ROOT, aliases, modules
 from sigprop.capture.recording.module_log import ModuleLog
 from sigprop.capture.torch_internals import compiled
@@ -17,7 +17,9 @@ from sigprop.torch_version import RUN_EAGERLY
 Status = Literal[
     "recorded",
     "not_chosen",
+    "container",
     "never_called",
+    "called_directly",
     "no_gradient",
     "scripted",
     "fused",
@@ -114,6 +116,8 @@ def _state(
     reason = unread(module)
     if reason == SCRIPTED:
         return "scripted", reason
+    if reason == CONTAINER:
+        return "container", reason
     if reason is not None:
         status: Status = "unsupported" if name in targets or reason == EXPORTED else "not_chosen"
         return status, reason
@@ -140,7 +144,7 @@ def _why_not_called(
         if isinstance(ancestor, nn.TransformerEncoderLayer) and not ancestor.training:
             return "fused", FUSED
     if any(p.grad is not None for p in module.parameters(recurse=False)):
-        return "never_called", DIRECT
+        return "called_directly", DIRECT
     return "never_called", UNCALLED
 
 

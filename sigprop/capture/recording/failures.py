@@ -13,7 +13,7 @@ REPORTS = "https://github.com/sigprop/sigprop/issues"
 
 
 def warn_of_failure(error: BaseException) -> str:
-    """Warn that the probe failed and is off; return what the failure was."""
+    """Return what the failure was, after a warning that the probe is off."""
     failure = f"{type(error).__name__}: {error}"
     warnings.warn(
         f"the probe failed and is now off; training goes on ({failure}, "

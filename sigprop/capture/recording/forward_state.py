@@ -35,7 +35,13 @@ class ModuleFrame(Protocol):
         """Note how the module's output follows from its inputs, at its first call."""
 
     def function(self, recorder: Any, kind: str, output: Tensor) -> None:
-        """Take what a functional rectifier or attention in the module made."""
+        """Take what a functional rectifier or attention in the module made.
+
+        Args:
+            recorder: where statistics go.
+            kind: ``"rectifier"`` or ``"attention"``.
+            output: what the function returned.
+        """
 
 
 class Mode(Protocol):
@@ -61,7 +67,13 @@ class Mode(Protocol):
         """Be active again if it was for the module ``name`` that it was not."""
 
     def bridge(self, args: object, output: object, weighs: bool) -> None:
-        """Connect a module's output with its input."""
+        """Connect a module's output with its input.
+
+        Args:
+            args: what the module was called with.
+            output: what it returned.
+            weighs: whether the module has weights, which make the distance longer.
+        """
 
 
 class ForwardState(threading.local):
@@ -135,5 +147,10 @@ class ForwardState(threading.local):
 
 
 def key_of(x: Tensor, channel_dim: int) -> int:
-    """Return a number for a tensor and one of its axes; tensors of different times may share it."""
+    """Return a number for a tensor and one of its axes; tensors of different times may share it.
+
+    Args:
+        x: a tensor.
+        channel_dim: the axis.
+    """
     return id(x) << 6 | channel_dim & 63

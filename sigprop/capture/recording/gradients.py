@@ -93,7 +93,10 @@ class Gradients:
         Args:
             x: a tensor that requires a gradient.
             channel_dim: the axis of its channels.
-            unused: hooks from earlier steps that may be put on this one, and where it returns.
+            unused: hooks from earlier steps, one of which is taken; this one returns there.
+
+        Returns:
+            The hook.
         """
         recorder = self._recorder()
         assert recorder is not None

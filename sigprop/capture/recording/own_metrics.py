@@ -65,6 +65,10 @@ class OwnMetrics:
     def of(self, x: Tensor, taps: Sequence[Tap]) -> OwnAverages:
         """Return every metric of a tensor.
 
+        Args:
+            x: the tensor.
+            taps: where it was read.
+
         Raises:
             Exception: whatever a function raised, in strict mode.
         """

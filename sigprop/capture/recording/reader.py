@@ -65,9 +65,15 @@ class TensorReader:
         self._channels = 0
 
     def read(self, x: Tensor) -> TensorStatistics | None:
-        """Issue the work of a tensor's statistics; None where it has none. Nothing is waited for.
+        """Issue the work of a tensor's statistics. Nothing is waited for.
 
         Called at every tap: only what follows from the tensor's form is asked here.
+
+        Args:
+            x: any tensor.
+
+        Returns:
+            The statistics, which are computed later; None where it has none.
         """
         form = self._form
         if (
@@ -97,7 +103,7 @@ class TensorReader:
         return statistics
 
     def _prepare(self, x: Tensor) -> _Form | None:
-        """Decide how tensors like this one are read by the compiled library; None for not."""
+        """Return how the compiled library reads tensors like this one; None where it does not."""
         self._form = None
         if not native.supports(x):
             return None
@@ -133,7 +139,13 @@ class ProductReader:
         return lambda tap: self._accumulator.add_products(PairProducts(sums, tap))
 
     def read(self, skip: Tensor, branch: Tensor, tap: Tap) -> None:
-        """Issue the work of two readable operands' products."""
+        """Issue the work of two readable operands' products.
+
+        Args:
+            skip: one operand.
+            branch: the other, of the same shape.
+            tap: the addition.
+        """
         form = self._form
         if (
             form is None

@@ -42,14 +42,24 @@ class _Checkpoint:
         self._again: Counter[tuple[str, str]] = Counter()
 
     def add(self, position: Position, tap: Tap) -> None:
-        """Await a tensor."""
+        """Await a tensor.
+
+        Args:
+            position: where it was met.
+            tap: where it was read.
+        """
         self.awaited[position] = tap
         calls = _counter(position.target, position.port)
         first, last = self._calls.get(calls, (position.call, position.call))
         self._calls[calls] = min(first, position.call), max(last, position.call)
 
     def call_again(self, target: str, port: str) -> int:
-        """Return which call is made again, now that a port is met in a recomputation."""
+        """Return which call is made again, now that a port is met in a recomputation.
+
+        Args:
+            target: the module, function or block.
+            port: the port's name.
+        """
         first, last = self._calls.get(_counter(target, port), (0, 0))
         # A second backward pass through the same graph recomputes all calls once more.
         index = self._again[target, port] % (last - first + 1)
@@ -80,21 +90,34 @@ class Recomputation:
         return bool(self._checkpoints or self._others.awaited)
 
     def wait(self, position: Position, tap: Tap) -> None:
-        """Await a tensor that has no gradient now, because its checkpoint runs the first time."""
+        """Await a tensor that has no gradient now, because its checkpoint runs the first time.
+
+        Args:
+            position: where it was met.
+            tap: where it was read.
+        """
         running, _ = reentrant_checkpoints()
         self._of(running).add(position, tap)
 
     def call(self, target: str, port: str) -> int:
-        """Return which call is made again, now that a port is met in a recomputation."""
+        """Return which call is made again, now that a port is met in a recomputation.
+
+        Args:
+            target: the module, function or block.
+            port: the port's name.
+        """
         _, recomputed = reentrant_checkpoints()
         return self._of(recomputed).call_again(target, port)
 
     def tap(self, position: Position, gradient: bool) -> Tap | None:
-        """Return the tap of a tensor met in a recomputation; None if it was not awaited.
+        """Return the tap of a tensor met in a recomputation.
 
         Args:
             position: where it was met.
             gradient: whether it has a gradient now, or waits for an inner checkpoint.
+
+        Returns:
+            The tap; None if the tensor was not awaited.
         """
         running, recomputed = reentrant_checkpoints()
         checkpoint = self._of(recomputed)

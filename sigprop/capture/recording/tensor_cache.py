@@ -23,12 +23,23 @@ class TensorCache(Generic[T]):
         self._known: dict[tuple[int, int, int], tuple[weakref.ref[Tensor], T]] = {}
 
     def get(self, x: Tensor, channel_dim: int) -> T | None:
-        """Return what `put` filed for this tensor, if it has not been written to since."""
+        """Return what `put` filed for this tensor, if it has not been written to since.
+
+        Args:
+            x: the tensor.
+            channel_dim: the axis of its channels.
+        """
         known = None if x.is_inference() else self._known.get((id(x), version_of(x), channel_dim))
         return known[1] if known and known[0]() is x else None
 
     def put(self, x: Tensor, channel_dim: int, thing: T) -> None:
-        """File a thing under a tensor; the tensor is not kept alive."""
+        """File a thing under a tensor; the tensor is not kept alive.
+
+        Args:
+            x: the tensor.
+            channel_dim: the axis of its channels.
+            thing: what `get` is to return.
+        """
         if not x.is_inference():
             self._known[id(x), version_of(x), channel_dim] = weakref.ref(x), thing
 

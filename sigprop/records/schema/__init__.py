@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sigprop.records.schema.column import Column
-from sigprop.records.schema.parameters import PARAMETERS, SPECTRA
+from sigprop.records.schema.parameters import PARAMETERS
 from sigprop.records.schema.runs import COVERAGE, TRAINING
 from sigprop.records.schema.signals import SIGNALS
+from sigprop.records.schema.spectra import SPECTRA
 
 #: The version of the tables that this sigprop writes; older ones are upgraded when they are loaded.
 SCHEMA_VERSION = 2

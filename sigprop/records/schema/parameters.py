@@ -1,4 +1,4 @@
-"""The columns of `parameters` and `spectra`: weights, gradients, updates and singular values."""
+"""The columns of `parameters`: weights, gradients and updates."""
 
 from __future__ import annotations
 
@@ -92,23 +92,3 @@ PARAMETERS = table(
         "Whether a gradient scaler left the optimizer's step out, since a gradient was not finite.",
     ),
 )  # fmt: skip
-
-SPECTRA = table(
-    WHERE,
-    Column("name", "str", "The parameter's name, or what else the operator is made of."),
-    Column(
-        "operator",
-        "str",
-        "The linear map that the singular values are of: the weight as a matrix of output units by "
-        "all else ('matrix').",
-    ),
-    Column("index", "int64", "Place of the singular value, from 0, the largest first."),
-    Column("singular_value", "float64", "A singular value of the operator.", "σ_i", "that of w"),
-    Column(
-        "log_singular_value",
-        "float64",
-        "Its natural logarithm; -inf for 0.",
-        "ln σ_i",
-        "nats",
-    ),
-)

@@ -8,8 +8,8 @@ _LOCATION = (
     Column(
         "block",
         "int64",
-        "Depth: the place of the block in the order of first calls, from 0; what lies inside a "
-        "block has the block's, what lies outside of every block has a place of its own.",
+        "Depth: the position of the block in the order of first calls, from 0; what lies inside a "
+        "block has the block's, what lies outside of every block has a position of its own.",
     ),
     Column(
         "kind",
@@ -47,7 +47,7 @@ _LOCATION = (
     Column(
         "channel_dim",
         "int64",
-        "The axis of the channels: 1 behind convolutions and batch norms, -1 behind linear layers, "
+        "The axis of the channels: 1 after convolutions and batch norms, -1 after linear layers, "
         "layer norms and attention.",
     ),
     Column("count", "int64", "Number of elements, finite or not.", "N", "elements"),

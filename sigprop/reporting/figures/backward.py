@@ -5,10 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from sigprop.records.queries import at_first_step, by_block, without_rounding
+from sigprop.records.sequence import relative_gradient
 from sigprop.reporting.canvas import Sheet
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
 from sigprop.reporting.figures.propagation import Panel, draw_panels
-from sigprop.reporting.sequence import relative_gradient
 
 
 @figure(
@@ -22,7 +22,17 @@ from sigprop.reporting.sequence import relative_gradient
     ),
 )
 def gradient_propagation(study: Study) -> Figure:
-    """Draw the gradient's second moment, absolute and relative, mean shift and zeros by block."""
+    """Draw the gradient's second moment, absolute and relative, mean shift and zeros by block.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     signals = at_first_step(study.signals)
     rows = by_block(signals, ["second_moment", "mean_shift", "zero_fraction"], "backward")
     rows = without_rounding(rows)

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from sigprop.errors import BadInput, SigpropError
 from sigprop.records import Records
+from sigprop.records.sequence import blocks_in_order, unrolled
 from sigprop.registry import Registry
 from sigprop.reporting.axis import BlockAxis, block_axis
 from sigprop.reporting.canvas import Look, looks, theme
-from sigprop.reporting.sequence import blocks_in_order, unrolled
 
 PREDICTED = ("network", "block", "direction", "quantity", "value")
 
@@ -37,7 +37,11 @@ class Study:
     predictions: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
-        """Check the predictions' columns."""
+        """Check the predictions' columns.
+
+        Raises:
+            BadInput: predictions lack a column.
+        """
         if self.predictions is None or self.predictions.empty:
             object.__setattr__(self, "predictions", None)
             return
@@ -102,6 +106,12 @@ class FigureSpec:
 
     def __call__(self, study: Study) -> Figure:
         """Draw the figure in the report's theme.
+
+        Args:
+            study: the records, and theory beside them.
+
+        Returns:
+            The figure.
 
         Raises:
             NothingToDraw: the records hold no data for it.

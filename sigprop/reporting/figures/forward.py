@@ -25,7 +25,17 @@ MOMENTS = ["second_moment", "channel_variance", "mean_shift"]
     ),
 )
 def signal_propagation(study: Study) -> Figure:
-    """Draw second moment, channel variance, mean shift and dead units against block index."""
+    """Draw second moment, channel variance, mean shift and dead units against block index.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     signals = at_first_step(study.signals)
     moments = without_rounding(by_block(signals, MOMENTS))
     if moments.empty:

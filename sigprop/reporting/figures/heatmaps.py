@@ -54,7 +54,17 @@ class Layer:
     ),
 )
 def training_heatmaps(study: Study) -> Figure:
-    """Draw second moment, gradient-to-weight and dead fraction as block by step heat maps."""
+    """Draw second moment, gradient-to-weight and dead fraction as block by step heat maps.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     layers = [layer for layer in _layers(study) if len(layer.cells["step"].unique()) > 1]
     if not layers:
         raise NothingToDraw(
@@ -65,7 +75,7 @@ def training_heatmaps(study: Study) -> Figure:
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
     grid = sheet.subplots(len(layers), len(style), squeeze=False, sharex=True, sharey=True)
     hatched = [_row(sheet, row, layer, style) for row, layer in zip(grid, layers, strict=True)]
-    # the rows share one axis: calls of a block are told apart unless there are only weights
+    # the rows share one axis: calls of a block are distinguished unless there are only weights
     label_blocks(grid[0, 0], study.axis, vertical=True)
     for row in grid[1:]:
         row[0].set_ylabel(study.axis.label)
@@ -103,7 +113,7 @@ def _layers(study: Study) -> list[Layer]:
 
 
 def _row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, Look]) -> bool:
-    """Draw one quantity for every network and its color bar; return whether a cell is hatched."""
+    """Return whether a cell is hatched; draw one quantity of every network and its color bar."""
     norm, extend = color_scale(layer.cells, layer.logarithmic)
     mesh: QuadMesh | None = None
     hatched = False

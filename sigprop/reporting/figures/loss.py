@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sigprop.records.queries import DRAW
+from sigprop.records.training import Divergence, divergences, evaluated, train_rows
 from sigprop.reporting import curves
 from sigprop.reporting.aggregate import wants_log
 from sigprop.reporting.canvas import Look, Sheet, legend, safe_text
 from sigprop.reporting.figures.base import NothingToDraw, Study, figure
-from sigprop.reporting.training import Divergence, divergences, evaluated, train_rows
-from sigprop.reporting.words import number
+from sigprop.words import number
 
 _MANY = 5_000  # points beyond which an SVG of paths is slower to open than a picture
 _FOLLOWED = 1e3  # how far above the other networks a diverging loss is followed
@@ -32,7 +32,17 @@ _FOLLOWED = 1e3  # how far above the other networks a diverging loss is followed
     ),
 )
 def loss_curves(study: Study) -> Figure:
-    """Draw training loss and accuracy against step, and mark divergence."""
+    """Draw training loss and accuracy against step, and mark divergence.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     loss = train_rows(study.records.training)
     scored, mode = evaluated(study.records.training)
     if loss.empty and scored.empty:
@@ -103,7 +113,7 @@ def _raw(axes: Axes, loss: pd.DataFrame, style: dict[str, Look]) -> None:
 
 
 def _diverged(axes: Axes, loss: pd.DataFrame, case: Divergence, look: Look, rank: int) -> str:
-    """Mark the last finite loss with a cross, say at which step it ended, and return the words."""
+    """Return the words that say where a loss ended, and mark the last finite one with a cross."""
     rows = loss[(loss["network"] == case.network) & (loss["step"] < case.step)]
     finite = rows[np.isfinite(rows["loss"])]
     last = finite[finite["step"] == finite["step"].max()]

@@ -21,7 +21,17 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
     ),
 )
 def branch_to_skip(study: Study) -> Figure:
-    """Draw the ratio of second moments and the correlation of skip and branch by block."""
+    """Draw the ratio of second moments and the correlation of skip and branch by block.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     rows = residual_operands(at_first_step(study.signals))
     if rows.empty:
         raise NothingToDraw("No residual additions (skip and branch operands) were recorded.")

@@ -32,7 +32,17 @@ _MANY = 20_000  # points beyond which an SVG of paths is slower to open than a p
     ),
 )
 def spectra(study: Study) -> Figure:
-    """Draw sorted singular values of all weights per network, at the first and last step."""
+    """Draw sorted singular values of all weights per network, at the first and last step.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     rows = study.records.spectra
     if rows.empty:
         raise NothingToDraw("No singular values were recorded.")

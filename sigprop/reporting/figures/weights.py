@@ -23,7 +23,17 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
     ),
 )
 def gradient_to_weight(study: Study) -> Figure:
-    """Draw gradient-to-weight and update-to-weight by block, at the first and last step."""
+    """Draw gradient-to-weight and update-to-weight by block, at the first and last step.
+
+    Args:
+        study: the records, and theory beside them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        NothingToDraw: the records hold no data for it.
+    """
     blocks = weights_by_block(study.records.parameters)
     if blocks.empty or not blocks["grad_to_weight"].notna().any():
         raise NothingToDraw("No gradients of block weights were recorded.")

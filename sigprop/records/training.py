@@ -1,4 +1,4 @@
-"""What a training loop reached, and where it broke: pure readings of the training frame."""
+"""What a training loop reached, and where it broke: pure functions of the training frame."""
 
 from __future__ import annotations
 
@@ -54,10 +54,13 @@ def evaluated(training: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
-    """Return, by network, where its loss stopped being finite.
+    """Return by network where its loss stopped being finite.
 
     Args:
         loss: rows of `train_rows`.
+
+    Returns:
+        Network -> its `Divergence`; a network all of whose losses are finite is not in it.
     """
     bad = loss[~np.isfinite(loss["loss"])]
     draws = loss.groupby("network")[["run", "seed"]].apply(lambda rows: len(rows.drop_duplicates()))
@@ -71,11 +74,14 @@ def divergences(loss: pd.DataFrame) -> dict[str, Divergence]:
 
 
 def final_values(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return, by network, the mean over draws of ``column`` at each draw's last row.
+    """Return by network the mean over draws of ``column`` at each draw's last row.
 
     Args:
         rows: of the training frame, in any order.
         column: a number of it.
+
+    Returns:
+        Network -> that mean.
     """
     last = rows.sort_values("step", kind="stable").groupby(DRAW, sort=False).tail(1)
     return {

@@ -92,8 +92,8 @@ def blocks_in_order(signals: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``network``, ``block``, ``module``, ``call``, ``label`` (the module, with ``#1``
-        for its second call), ``stack`` (0, 1, ...) and ``stack_name`` (the module above, with the
-        call if it is a repeated one).
+        for its second call), ``stack`` (0, 1, ...), ``stack_name`` (the module above, with the
+        call if it is a repeated one) and ``label_in_stack`` (the label without that name).
     """
     own = own_rows(signals)
     own = own[own["direction"] == "forward"]
@@ -106,7 +106,7 @@ def blocks_in_order(signals: pd.DataFrame) -> pd.DataFrame:
     )
     rows = rows.sort_index(level="block", sort_remaining=False, kind="stable").reset_index()
     parts = [_with_stacks(part) for _, part in rows.groupby("network", sort=False)]
-    columns = [*where, "module", "call", "label", "stack", "stack_name"]
+    columns = [*where, "module", "call", "label", "stack", "stack_name", "label_in_stack"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
@@ -122,11 +122,18 @@ def _with_stacks(rows: pd.DataFrame) -> pd.DataFrame:
         start = here if ends else start
         stack[here] = stack[here - 1] + ends
     first = [stack.index(number) for number in stack]
-    suffix = [f"#{call}" if call else "" for call in rows["call"]]
+    calls = [int(call) for call in rows["call"]]
+    suffix = [f"#{call}" if call else "" for call in calls]
+    labels = [module + call for module, call in zip(modules, suffix, strict=True)]
+    within = [
+        (modules[here] if calls[here] == calls[at] else labels[here]).removeprefix(parents[at])
+        for here, at in enumerate(first)
+    ]
     return rows.assign(
-        label=[module + call for module, call in zip(modules, suffix, strict=True)],
+        label=labels,
         stack=stack,
         stack_name=[parents[at] + suffix[at] for at in first],
+        label_in_stack=[name.lstrip(".") for name in within],
     )
 
 

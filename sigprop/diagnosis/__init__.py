@@ -1,0 +1,1 @@
+"""What is wrong with a recorded network, where, why, and what to do about it."""
