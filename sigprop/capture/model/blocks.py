@@ -100,6 +100,9 @@ def choose(everything: Mapping[str, nn.Module], tree: CallTree | None = None) ->
     Args:
         everything: the model's modules by name.
         tree: what a forward pass showed; without one the modules' code and names must do.
+
+    Returns:
+        The blocks, and why these.
     """
     for names, reason in _proposals(everything, tree):
         if names and (tree is None or any(name in tree for name in names)):
