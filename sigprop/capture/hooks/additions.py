@@ -27,6 +27,7 @@ class Additions:
         names = info.ports or ("skip", "branch")
         self._ports = {name: Port(info, source, name, gradient=True) for name in names}
         self._products: dict[int, ProductReader] = {}
+        self._outside = info.target is None
         self._reach: list[int] | None = None
         self._waiting: list[tuple[Operands, list[Join]]] = []
 
@@ -38,9 +39,10 @@ class Additions:
     def settle(self, now: ForwardState, reach: list[int]) -> None:
         """Keep or drop the additions that may be none, when the first call ends.
 
-        A sum is on the module's stream where no more than one weight lies on the shortest way from
-        the skip's input to the output, and none where a shorter way leads past it: neither a
-        position that is added to a query is, nor the D-skip inside a state-space model.
+        Where the skip has passed a weight, or comes from another input than the first, the sum is
+        on the module's stream only if that weight is all that lies on the shortest way from the
+        input to the output: neither a position that is added to a query is, nor the D-skip inside a
+        state-space model.
 
         Args:
             now: the forward pass in progress.
@@ -55,11 +57,13 @@ class Additions:
         self._waiting.clear()
 
     def residual(self, found: Operands) -> bool:
-        """Return whether an addition is a residual one, as far as is known."""
-        if self._reach is None:
+        """Return whether an addition is a residual one, as far as is known.
+
+        Outside of blocks, as in the code of a U-Net, a skip may have come any way.
+        """
+        if self._reach is None or self._outside or not (found.projected or found.source):
             return True
-        reach = self._reach[found.source]
-        return reach == 1 if found.projected else reach < 2
+        return self._reach[found.source] == int(found.projected)
 
     def found(
         self, recorder: Recorder, now: ForwardState, skip: Tensor, branch: Tensor, found: Operands
@@ -75,7 +79,8 @@ class Additions:
         """
         if not self.residual(found):
             return
-        certain = self._reach is not None or not (found.projected or found.source)
+        plain = self._outside or not (found.projected or found.source)
+        certain = self._reach is not None or plain
         if certain and not self._waiting:
             self.take(recorder, now, (skip, branch))
             return
