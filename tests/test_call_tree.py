@@ -109,10 +109,10 @@ class Shared(nn.Module):
     class Layer(nn.Module):
         def __init__(self, feed: nn.Module) -> None:
             super().__init__()
-            self.norm, self.__dict__["feed"] = nn.LayerNorm(4), feed
+            self.norm, self.feed = nn.LayerNorm(4), [feed]  # a list hides it from the modules
 
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.feed(self.norm(x))
+            return x + self.feed[0](self.norm(x))
 
     def __init__(self) -> None:
         super().__init__()

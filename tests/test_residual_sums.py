@@ -177,5 +177,5 @@ def test_two_streams_have_their_own_additions_and_positions_none() -> None:
         names = ["(model)", "(model)#1", "(model)#2"]
         assert rows["name"].tolist() == names if direction == "forward" else set(names)
     forward = probe.records.signals.query("direction == 'forward'").set_index(["name", "port"])
-    last = forward.loc[("(model)#2", "skip")]["second_moment"]
+    last = forward["second_moment"].loc[("(model)#2", "skip")]
     assert last == pytest.approx(oracles.second_moment(y.detach()), rel=1e-5)

@@ -346,7 +346,7 @@ BAD = {
         (constant, X, "predicted"),
         {},
         BadInput,
-        "theory predicts nothing for this network; state the law as a callable",
+        "theory has no recursion for a network that is not of the zoo; state the law as a callable",
     ),
     "few samples": (
         (sigprop.networks.build("rescale", **SIZE), X[:6]),
@@ -368,7 +368,7 @@ def test_bad_input(
 
 
 def test_theory_is_silent_where_it_has_nothing_to_say() -> None:
-    with pytest.raises(BadInput, match="theory predicts nothing for this network"):
+    with pytest.raises(BadInput, match="an activation behind the residual addition"):
         sigprop.verify(
             "rescale", X, "predicted", seeds=2, options={**SIZE, "order": "weight-norm-act"}
         )

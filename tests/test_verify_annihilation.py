@@ -359,7 +359,7 @@ def test_theory_is_asked_before_anything_is_measured() -> None:
         built.append(1)
         return nn.Linear(6, 6)
 
-    with pytest.raises(BadInput, match="theory predicts nothing for this network"):
+    with pytest.raises(BadInput, match="theory has no recursion for a network"):
         sigprop.verify(build, X, "predicted")
     assert built == []
 

@@ -91,6 +91,8 @@ from sigprop.theory.residual import (
     recursion,
     shares,
 )
+from sigprop.theory.skeleton import Skeleton, Treatment, predict_stack
+from sigprop.theory.transformers import deepnorm, t_fixup, transformer
 
 __all__ = [
     "ACTIVATIONS",
@@ -112,6 +114,8 @@ __all__ = [
     "MeanField",
     "Prediction",
     "Shares",
+    "Skeleton",
+    "Treatment",
     "activation",
     "batchnorm",
     "batchnorm_gradient_factor",
@@ -123,6 +127,7 @@ __all__ = [
     "covariance",
     "critical_weight_variance",
     "dead_fraction",
+    "deepnorm",
     "depth_exponents",
     "depth_multiplier",
     "expectation",
@@ -155,6 +160,7 @@ __all__ = [
     "pair_expectation",
     "plain",
     "predict",
+    "predict_stack",
     "product_second_moment",
     "recursion",
     "relu_correlation_gap",
@@ -169,6 +175,8 @@ __all__ = [
     "slope_second_moment",
     "squared_ratio",
     "stack_growth",
+    "t_fixup",
+    "transformer",
     "unit_scaled",
     "variance",
     "variance_map",

@@ -151,15 +151,19 @@ def _check_predicted(
     """Refuse, before anything is measured, a network of which theory predicts nothing.
 
     Raises:
-        BadInput: there is no recursion for it.
+        BadInput: there is no recursion for it; the message says which part has none.
     """  # noqa: DOC501  (`no_prediction` makes the error)
     from sigprop.theory import Kernel
+    from sigprop.verification.designs import NoTheory
     from sigprop.verification.laws import no_prediction
     from sigprop.verification.predictions import recursion_of
 
-    designed = {} if isinstance(model, nn.Module) else design(model, **(options or {}))
-    if recursion_of(designed, Kernel()) is None:
-        raise no_prediction()
+    try:
+        recursion_of(
+            {} if isinstance(model, nn.Module) else design(model, **(options or {})), Kernel()
+        )
+    except NoTheory as none:
+        raise no_prediction(str(none)) from None
 
 
 def _prediction(

@@ -82,7 +82,7 @@ def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
         return _leaves(everything)
     if isinstance(blocks, str) and blocks == "auto":
         return {name: everything[name] for name in choose(everything).names}
-    patterns = [blocks] if isinstance(blocks, str) else list(blocks)
+    patterns = [blocks] if isinstance(blocks, str | int | float) else list(blocks)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise BadInput(
             f"blocks is 'auto', 'leaves', a glob, a list of globs or a callable, not {blocks!r}"
