@@ -60,7 +60,6 @@ SUMS: dict[str, tuple[Written, Callable[[Parts, Tensor], tuple[Tensor, Tensor]]]
         lambda m, x: torch.stack((m.f(x), x), dim=-1).sum(dim=-1),
         lambda m, x: (x, m.f(x)),
     ),
-    "sum": (lambda m, x: sum([x, m.f(x)]), lambda m, x: (x, m.f(x))),
     "projected": (lambda m, x: m.first(x) + m.f(x), lambda m, x: (m.first(x), m.f(x))),
 }
 
