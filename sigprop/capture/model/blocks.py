@@ -304,8 +304,12 @@ def _blocks_of_stages(chosen: set[str], everything: Mapping[str, nn.Module]) -> 
 
 
 def _stacked(stage: str, everything: Mapping[str, nn.Module]) -> list[str]:
+    """Return the blocks that a stage is a stack of: in a list, or as all of its own children."""
     module = everything[stage]
     total = _size(module)
+    own = dict(module.named_children())
+    if len({type(block) for block in own.values()}) == 1 and all(map(_is_unit, own.values())):
+        return [f"{stage}.{name}" for name in own]
     for child_name, child in module.named_children():
         blocks = list(child.named_children())
         if not isinstance(child, nn.Sequential | nn.ModuleList) or not blocks:
@@ -315,6 +319,11 @@ def _stacked(stage: str, everything: Mapping[str, nn.Module]) -> list[str]:
         if len(own) == 1 and 2 * held > total and any(adds(m) for m in blocks[0][1].modules()):
             return [f"{stage}.{child_name}.{name}" for name, _ in blocks]
     return []
+
+
+def _is_unit(block: nn.Module) -> bool:
+    """Return whether a module has modules in it, and adds in its own code."""
+    return next(block.children(), None) is not None and adds(block)
 
 
 def _adding(everything: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
