@@ -179,8 +179,8 @@ def verify_motion(
             rows.append((name, mean, math.nan, math.nan, len(series), VIOLATED))
             continue
         interval = log_mean_interval(ratios, level)
-        ends = [math.exp(x) for x in (interval.estimate, interval.low, interval.high)]
-        rows.append((name, *ends, len(series), judge(interval, 0.0, tolerance)))
+        low, high = math.exp(interval.low), math.exp(interval.high)
+        rows.append((name, mean, low, high, len(series), judge(interval, 0.0, tolerance)))
     if not rows:
         raise BadInput("give at least one parameter's name; scale_invariance.find tells them")
     columns = ["name", "ratio", "low", "high", "steps", "verdict"]
