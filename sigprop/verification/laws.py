@@ -29,6 +29,10 @@ class Law:
         ports: where the quantity is compared, the side of the input first: ``"in"``, ``"skip"``,
             ``"branch"`` or ``"out"``.
         needs_prediction: `ratios` cannot do without one.
+        share: what is compared is 1 + quantity/second moment, which has a ratio where the quantity
+            itself is near 0.
+        across_stages: the law is stated across changes of width and resolution too.
+        parts: laws that must hold together; the law's own quantity is then the first of them.
     """
 
     name: str
@@ -38,21 +42,59 @@ class Law:
     ratios: Callable[[Array, Prediction | None], Array]
     ports: tuple[str, str] = ("in", "out")
     needs_prediction: bool = False
+    share: bool = False
+    across_stages: bool = False
+    parts: tuple[Law, ...] = ()
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether the law, or a part of it, speaks of gradients."""
+        return any(part.direction == "backward" for part in (self, *self.parts))
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
     return lambda blocks, _: np.full(len(blocks), value)
 
 
-def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
-    if prediction is None:
-        raise no_prediction()
-    trajectory = prediction.second_moment
-    if len(trajectory) <= int(blocks.max()) + 1:
-        raise BadInput(
-            f"the prediction has {len(trajectory) - 1} blocks, the network {len(blocks)}"
-        )
-    return np.asarray((trajectory[1:] / trajectory[:-1])[blocks.astype(int)])
+def _predicted(name: str) -> Callable[[Array, Prediction | None], Array]:
+    """Return the ratios of a prediction's column, of its share of the second moment for a shift."""
+
+    def ratios(blocks: Array, prediction: Prediction | None) -> Array:
+        if prediction is None:
+            raise no_prediction()
+        trajectory: Array = getattr(prediction, name)
+        if len(trajectory) <= int(blocks.max()) + 1:
+            raise BadInput(
+                f"the prediction has {len(trajectory) - 1} blocks, the network {len(blocks)}"
+            )
+        if name == "mean_shift":
+            trajectory = 1 + trajectory / prediction.second_moment
+        with np.errstate(divide="ignore", invalid="ignore"):
+            growth = trajectory[1:] / trajectory[:-1]
+        if name == "gradient_second_moment":
+            growth = 1 / growth
+        return np.asarray(growth[blocks.astype(int)])
+
+    return ratios
+
+
+def _part(name: str, column: str, quantity: str, direction: str = "forward") -> Law:
+    says = f"the {name} follows the family's own recursion"
+    share = column == "mean_shift"
+    ratios = _predicted(column)
+    return Law(
+        name, says, quantity, direction, ratios, needs_prediction=True, share=share,
+        across_stages=True,
+    )  # fmt: skip
+
+
+#: What a recursion speaks of, all of it tested together.
+_PARTS = (
+    _part("second moment", "second_moment", "second_moment"),
+    _part("channel variance", "channel_variance", "channel_variance"),
+    _part("mean shift", "mean_shift", "mean_shift"),
+    _part("gradient", "gradient_second_moment", "second_moment", "backward"),
+)
 
 
 def no_prediction(reason: str = "theory predicts nothing for this network") -> BadInput:
@@ -100,11 +142,12 @@ for _law in (
     ),
     Law(
         "predicted",
-        "the second moment follows the family's own recursion",
+        "second moment, channel variance, mean shift and gradient follow the family's recursion",
         "second_moment",
         "forward",
-        _predicted,
+        _predicted("second_moment"),
         needs_prediction=True,
+        parts=_PARTS,
     ),
 ):
     LAWS.register(_law.name)(_law)

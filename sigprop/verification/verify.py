@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from sigprop.capture import Blocks, ChannelDim
@@ -15,8 +14,6 @@ from sigprop.inputs.factories import Factory, design
 from sigprop.records import Records
 
 if TYPE_CHECKING:  # pandas, scipy and the theory are loaded by the first verdict, not with sigprop
-    import pandas as pd
-
     from sigprop.theory import Prediction
     from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
@@ -53,7 +50,8 @@ def verify(
             over batches of the inputs.
         inputs: a tensor, tuple or dict, the same for every seed; or a DataLoader, a batch a seed.
         law: ``"preserved"``, ``"preserved:channel_variance"``, ``"gradient-preserved"``,
-            ``"doubling"``, ``"predicted"`` (networks of the zoo), or a callable ``block -> ratio``.
+            ``"doubling"``, ``"predicted"`` (networks of the zoo: second moment, channel variance,
+            mean shift and gradient together), or a callable ``block -> ratio``.
         seeds: how many initializations (0, 1, ...), or which.
         tolerance: relative deviation that still counts as holding.
         level: confidence of all intervals together.
@@ -79,7 +77,7 @@ def verify(
         'violated'
     """
     from sigprop.verification.draws import draw
-    from sigprop.verification.evidence import evidence
+    from sigprop.verification.joint import joint_evidence, renumbered
     from sigprop.verification.judgment import judgment
     from sigprop.verification.laws import law_of
     from sigprop.verification.result import Result
@@ -91,11 +89,12 @@ def verify(
         _check_predicted(model, options)
     one_model = isinstance(model, nn.Module)
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
-    records, entered = draw(model, inputs, which, chosen.direction == "backward", how)
-    found = evidence(records, chosen, entered)
-    targets = _targets(chosen, found, _prediction(model, records, options))
+    records, entered = draw(model, inputs, which, chosen.follows_gradient, how)
+    prediction = _prediction(model, records, options)
+    found, targets = joint_evidence(records, chosen, prediction, entered)
     unit = "batches" if one_model else "seeds"
     table = judgment(found, targets, tolerance, level, chosen.quantity, unit)
+    table = renumbered(table, found, chosen)
     return Result(chosen, table, records, tolerance, level, len(which), one_model)
 
 
@@ -176,10 +175,3 @@ def _prediction(
         return None
     start = start_kernel(records.signals)
     return recursion_of(design(model, **(options or {})), start) if start else None
-
-
-def _targets(law: Law, found: pd.DataFrame, prediction: Prediction | None) -> dict[int, float]:
-    """Return block -> log of the ratio that the law predicts."""
-    indices = np.sort(found["block"].unique()).astype(np.float64)
-    logs = np.log(law.ratios(indices, prediction))
-    return dict(zip(indices.astype(int), logs, strict=True))

@@ -1,0 +1,94 @@
+"""A law of several quantities at once: the evidence of each, side by side in one table.
+
+Each quantity has blocks and a stage of its own, so that the error probability is shared by all of
+them as it is by blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from sigprop.records import Records
+from sigprop.theory import Prediction
+from sigprop.verification.evidence import evidence
+from sigprop.verification.laws import Law
+
+
+def joint_evidence(
+    records: Records, law: Law, prediction: Prediction | None, entered: bool = True
+) -> tuple[pd.DataFrame, dict[int, float]]:
+    """Return the rows of `evidence` for every part of a law, and what each should be.
+
+    Args:
+        records: of one network; a draw is a seed.
+        law: of one quantity, or of several parts.
+        prediction: what theory predicts of the network, if anything.
+        entered: the model's inputs required a gradient.
+
+    Returns:
+        Rows of `evidence`, a part's blocks and stages numbered behind those of the part before it,
+        and block -> log of the ratio that the law predicts. A part is left out where theory has no
+        number for any of its blocks.
+
+    Raises:
+        BadInput: a part is of a quantity or port that does not exist, or has no prediction.
+    """
+    frames: list[pd.DataFrame] = []
+    targets: dict[int, float] = {}
+    blocks = stages = 0
+    for part in law.parts or (law,):
+        found = _evidence(records, part, entered)
+        indices = np.sort(found["block"].unique())
+        ratios = part.ratios(indices.astype(np.float64), prediction)
+        if law.parts and not np.isfinite(ratios).all():
+            continue
+        targets |= dict(zip((indices + blocks).tolist(), np.log(ratios).tolist(), strict=True))
+        named = found.assign(
+            block=found["block"] + blocks, stage=found["stage"] + stages, part=part.name
+        )
+        frames.append(named)
+        blocks, stages = int(named["block"].max()) + 1, int(named["stage"].max()) + 1
+    return pd.concat(frames, ignore_index=True), targets
+
+
+def renumbered(table: pd.DataFrame, found: pd.DataFrame, law: Law) -> pd.DataFrame:
+    """Return a verdict's table with the blocks of each part counted from 0 again.
+
+    Args:
+        table: what `judgment` made of `joint_evidence`.
+        found: that evidence.
+        law: the law of both.
+
+    Returns:
+        The table, names saying which part a row speaks of.
+    """
+    if not law.parts:
+        return table
+    table = table.copy()
+    per_stage = found.groupby("stage")["part"].first()
+    first = found.groupby("stage")["block"].min()
+    part, start = table["stage"].map(per_stage), table["stage"].map(first)
+    inside = table["block"] >= 0
+    table["name"] = [
+        f"{name}: {what}" if own else f"{what}: all blocks together"
+        for name, what, own in zip(table["name"], part, inside, strict=True)
+    ]
+    table["block"] = table["block"].where(~inside, table["block"] - start)
+    table["stage"] = 0
+    return table
+
+
+def _evidence(records: Records, part: Law, entered: bool) -> pd.DataFrame:
+    found = evidence(records, part, entered)
+    if part.share:
+        # of the second moment: a share near 0 has no stable ratio, 1 + share has
+        whole = evidence(records, replace(part, quantity="second_moment"), entered)
+        for side in ("before", "after"):
+            whole[side] = 1 + found[side] / whole[side]
+        found = whole
+    if part.across_stages:
+        found = found.assign(transition=False, stage=0)
+    return found
