@@ -418,6 +418,8 @@ def test_every_law_is_documented_by_a_sentence() -> None:
         "preserved:channel_variance",
         "gradient-preserved",
         "doubling",
+        "equal-shares",
+        "equal-parameter-gradients",
         "predicted",
     }
     assert all(len(law.says) > 20 for law in LAWS.values())

@@ -100,3 +100,32 @@ def test_the_law_is_stated_across_changes_of_width() -> None:
     blocks = result.table[result.table["block"] >= 0]
     assert len(blocks) == 2 * len(PARTS)
     assert "transition" not in set(blocks["verdict"])
+
+
+# --- laws of a block and the one before it --------------------------------------------------------
+
+
+def whole(name: str, law: str, **options: Any) -> str:
+    """Return the verdict on all blocks together."""
+    sizes = {"depth": 6, "width": 160, "inputs": 32, **options}
+    result = sigprop.verify(name, X, law, 6, tolerance=0.25, options=sizes)
+    return str(result.table.iloc[-1]["verdict"])
+
+
+def test_rescaled_blocks_have_equal_shares() -> None:
+    assert whole("rescale", "equal-shares", c=2) == "holds"
+    # a trunk of coefficients 1 doubles: the last block has half of it, the first 1/64
+    assert whole("plain", "equal-shares") == "violated"
+
+
+def test_constant_coefficients_give_equal_gradients_of_weights() -> None:
+    """E g^2 of a weight is beta^2 q_{k-1} G_k, and q grows as G shrinks (mup: both by 1 + 1/L)."""
+    assert whole("mup", "equal-parameter-gradients") == "holds"
+    # with beta^2 = 1/(k + c), c = 0.2, the first block's are 5 times the last one's
+    options = {"bias": False, "c": 0.2, "reparametrize": False}
+    assert whole("rescale", "equal-parameter-gradients", **options) == "violated"
+
+
+def test_a_block_without_gradients_is_no_equal_one() -> None:
+    result = sigprop.verify("rezero", X, "equal-parameter-gradients", 3, options=SIZE)
+    assert not result.holds

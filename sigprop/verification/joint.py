@@ -13,7 +13,8 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.theory import Prediction
-from sigprop.verification.evidence import evidence
+from sigprop.verification.annihilation import NOT_STATED, kinds
+from sigprop.verification.evidence import evidence, output_shares
 from sigprop.verification.laws import Law
 
 
@@ -89,6 +90,35 @@ def _evidence(records: Records, part: Law, entered: bool) -> pd.DataFrame:
         for side in ("before", "after"):
             whole[side] = 1 + found[side] / whole[side]
         found = whole
+    if part.neighbors == "shares":
+        found = _compared(found, output_shares(found))
+    elif part.neighbors == "parameters":
+        found = _compared(found, _weight_gradients(records, found))
     if part.across_stages:
         found = found.assign(transition=False, stage=0)
     return found
+
+
+def _compared(found: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Return the rows with a number of each block, and that of the block before it in its stage."""
+    made = found.assign(after=values, called=True, bypassed=False)
+    made["before"] = made.groupby(["seed", "stage"])["after"].shift()
+    made["lost_before"] = made["lost_after"] = False
+    first = made["before"].isna()
+    # the two sides of the first block are its own number, so that one of 0 is seen there too
+    filled = made.assign(before=made["before"].fillna(made["after"]))
+    told = np.concatenate([kinds(draw, False, True) for _, draw in filled.groupby("seed")])
+    ended = found["kind"] != ""
+    made["kind"] = np.where(ended, found["kind"], told)
+    made.loc[first & (made["kind"] == ""), "kind"] = NOT_STATED
+    return made
+
+
+def _weight_gradients(records: Records, found: pd.DataFrame) -> pd.Series:
+    """Return the mean squared gradient of the weights (not of gains and biases) of each block."""
+    weights = records.parameters[records.parameters["ndim"] >= 2]
+    keys = [weights["seed"], weights["block"]]
+    square = (weights["grad_norm"] ** 2).groupby(keys).sum(min_count=1)
+    per_weight = square / weights["count"].groupby(keys).sum()
+    rows = pd.MultiIndex.from_frame(found[["seed", "block"]])
+    return pd.Series(per_weight.reindex(rows).to_numpy(), index=found.index)

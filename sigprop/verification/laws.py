@@ -31,6 +31,9 @@ class Law:
         needs_prediction: `ratios` cannot do without one.
         share: what is compared is 1 + quantity/second moment, which has a ratio where the quantity
             itself is near 0.
+        neighbors: what is compared is no quantity's two sides, but a block and the one before it:
+            ``"shares"``, of the output's second moment, or ``"parameters"``, the mean squared
+            gradient of a weight.
         across_stages: the law is stated across changes of width and resolution too.
         parts: laws that must hold together; the law's own quantity is then the first of them.
     """
@@ -43,13 +46,15 @@ class Law:
     ports: tuple[str, str] = ("in", "out")
     needs_prediction: bool = False
     share: bool = False
+    neighbors: str = ""
     across_stages: bool = False
     parts: tuple[Law, ...] = ()
 
     @property
     def follows_gradient(self) -> bool:
         """Whether the law, or a part of it, speaks of gradients."""
-        return any(part.direction == "backward" for part in (self, *self.parts))
+        every = (self, *self.parts)
+        return any(p.direction == "backward" or p.neighbors == "parameters" for p in every)
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
@@ -139,6 +144,22 @@ for _law in (
         "second_moment",
         "forward",
         _constant(2),
+    ),
+    Law(
+        "equal-shares",
+        "every block adds the same share of the output's second moment, RescaleNet's 1/(L+c)",
+        "second_moment",
+        "forward",
+        _constant(1),
+        neighbors="shares",
+    ),
+    Law(
+        "equal-parameter-gradients",
+        "the mean squared gradient of a weight is the same in every block",
+        "second_moment",
+        "forward",
+        _constant(1),
+        neighbors="parameters",
     ),
     Law(
         "predicted",

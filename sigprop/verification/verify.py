@@ -50,8 +50,9 @@ def verify(
             over batches of the inputs.
         inputs: a tensor, tuple or dict, the same for every seed; or a DataLoader, a batch a seed.
         law: ``"preserved"``, ``"preserved:channel_variance"``, ``"gradient-preserved"``,
-            ``"doubling"``, ``"predicted"`` (networks of the zoo: second moment, channel variance,
-            mean shift and gradient together), or a callable ``block -> ratio``.
+            ``"doubling"``, ``"equal-shares"``, ``"equal-parameter-gradients"``, ``"predicted"``
+            (networks of the zoo: second moment, channel variance, mean shift and gradient
+            together), or a callable ``block -> ratio``.
         seeds: how many initializations (0, 1, ...), or which.
         tolerance: relative deviation that still counts as holding.
         level: confidence of all intervals together.
