@@ -399,7 +399,7 @@ def wide():
     ("factory", "options", "code", "words"),
     [
         ("holds", [], 0, "HOLDS"),
-        ("dead", [], 1, "likely cause: block 1 (1) kills the signal in 16 of 16 seeds"),
+        ("dead", [], 1, "likely cause: block 1 (1) kills the signal in 8 of 8 seeds"),
         ("dead_once", [], 1, "likely cause: block 1 (1) kills the signal in "),
         ("wide", ["--seeds", "2", "--tolerance", "0.3"], 3, "UNDECIDED"),
     ],

@@ -6,6 +6,7 @@ them as it is by blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,9 @@ import pandas as pd
 from sigprop.records import Records
 from sigprop.theory import Prediction
 from sigprop.verification.annihilation import NOT_STATED, kinds
+from sigprop.verification.causes import explained
 from sigprop.verification.evidence import evidence, output_shares
+from sigprop.verification.intervals import VIOLATED
 from sigprop.verification.laws import Law
 
 
@@ -53,6 +56,40 @@ def joint_evidence(
         frames.append(named)
         blocks, stages = int(named["block"].max()) + 1, int(named["stage"].max()) + 1
     return pd.concat(frames, ignore_index=True), targets
+
+
+def joint_causes(
+    table: pd.DataFrame,
+    found: pd.DataFrame,
+    law: Law,
+    without_zeros: Callable[[], pd.DataFrame | None],
+) -> pd.DataFrame:
+    """Return the table with a reason in every violated row, each part explained by itself.
+
+    A share, and what compares a block with its neighbor, has no operands to be explained by.
+
+    Args:
+        table: what `judgment` made of `joint_evidence`.
+        found: that evidence.
+        law: the law of both.
+        without_zeros: as for `causes.explained`, of a law of one quantity.
+    """
+    if law.neighbors:
+        return _unexplained(table, "differs from the block before it")
+    if not law.parts:
+        return explained(table, found, law, without_zeros)
+    pieces = []
+    for part in law.parts:
+        rows = found[found["part"] == part.name]
+        piece = table[table["stage"].isin(rows["stage"].unique())]
+        other = "its share of the second moment is another"
+        pieces.append(_unexplained(piece, other) if part.share else explained(piece, rows, part))
+    return pd.concat(pieces).sort_index()
+
+
+def _unexplained(table: pd.DataFrame, reason: str) -> pd.DataFrame:
+    open_rows = (table["verdict"] == VIOLATED) & (table["reason"] == "")
+    return table.assign(reason=table["reason"].mask(open_rows, reason))
 
 
 def renumbered(table: pd.DataFrame, found: pd.DataFrame, law: Law) -> pd.DataFrame:
