@@ -176,6 +176,31 @@ def law_gradient(trial: Trial, **subject: Any) -> list[Comparison]:
 
 
 @claim(
+    "law-jacobian-preserved",
+    "verify: the partial Jacobian's norm is preserved by RescaleNet with He weights",
+    source="derived, as law-gradient-preserved; Doshi, He & Gromov 2021 for the norm",
+    conditions=_CONDITIONS,
+    statement="‖∂h_L/∂h_{k-1}‖_F = ‖∂h_L/∂h_k‖_F for every block",
+    tags=["law"],
+    saboteurs={
+        "gradient of the branch detached": {"wrap": Detached},
+        "beta off by 25 %": {"betas": lambda k, c: 1.25 * beta(k, c)},
+    },
+)
+def law_jacobian(trial: Trial, **subject: Any) -> list[Comparison]:
+    """Verify partial Jacobian norms of an uncentered rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        subject: what differs from the default network, see `_net`.
+
+    Returns:
+        One comparison per number.
+    """
+    return _verified(trial, "jacobian-preserved", subject)
+
+
+@claim(
     "law-doubling",
     "verify: a plain ResNet doubles the second moment",
     source="Shao et al. 2020, section 2",

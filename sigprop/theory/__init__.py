@@ -11,6 +11,7 @@ from sigprop.theory.activations import ACTIVATIONS, Activation, activation, leak
 # recursions: a branch, a stack, a family by name
 from sigprop.theory.branch import Branch, gain_squared, weight_branch
 from sigprop.theory.dead import dead_fraction, he_dead_fraction
+from sigprop.theory.decay import Fit, decay_fits
 from sigprop.theory.errata import ERRATA, Erratum, sgd_noise
 from sigprop.theory.families import (
     FAMILIES,
@@ -91,6 +92,12 @@ from sigprop.theory.residual import (
     recursion,
     shares,
 )
+from sigprop.theory.spectral_laws import (
+    fuss_catalan_density,
+    largest_singular_value,
+    marchenko_pastur,
+    marchenko_pastur_edges,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -106,6 +113,7 @@ __all__ = [
     "Branch",
     "Coefficients",
     "Erratum",
+    "Fit",
     "Gradient",
     "Kernel",
     "LogMoments",
@@ -123,6 +131,7 @@ __all__ = [
     "covariance",
     "critical_weight_variance",
     "dead_fraction",
+    "decay_fits",
     "depth_exponents",
     "depth_multiplier",
     "expectation",
@@ -131,6 +140,7 @@ __all__ = [
     "fixup",
     "fixup_scale",
     "fuss_catalan",
+    "fuss_catalan_density",
     "fuss_catalan_edge",
     "gain",
     "gain_squared",
@@ -138,6 +148,7 @@ __all__ = [
     "he_dead_fraction",
     "iterate_correlation",
     "jacobian_dispersion",
+    "largest_singular_value",
     "layer_correlation",
     "layernorm",
     "leaky_relu",
@@ -145,6 +156,8 @@ __all__ = [
     "log_moments",
     "log_norm",
     "lyapunov_exponents",
+    "marchenko_pastur",
+    "marchenko_pastur_edges",
     "mean",
     "mean_field",
     "mean_ratio_tolerance",

@@ -91,6 +91,7 @@ def verify(
         _check_predicted(model, options)
     one_model = isinstance(model, nn.Module)
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
+    how["cotangent"] = chosen.cotangent
     records, entered = draw(model, inputs, which, chosen.direction == "backward", how)
     found = evidence(records, chosen, entered)
     targets = _targets(chosen, found, _prediction(model, records, options))
