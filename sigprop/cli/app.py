@@ -20,6 +20,7 @@ from sigprop.cli.failures import INTERRUPTED, failure_of, python_version
 from sigprop.cli.measure import measure
 from sigprop.cli.networks import networks
 from sigprop.cli.report import report
+from sigprop.cli.spectra import spectra
 from sigprop.cli.verify import verify
 
 app = typer.Typer(
@@ -51,6 +52,10 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
     diagnose: [
         "sigprop diagnose mypkg.models:make --inputs 64,128",
         "sigprop diagnose runs/mine --json --fail-on warning",
+    ],
+    spectra: [
+        "sigprop spectra rescale plain --depth 10",
+        "sigprop spectra mypkg.models:make --inputs 4,3,32,32 --of jacobian --stop layer2 -k 5",
     ],
     claims: ["sigprop claims rescale-preserves law --output reports/claims"],
     report: ["sigprop report runs/a runs/b --output reports/a-and-b"],
