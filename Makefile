@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model benchmarks wheels quick test test-torch lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis benchmarks wheels quick test test-torch lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +35,7 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 	$(COMPARE) --output reports/latest
 
 # What is committed under reports/; `make report` writes beside it, so that a clone stays clean.
-reports: first-light overview claims ablation any-model  ## Make every committed report again (benchmarks apart)
+reports: first-light overview claims ablation any-model diagnosis  ## Make every committed report again (benchmarks apart)
 
 first-light: $(READY)  ## The committed report of `make report`: reports/first-light/
 	rm -rf reports/first-light
@@ -49,6 +49,9 @@ claims: $(READY)  ## Measure every claim of the literature that fits a CPU: repo
 
 ablation: $(READY)  ## What each part of RescaleNet is good for: reports/ablation/
 	$(BIN)/python examples/05_ablate_rescalenet.py reports/ablation
+
+diagnosis: $(READY)  ## How often `sigprop diagnose` errs: reports/diagnosis/
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis_rates
 
 any-model: $(READY)  ## Transformers read without touching their source: reports/any-model/
 	$(BIN)/python examples/04_read_transformers.py reports/any-model

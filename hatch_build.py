@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,24 @@ class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]
         made = (folder if editable else Path(tempfile.mkdtemp())) / LIBRARY
         failure = compile_kernels(folder, made)
         if failure:
-            self.app.display_warning(f"sigprop is built without its C library: {failure}")
+            _say(
+                f"sigprop is built without its C library, tensors are read slower: {failure}",
+                self.app.display_warning,
+            )
             return
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().translate({45: "_", 46: "_"})
         if not editable:
             build_data["force_include"][str(made)] = f"{FOLDER}/{LIBRARY}"
+
+
+def _say(sentence: str, otherwise: Callable[[str], None]) -> None:
+    """Write to the terminal: pip shows nothing of what a build prints, unless it fails."""
+    try:
+        with Path("/dev/tty").open("w") as terminal:
+            terminal.write(f"{sentence}\n")
+    except OSError:  # there is none: in a log, or on Windows
+        otherwise(sentence)
 
 
 def compile_kernels(folder: Path, made: Path) -> str:

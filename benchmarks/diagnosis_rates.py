@@ -18,6 +18,7 @@ from scipy.stats import beta
 
 import sigprop
 from benchmarks.diagnosis_cases import BROKEN, HEALTHY
+from benchmarks.page import markdown
 
 DIRECTORY = Path("reports/diagnosis")
 
@@ -62,7 +63,7 @@ def main(draws: int = 10) -> None:
     for name, table, column in (("Alarms", healthy, "alarms"), ("Hits", broken, "found")):
         total, of = int(table[column].sum()), int(table["draws"].sum())
         rate = f"{total} of {of} ({interval(total, of)})"
-        lines += [f"## {name}: {rate}", "", table.to_markdown(index=False), ""]
+        lines += [f"## {name}: {rate}", "", markdown(table), ""]
         print(f"{name}: {rate}")
     (DIRECTORY / "README.md").write_text("\n".join(lines))
 

@@ -3,6 +3,7 @@
 from sigprop import torch_version  # noqa: F401 - first: it refuses a torch that is too old
 
 # isort: split
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sigprop import networks, spectra
@@ -20,6 +21,7 @@ from sigprop.reporting import report
 from sigprop.verification.verify import assert_preserved, verify
 
 if TYPE_CHECKING:
+    from sigprop import curvature, gradients, landscape, scale_invariance
     from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
 
@@ -55,6 +57,11 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "assert_healthy",
     # how it is shown
     "report",
+    # instruments on a model, a loss and a batch
+    "curvature",
+    "landscape",
+    "gradients",
+    "scale_invariance",
     # the networks to compare with
     "networks",
     # singular values of weights, convolutions, Jacobians, products, activations
@@ -68,12 +75,17 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
 ]
 
 
+_INSTRUMENTS = ("curvature", "landscape", "gradients", "scale_invariance")
+
+
 def __getattr__(name: str) -> object:
     """Return what needs pandas and SciPy, which are imported when it is first asked for.
 
     Raises:
         AttributeError: there is no such name.
     """
+    if name in _INSTRUMENTS:
+        return import_module(f"sigprop.{name}")
     if name == "Result":
         from sigprop.verification.result import Result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -361,3 +361,17 @@ def test_a_sum_of_another_form_has_ports_or_a_note(how: str, words: str) -> None
 def test_an_addition_and_a_difference_from_a_mean_have_no_note() -> None:
     seen = check(nn.Sequential(Sum("plus"), Sum("plus")), X)
     assert len(seen.notes) == 1
+
+
+def test_one_block_is_one_block() -> None:
+    foot = str(check(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.ones(2, 4), blocks=["0"]))
+    assert "■ 1 block, · inside a block; modules in execution order" in foot
+
+
+@pytest.mark.parametrize("blocks", [3, 0.5, True, [], ["0", 1]])
+def test_blocks_that_are_no_names_are_refused_in_a_sentence(blocks: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        sigprop.attach(nn.Sequential(nn.Linear(4, 4)), blocks=blocks)
+    assert str(caught.value) == (
+        f"blocks is 'auto', 'leaves', a glob, a list of globs or a callable, not {blocks!r}"
+    )

@@ -791,7 +791,7 @@ def test_31_forward_called_directly() -> None:
     assert "its forward is bypassed" in reasons["bypassed"]
     assert statuses["bypassed"] == "called_directly"
     assert "container" in reasons["bag"]
-    assert statuses["bag"] == "container"
+    assert statuses["bag"] == "not_chosen"
     assert reasons["bag.0"] == ""
 
 

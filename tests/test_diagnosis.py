@@ -11,11 +11,10 @@ import pytest
 import torch
 from messages import refusal
 from torch import nn
-from typer.testing import CliRunner
 
 import sigprop
 from benchmarks.diagnosis_cases import BROKEN, HEALTHY, WIDTH, Case, measured, wired
-from sigprop.cli.app import app
+from sigprop.cli.app import main
 from sigprop.diagnosis.finders import FINDERS
 from sigprop.diagnosis.finding import SEVERITIES, Finding, Findings, Measured, Severity, Where
 from sigprop.diagnosis.profile import Profile, by_chance, change
@@ -192,18 +191,29 @@ def test_assert_healthy_passes_and_fails() -> None:
         sigprop.assert_healthy(lambda: wired(gain=0.5), inputs)
 
 
-def test_the_command_prints_findings_and_exits_with_one() -> None:
-    result = CliRunner().invoke(app, ["diagnose", "plain", "--seeds", "1", "--depth", "30"])
-    assert result.exit_code == 1
-    assert "exploding-forward" in result.stdout
-    assert "remedy:" in result.stdout
-    healthy = CliRunner().invoke(app, ["diagnose", "rescale", "--seeds", "1", "--depth", "8"])
-    assert (healthy.exit_code, healthy.stdout) == (0, "no findings\n")
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", *arguments])
+    return int(str(ended.value.code))
 
 
-def test_the_command_reads_a_run_and_writes_json(tmp_path: Path) -> None:
+def test_the_command_prints_findings_and_ends_with_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("plain", "--seeds", "1", "--depth", "30") == 1
+    printed = capsys.readouterr().out
+    assert "exploding-forward" in printed
+    assert "remedy:" in printed
+    assert run("rescale", "--seeds", "1", "--depth", "8") == 0
+    assert capsys.readouterr().out == "no findings\n"
+    assert run("plain", "--fail-on", "wrong") == 2
+
+
+def test_the_command_reads_a_run_and_writes_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     records, _ = measured(lambda: wired(gain=0.5), seed=0)
     records.save(tmp_path / "run")
-    result = CliRunner().invoke(app, ["diagnose", str(tmp_path / "run"), "--json"])
-    assert result.exit_code == 1
-    assert {one["id"] for one in json.loads(result.stdout)} >= {"vanishing-forward"}
+    assert run(str(tmp_path / "run"), "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {one["id"] for one in found} >= {"vanishing-forward"}

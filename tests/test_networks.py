@@ -702,3 +702,17 @@ def test_defaults_build_the_documented_network():
     assert len(net.blocks) == 20
     assert net.stem.weight.weight.shape == (64, 64)
     assert build("plain", inputs=12, depth=1)(torch.randn(3, 12)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "only"), [("nfnet", "resnet"), ("vgg", "resnet"), ("t-fixup", "transformer")]
+)
+def test_a_network_of_one_architecture_has_it_whatever_is_asked_for(name: str, only: str) -> None:
+    assert {
+        networks.resolve(name, **given)["architecture"] for given in ({}, {"architecture": "mlp"})
+    } == {only}
+    design: dict[str, Any] = {"depth": 2, "width": 8, "inputs": (1, 8, 8)}
+    if only == "resnet":
+        design |= {"stages": 2}
+    out = build(name, architecture="mlp", **design)(torch.randn(2, 1, 8, 8))
+    assert out.shape == (2, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from typing import Any
 
 import pytest
@@ -108,6 +109,48 @@ def test_a_first_step_that_is_slow_for_other_reasons_is_not_charged() -> None:
         watch.end(on)
     assert 0.5 * len(recorded) <= 0.1 * 100
     assert len(recorded) > 0.7 * 0.1 * 100 / 0.5
+
+
+#: Seconds that a bare step takes: step number and a random generator -> seconds.
+LOADS = {
+    "constant": lambda step, draw: 1.0,
+    "noisy": lambda step, draw: draw.uniform(0.9, 1.1),
+    "slower and slower": lambda step, draw: 1.0 + step / 200,
+    "with evaluations": lambda step, draw: 31.0 if step % 50 == 49 else 1.0,
+}
+
+
+@pytest.mark.parametrize("load", list(LOADS))
+@pytest.mark.parametrize("seed", range(20))
+def test_the_budget_is_exceeded_at_no_step_by_more_than_one_recorded_one(
+    load: str, seed: int
+) -> None:
+    """Whatever a recorded step costs, inside of the probe's code and, less surely, outside."""
+    draw = random.Random(seed)
+    share, scale = draw.choice([0.01, 0.03, 0.1]), math.exp(draw.uniform(-1.5, 1.5))
+    outside, spread = draw.choice([0.0, 0.3, 1.0]), draw.choice([0.0, 0.3, 1.0])
+    slow_start = draw.choice([1.0, 10.0])
+    clock = Clock()
+    watch = Stopwatch(clock)
+    cadence = Budget(share, watch)
+    spent = allowed = most = 0.0
+    for step in range(500):
+        on = cadence(step)
+        watch.begin()
+        bare = LOADS[load](step, draw)
+        clock.now += bare
+        allowed += share * bare
+        if on:
+            own = scale * draw.lognormvariate(-(spread**2) / 2, spread)
+            own *= slow_start if step == 0 else 1.0
+            hidden = outside * scale
+            watch.enter()
+            clock.now += own
+            watch.leave()
+            clock.now += hidden
+            spent, most = spent + own + hidden, max(most, own + hidden)
+        watch.end(on)
+        assert spent <= allowed + most * (1 + 1e-9), (step, share)
 
 
 def test_two_neighbors_are_never_recorded_whatever_they_cost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +16,24 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = "sigprop/signals/native/kernels.so"
 
 
-def build(kind: str, out: Path, **environment: str) -> Path:
+def built(kind: str, out: Path, **environment: str) -> tuple[Path, str]:
+    """Return what was built, and what was printed."""
     command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out)]
     environment = {**os.environ, **environment}
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True, env=environment)
-    return next(path for path in out.iterdir() if path.suffix in (".whl", ".gz"))
+    done = subprocess.run(
+        [*command, str(ROOT)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+        start_new_session=True,  # without a terminal to write to
+    )
+    path = next(path for path in out.iterdir() if path.suffix in (".whl", ".gz"))
+    return path, done.stdout + done.stderr
+
+
+def build(kind: str, out: Path, **environment: str) -> Path:
+    return built(kind, out, **environment)[0]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +93,30 @@ def run_unpacked(wheel: Path, site: Path) -> str:
     ).stdout
 
 
+TWO_PROBES = """
+import json, warnings, torch, sigprop
+said = []
+for _ in range(2):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sigprop.attach(torch.nn.Linear(2, 2)).detach()
+    said.append([str(warning.message) for warning in caught])
+print(json.dumps(said))
+"""
+
+
+def warnings_of_two_probes(site: Path, **environment: str) -> list[list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_PROBES],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(site), **environment},
+    )
+    return list(json.loads(done.stdout))
+
+
 def test_the_wheel_holds_the_compiled_readings(wheel: Path, tmp_path: Path) -> None:
     assert LIBRARY in zipfile.ZipFile(wheel).namelist()
     assert "-py3-none-" in wheel.name  # for any Python 3, on one platform
@@ -103,10 +141,21 @@ def test_an_index_accepts_the_repaired_wheel(wheel: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_works(tmp_path: Path) -> None:
-    pure = build("wheel", tmp_path / "dist", CC="no-such-compiler")
+    pure, printed = built("wheel", tmp_path / "dist", CC="no-such-compiler")
+    assert (
+        "sigprop is built without its C library, tensors are read slower: no-such-compiler cannot "
+        "be run (No such file or directory)" in printed
+    )
     assert pure.name.endswith("-py3-none-any.whl")
     assert LIBRARY not in zipfile.ZipFile(pure).namelist()
     assert run_unpacked(pure, tmp_path / "site") == "False 6.5\n"
+    first, again = warnings_of_two_probes(tmp_path / "site")
+    assert first == [
+        "sigprop was installed without its C library, so that tensors on the CPU are read several "
+        "times slower, by plain torch; install a C compiler (gcc), then sigprop again"
+    ]
+    assert again == []
+    assert warnings_of_two_probes(tmp_path / "site", SIGPROP_NATIVE="0") == [[], []]
 
 
 def test_the_library_can_be_built_from_the_sdist(tmp_path: Path) -> None:

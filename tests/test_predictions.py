@@ -144,3 +144,13 @@ def test_no_design_no_curve() -> None:
     model = sigprop.networks.build("plain", **SIZE)
     assert predictions(sigprop.measure(model, X)).empty
     assert start_kernel(sigprop.Records().signals) is None
+
+
+def test_only_a_recursion_that_overflows_is_left_out() -> None:
+    """A design that lacks an option is a fault to be said, and no lack of theory."""
+    records = sigprop.measure("plain", X, options=SIZE)
+    records.manifest["designs"]["plain"]["depth"] = 1100
+    assert predictions(records).empty
+    del records.manifest["designs"]["plain"]["branch_layers"]
+    with pytest.raises(BadInput, match="does not say its 'branch_layers'"):
+        predictions(records)

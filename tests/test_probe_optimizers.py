@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -305,6 +306,28 @@ def test_an_optimizer_without_a_learning_rate() -> None:
     assert rows["effective_lr"].isna().all()
 
 
+def test_a_probe_that_is_gone_disturbs_no_step_of_another_optimizer() -> None:
+    """PyTorch goes through its hooks, the gone probe's first, while an optimizer steps."""
+    from torch.optim.optimizer import _global_optimizer_post_hooks
+
+    count = len(_global_optimizer_post_hooks)
+    gone = mlp()
+    optimizer = SGD(gone.parameters(), lr=0.1)
+    sigprop.attach(gone, optimizer)
+    model = mlp()
+    trains = SGD(model.parameters(), lr=0.1)
+    with sigprop.attach(model, trains, strict=True) as probe:
+        del gone, optimizer
+        gc.collect()
+        for _ in range(2):
+            model(batch()).sum().backward()
+            trains.step()
+        assert probe.step_index == 2
+    with sigprop.attach(mlp(), SGD(model.parameters(), lr=0.1)):
+        pass
+    assert len(_global_optimizer_post_hooks) == count
+
+
 # --- closures ---------------------------------------------------------------------------------
 
 
@@ -385,6 +408,7 @@ def test_a_perturbation_before_the_closure_is_no_part_of_the_update() -> None:
     assert moved.to_dict() == pytest.approx(
         {name: 0.25 * norm for name, norm in before.items()}, rel=1e-5
     )
+    assert rows["weight_norm"].to_dict() == pytest.approx(before, rel=1e-5)
 
 
 def test_a_closure_is_left_alone_on_steps_that_are_not_recorded() -> None:

@@ -150,7 +150,7 @@ class TestStatus:
         assert self.statuses(model, "blocks.1*") == {
             "(model)": "not_chosen",
             "stem": "not_chosen",
-            "blocks": "container",
+            "blocks": "not_chosen",
             "blocks.0": "not_chosen",
             "blocks.0.linear": "not_chosen",
             "blocks.0.act": "not_chosen",
@@ -185,7 +185,7 @@ class TestStatus:
         model = nn.Sequential(nn.Linear(4, 4), Largest(), Largest(), nn.Embedding(3, 4))
         assert self.statuses(model)["2"] == "unsupported"
 
-    def test_a_module_without_a_forward_is_a_container(self) -> None:
+    def test_a_chosen_module_without_a_forward_is_a_container(self) -> None:
         assert self.statuses(Net(), "blocks*")["blocks"] == "container"
 
     def test_a_bypassed_module_is_unsupported_and_a_fused_one_fused(self) -> None:

@@ -43,8 +43,8 @@ def diagnose(
     ] = "error",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     device: given.DeviceName = "auto",
-) -> None:
-    """What is wrong with a run or a network: where, why, and what to do about it."""
+) -> int:
+    """What is wrong with a run or a network: where, why, what to do; exit code 1 for findings."""  # noqa: DOC201 - it is the text of --help
     worst = _severity(fail_on)
     folders = [run for run in runs if Path(run).is_dir()]
     names = [run for run in runs if run not in folders]
@@ -61,14 +61,13 @@ def diagnose(
             found += findings_of(records)
     findings = Findings(found)
     if as_json:
-        out.print(findings.to_json(), markup=False, highlight=False, soft_wrap=True)
+        out.print_json(findings.to_json())
     elif findings:
         for one in findings:
             _print(one)
     else:
         out.print("[green]no findings[/green]")
-    if findings.at_least(worst):
-        raise typer.Exit(VIOLATED)
+    return VIOLATED if findings.at_least(worst) else 0
 
 
 def _severity(name: str) -> Severity:

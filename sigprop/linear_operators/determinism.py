@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from sigprop.capture.model.naming import clean, modules
+from sigprop.capture.torch_internals import BATCH_NORMALIZATIONS
 from sigprop.errors import BadInput
 from sigprop.inputs.devices import kept_random_state, random_state
 from sigprop.linear_operators.stateless import Stateless
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-_DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_DROPOUTS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU),
+)
 
 
 def require_deterministic(
@@ -60,7 +63,7 @@ def require_deterministic(
             f"{what} differs from one evaluation to the next: {_blame(owners, data, drew)}"
         )
     kept = sorted({clean(name.rpartition(".")[0]) for name in function.changed})
-    norms = [name for name in kept if isinstance(owners.get(name), _NORMS)]
+    norms = [name for name in kept if isinstance(owners.get(name), BATCH_NORMALIZATIONS)]
     others = [name for name in kept if name not in norms]
     if others:
         raise BadInput(

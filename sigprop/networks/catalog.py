@@ -14,14 +14,20 @@ from sigprop.networks.design import Design
 from sigprop.registry import Registry
 
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
+#: Networks that have one architecture, whatever is asked for.
+_ONLY: dict[str, str] = {}
 Network = TypeVar("Network", bound=Callable[..., nn.Module])
 
 
-def register(name: str) -> Callable[[Network], Network]:
+def register(name: str, architecture: str | None = None) -> Callable[[Network], Network]:
     """Return a decorator that registers a network under ``name``.
 
     A network is a callable ``(design, **options) -> nn.Module``: `Design` holds the options that
     all networks share, its own options are keyword arguments with defaults.
+
+    Args:
+        name: of the network.
+        architecture: the only one that it has, if it has only one.
 
     Raises:
         BadInput: the name is taken.
@@ -37,6 +43,8 @@ def register(name: str) -> Callable[[Network], Network]:
 
     def register_network(network: Network) -> Network:
         NETWORKS.register(name)(network)
+        if architecture is not None:
+            _ONLY[name] = architecture
         return network
 
     return register_network
@@ -76,6 +84,7 @@ def resolve(name: str, **given: object) -> dict[str, object]:
     shared = {field.name: field.default for field in fields(Design)}
     _check_options(name, [option for option in given if option not in shared])
     resolved = {**shared, **options(name), **given}
+    resolved["architecture"] = _ONLY.get(name, resolved["architecture"])
     return {**resolved, "inputs": _shape(resolved["inputs"])}
 
 
@@ -145,7 +154,7 @@ def build(
     design = Design(
         depth=depth,
         width=width,
-        architecture=architecture,
+        architecture=_ONLY.get(name, architecture),
         inputs=_shape(inputs),
         classes=classes,
         order=order,

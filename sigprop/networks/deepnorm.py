@@ -87,7 +87,7 @@ def deepnorm(design: Design) -> nn.Module:
     return ResidualNet(design, recipe)
 
 
-@register("t-fixup")
+@register("t-fixup", architecture="transformer")
 def t_fixup(design: Design) -> nn.Module:
     """Return a Transformer x + F(x) without normalization, weights of F times 0.67 N^(-1/4).
 
@@ -112,4 +112,4 @@ def t_fixup(design: Design) -> nn.Module:
         stem_gain=(9 * design.depth) ** -0.25,
         query_gain=0.5**0.5,
     )
-    return ResidualNet(design.with_architecture("transformer"), recipe)
+    return ResidualNet(design, recipe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sigprop.errors import BadInput
 from sigprop.networks.activations import ACTIVATIONS
@@ -140,10 +140,6 @@ class Design:
                 f"a transformer has skip connections and order={ORDERS[0]!r}, got "
                 f"order={self.order!r}, skip={self.skip}"
             )
-
-    def with_architecture(self, architecture: str) -> Design:
-        """Return the same design as another architecture, for families that have only one."""
-        return replace(self, architecture=architecture)
 
     @property
     def m(self) -> int:

@@ -69,7 +69,7 @@ def nf_resnet(
     )
 
 
-@register("nfnet")
+@register("nfnet", architecture="resnet")
 def nfnet(
     design: Design,
     variant: str | None = None,
@@ -108,7 +108,6 @@ def nfnet(
         BadInput: an unknown variant or γ, a negative α, a rate outside [0, 1), or channels that do
             not divide into groups.
     """
-    design = design.with_architecture("resnet")
     settings = _settings(design, alpha, gamma, stochastic_depth, skip_gain, act_first)
     settings = replace(settings, squeeze_excite=check_number("squeeze_excite", squeeze_excite))
     check_rate("drop_head", drop_head)

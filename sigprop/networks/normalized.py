@@ -103,7 +103,7 @@ def groupnorm(design: Design, per_group: int | None = None, post: bool = False) 
     return ResidualNet(design, recipe)
 
 
-@register("transformer")
+@register("transformer", architecture="transformer")
 def transformer(design: Design, post: bool = False) -> nn.Module:
     """Return a Transformer encoder with layer normalization, pre-LN or with ``post`` post-LN.
 
@@ -118,4 +118,4 @@ def transformer(design: Design, post: bool = False) -> nn.Module:
     Raises:
         BadInput: heads do not divide the width, or inputs are no sequence and no image.
     """
-    return layernorm(design.with_architecture("transformer"), post)
+    return layernorm(design, post)

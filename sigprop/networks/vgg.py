@@ -31,7 +31,7 @@ BIASES = ("before", "after")
 INITS = ("preserving", "he", "fan_out")
 
 
-@register("vgg")
+@register("vgg", architecture="resnet")
 def vgg(
     design: Design,
     plan: str | None = None,
@@ -77,7 +77,6 @@ def vgg(
         else None,
         bias_after=not before,
     )
-    design = design.with_architecture("resnet")
     stages = _stages(design, plan)
     blocks, side = _blocks(design, recipe, stages)
     stem = nn.Sequential(weight(design, recipe, Shape(design.inputs[0], stages[0][0]), 1.0))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from sigprop.capture.model.blocks import EXPORTED, SCRIPTED
+from sigprop.capture.model.blocks import CONTAINER, EXPORTED, SCRIPTED
 from sigprop.capture.model.naming import ROOT, modules
 from sigprop.capture.recording.coverage import BYPASSED, COMPILED, FUSED
 from sigprop.probing.watching import Watch
@@ -83,7 +83,7 @@ class _Seen:
         name, module = row["name"], self._modules.get(row["name"])
         status = self._status(name, row, module)
         reason = _REASONS.get(status, row["reason"])
-        if status == "container" and row["status"] != "container":
+        if status == "container" and row["reason"] != CONTAINER:
             reason = "its modules are called one by one"
         return {
             **{key: row[key] for key in ("name", "type", "calls", "gradient")},
@@ -101,7 +101,7 @@ class _Seen:
             return "function" if row["type"] == "function" else "alias"
         if name in self._blocks:
             return "block"
-        if row["status"] == "container":
+        if row["reason"] == CONTAINER:
             return "container"
         if row["reason"] == BYPASSED:
             return "not callable"

@@ -30,7 +30,8 @@ def tree(table: pd.DataFrame, root: str) -> str:
         for line, row in lines
     ]
     blocks = int(table["block"].sum())
-    foot = f"■ {blocks} blocks, · inside a block; modules in execution order"
+    counted = "1 block" if blocks == 1 else f"{blocks} blocks"
+    foot = f"■ {counted}, · inside a block; modules in execution order"
     return "\n".join([rule, header, rule, *body, rule, foot])
 
 

@@ -6,11 +6,12 @@ import inspect
 import weakref
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from sigprop.errors import BadInput
 
@@ -164,7 +165,11 @@ class StepsOfOthers:
         stepped: a bound method, called with the optimizer; it is held weakly.
     """
 
+    _unused: ClassVar[list[RemovableHandle]] = []
+
     def __init__(self, stepped: Callable[[Optimizer], None]) -> None:
+        while self._unused:
+            self._unused.pop().remove()
         self._stepped = weakref.WeakMethod(stepped)
         self._handle = register_optimizer_step_post_hook(self._after)
 
@@ -174,7 +179,9 @@ class StepsOfOthers:
 
     def _after(self, optimizer: Optimizer, *_: object) -> None:
         stepped = self._stepped()
-        if stepped is None:  # the probe is gone
-            self.remove()
-        else:
+        if stepped is not None:
             stepped(optimizer)
+        elif self._handle not in self._unused:
+            # The probe is gone. PyTorch goes through its hooks at this moment: none may be taken
+            # off before the next is put on.
+            self._unused.append(self._handle)

@@ -50,5 +50,5 @@ class Budget:
             return 1
         allowed = self.share * bare
         self.every = max(2, math.ceil(cost / allowed))
-        owed = watch.spent + cost - self.share * (watch.bare_total + bare)
+        owed = watch.spent + watch.uncertainty + cost - self.share * (watch.bare_total + bare)
         return math.ceil(owed / allowed)

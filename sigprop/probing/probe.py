@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -15,22 +14,25 @@ from torch.optim import Optimizer
 
 from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
-from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.internals import warn_of_missing
-from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
-from sigprop.capture.model.naming import bare, modules, parameters
-from sigprop.capture.torch_internals import compiled
-from sigprop.errors import BadInput, ProbeWarning
+from sigprop.capture.model.naming import bare, parameters
+from sigprop.errors import BadInput
 from sigprop.probing.loss_scale import LossScale
-from sigprop.probing.optimizer_hooks import parameters_of, torch_optimizer
+from sigprop.probing.notices import (
+    warn_of_compiled,
+    warn_of_optimizer,
+    warn_of_silence,
+    warn_of_unread,
+)
+from sigprop.probing.optimizer_hooks import torch_optimizer
 from sigprop.probing.options import Every, Metrics, ProbeOptions, check_model, split_metrics
 from sigprop.probing.overhead import Budget
 from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
+from sigprop.signals import native
 from sigprop.spectra.of_weights import weight_rows
-from sigprop.torch_version import RUN_EAGERLY
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -145,8 +147,9 @@ class Probe:
         if bare(model) in _PROBES and bare(model) is not model:
             raise BadInput("the model inside this wrapper carries a probe; detach it first")
         warn_of_missing()
-        _warn_of_compiled(model)
-        _warn_of_unread(model)
+        native.warn_of_absence()
+        warn_of_compiled(model)
+        warn_of_unread(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -159,7 +162,7 @@ class Probe:
         self._steps = Steps(options.step, options.optimizer, scale, self)
         self._tables = Tables(options.origin)
         self._attached = True
-        self._checked_optimizer = self._warned_of_silence = False
+        self._recorded = self._checked_optimizer = self._warned_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
         arrived = self._gradient_arrived if options.optimizer is None else None
         self._installation = Installation(model, self._recorder, self._forward_begins, arrived)
@@ -262,19 +265,32 @@ class Probe:
         """Choose whether a step is recorded, and have its hooks on or off accordingly."""
         every = self._budget or self.options.every
         due = every(index) if callable(every) else index % every == 0
-        self._recorder.on = bool(due) and not self._recorder.log.broken
-        self._installation.record(self._recorder.on)
+        on = bool(due) and not self._recorder.log.broken
+        self._recorder.on = on
+        if on or self._recorded:
+            self._recorder.guarded(self._switch, on)
+        self._recorded = on
+
+    def _switch(self, on: bool) -> None:
+        self._installation.record(on)
+        if not on:
+            self._reader.clear()  # once more: now copies of weights are let go of too
 
     def step_ended(self, index: int, skipped: bool) -> None:
         """Make rows of what was read in a step, and forget it."""
+        if self._recorded:  # also when it was switched off within the step
+            self._recorder.guarded(self._end_recorded_step, skipped)
+        self._recorder.step += 1
+        self._recorder.stopwatch.end(self._recorder.on)
+
+    def _end_recorded_step(self, skipped: bool) -> None:
         self._installation.end_interrupted()
         if self._recorder.on:
             if skipped:
                 self._recorder.guarded(self._read_weights)
             self._recorder.guarded(self._collect, self._tables)
         self._reader.clear()
-        self._recorder.end_step()
-        self._recorder.stopwatch.end(self._recorder.on)
+        self._recorder.forget_step()
 
     def _forward_begins(self, training: bool) -> None:
         self._steps.forward_begins(training)
@@ -355,7 +371,7 @@ class Probe:
         self._attached = False
         self._reader.close()
         self._recorder.on = False
-        self._recorder.end_step()
+        self._recorder.forget_step()
         self._steps.stop()
         self._installation.remove()
         model = self._model()
@@ -389,46 +405,12 @@ class Probe:
 
     def _check_optimizer(self, optimizer: Optimizer) -> None:
         own = self.trained_parameters()
-        if own and not any(id(p) in own for p in parameters_of(optimizer)):
-            warnings.warn(
-                f"the {type(optimizer).__name__} given to attach holds no parameter of the probed "
-                "model, so no update is recorded; give attach the optimizer that trains the model",
-                ProbeWarning,
-                stacklevel=2,
-            )
+        if own:
+            warn_of_optimizer(optimizer, own)
 
     def _warn_of_silence(self) -> None:
         recorder = self._recorder
         if self._warned_of_silence or not recorder.accumulator.empty or recorder.log.total_calls:
             return
         self._warned_of_silence = True
-        warnings.warn(
-            "a recorded step ends and no forward of the probed model was seen: it runs as compiled "
-            f"code, or another object is trained. {_UNCOMPILE}",
-            ProbeWarning,
-            stacklevel=2,
-        )
-
-
-_UNCOMPILE = (
-    f"Where code is compiled and nothing is read: run the steps to record {RUN_EAGERLY}, or train "
-    "the model uncompiled while probing"
-)
-
-
-def _warn_of_unread(model: nn.Module) -> None:
-    found = {name: unread(module) for name, module in modules(model)}
-    blind = {name: reason for name, reason in found.items() if reason in (SCRIPTED, EXPORTED)}
-    if blind:
-        name, reason = next(iter(blind.items()))
-        warnings.warn(
-            f"{len(blind)} of {len(found)} modules of this model cannot be read, {name!r} first: "
-            f"{reason}",
-            ProbeWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_compiled(model: nn.Module) -> None:
-    if any(compiled(module) for module in model.modules()) and not can_trace():
-        warnings.warn(f"this model is compiled. {_UNCOMPILE}", ProbeWarning, stacklevel=4)
+        warn_of_silence()

@@ -26,7 +26,7 @@ _RENAMED = {"pass": "direction"}
 _REASONS = {
     "the probe failed": "failed",
     "a ScriptModule": "scripted",
-    "a container without": "container",
+    "a container without": "not_chosen",
     "not selected by blocks": "not_chosen",
     "another name of": "not_chosen",
     "not callable": "unsupported",

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from sigprop.errors import BadInput, UnknownName, suggestion
 
 
+class NotFinite(BadInput):
+    """A number is none that float64 holds: it was given so, or a recursion has led there."""
+
+
 def whole(name: str, value: int, least: int = 0) -> int:
     """Return ``value`` as an int that is at least ``least``.
 
@@ -47,7 +51,7 @@ def number(name: str, value: float) -> float:
         The number as a float.
 
     Raises:
-        BadInput: it is not a finite number.
+        NotFinite: it is not a finite number.
 
     Example:
         >>> number("gain", 2)
@@ -58,7 +62,7 @@ def number(name: str, value: float) -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise BadInput(f"{name} must be a finite number; got {value!r}")
+        raise NotFinite(f"{name} must be a finite number; got {value!r}")
     return found
 
 

@@ -14,6 +14,7 @@ from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.registry import Registry
 from sigprop.theory import Kernel, Prediction, predict
+from sigprop.theory.arguments import NotFinite
 
 Design = Mapping[str, Any]
 Recursion = Callable[[Design, Kernel], Prediction]
@@ -110,7 +111,7 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     try:
         with np.errstate(over="ignore"):
             predicted = recursion_of(design, start) if start is not None else None
-    except BadInput:  # doubling 1100 times leaves float64: the recursion ends in no number
+    except NotFinite:  # doubling 1100 times leaves float64: the recursion ends in no number
         return pd.DataFrame()
     if predicted is None:
         return pd.DataFrame()

@@ -23,9 +23,9 @@ from sigprop.capture.torch_internals import (
     calling,
     checkpointing,
     graph_being_made,
+    interruption,
     is_replica,
     recomputing,
-    transforming,
 )
 
 
@@ -234,7 +234,8 @@ class Forwards:
     # --- both -----------------------------------------------------------------------------
 
     def _begin(self, recorder: Recorder, training: bool, first: nn.Module | None) -> None:
-        self._forget_output()
+        if self._gradient_awaited:
+            self._forget_output()
         self._step, self._training = recorder.step, training
         self._first = None if first is None else weakref.ref(first)
 
@@ -268,7 +269,7 @@ class ForwardsHook(Hook):
                 self.traced()
             return
         forwards = self._forwards()
-        if forwards is not None and not recomputing() and transforming() is None:
+        if forwards is not None and interruption() is None:
             self.do(forwards, *arguments)
 
     def do(self, forwards: Forwards, *arguments: Any) -> None:

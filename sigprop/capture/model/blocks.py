@@ -58,7 +58,7 @@ def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
             or _adding(everything)
             or _leaves(everything)
         )
-    patterns = [blocks] if isinstance(blocks, str) else list(blocks)
+    patterns = [blocks] if isinstance(blocks, str | int | float) else list(blocks)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise BadInput(
             f"blocks is 'auto', 'leaves', a glob, a list of globs or a callable, not {blocks!r}"

@@ -88,9 +88,9 @@ class ParameterStatistics:
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
         self._before: list[tuple[Known, Tensor]] = []
-        self._norms, self._moves = NamedRows(3, _products), NamedRows(2, _moved)
+        self._norms, self._moves = NamedRows(3, _products), NamedRows(3, _moved)
         self._plan: ParameterPlan | None = None
-        self._dense = np.empty((0, 5))
+        self._dense = np.empty((0, 6))
         self._rates: Array = np.empty(0)
         self._copying: ParameterPlan | None = None
 
@@ -110,7 +110,7 @@ class ParameterStatistics:
             self._before.clear()  # there are some if an optimizer's step raised
         norms, odd = plan.dense.read(remember)
         norms[:, :2] = np.sqrt(norms[:, :2])
-        self._dense = np.full((len(plan.known), 5), np.nan)
+        self._dense = np.full((len(plan.known), 6), np.nan)
         self._dense[plan.dense.rows, :3] = norms
         if odd or plan.others:
             self._read([plan.known[row] for row in (*plan.others, *odd)], remember)
@@ -158,7 +158,7 @@ class ParameterStatistics:
         """Read how far and by what angle each remembered parameter moved; drop the copies."""
         if self._plan is not None:
             moves, rows = self._plan.dense.compare()
-            self._dense[rows, 3], self._dense[rows, 4] = np.sqrt(moves[:, 2]), angles(moves)
+            self._dense[rows, 3:] = _movement(moves)
         if not self._before:
             return
         names, pairs = [], []
@@ -170,11 +170,11 @@ class ParameterStatistics:
                 names.append(known.name)
                 pairs.append((before, after))
             else:
-                moved, turned = ratios.norm(after - before), ratios.angle(before, after)
-                sums = torch.cat([moved, turned.reshape(1).to(moved.dtype)])
+                moved, norm = ratios.norm(after - before), ratios.norm(before)
+                turned = ratios.angle(before, after).reshape(1)
+                sums = torch.cat([moved, turned.to(moved.dtype), norm.to(moved.dtype)])
                 self._moves.wait(known.name, sums)
-        moves = compute_updates(pairs)
-        self._moves.put(names, np.stack([np.sqrt(moves[:, 2]), angles(moves)], axis=1))
+        self._moves.put(names, _movement(compute_updates(pairs)))
         self._before.clear()
 
     def waiting(self) -> list[Tensor]:
@@ -199,7 +199,10 @@ class ParameterStatistics:
             The parameters' names, and by column an array with a value for each.
         """
         names, columns, rates, numbers = self._rows()
-        weight, grad, unit, moved, turned = numbers.T
+        weight, grad, unit, moved, turned, before = numbers.T
+        # An optimizer that perturbs the weights for its closure (SAM) moves them from where they
+        # were before that.
+        weight = np.where(np.isnan(before), weight, before)
         return names, {
             **columns,
             "weight_norm": weight,
@@ -264,5 +267,10 @@ def _products(pairs: Array) -> Array:
 
 
 def _moved(sums: Array) -> Array:
-    """Return (distance, angle) behind (norm of x/size, size, angle)."""
-    return np.stack([sums[:, 0] * sums[:, 1], sums[:, 2]], axis=1)
+    """Return (distance, angle, norm before) behind norms as (norm of x/size, size) and an angle."""
+    return np.stack([sums[:, 0] * sums[:, 1], sums[:, 2], sums[:, 3] * sums[:, 4]], axis=1)
+
+
+def _movement(updates: Array) -> Array:
+    """Return (distance, angle, norm before) behind rows of `compute_updates`."""
+    return np.stack([np.sqrt(updates[:, 2]), angles(updates), np.sqrt(updates[:, 0])], axis=1)

@@ -112,7 +112,7 @@ def _state(
     if reason == SCRIPTED:
         return "scripted", reason
     if reason == CONTAINER:
-        return "container", reason
+        return "container" if name in targets else "not_chosen", reason
     if reason is not None:
         status: Status = "unsupported" if name in targets or reason == EXPORTED else "not_chosen"
         return status, reason

@@ -72,14 +72,13 @@ class Recorder:
         self.graph.collect(self.accumulator)
         return self.accumulator.statistics(others)
 
-    def end_step(self) -> None:
-        """Forget the step that was read; what comes belongs to the next step."""
+    def forget_step(self) -> None:
+        """Forget what was seen in the step in progress."""
         self.graph.buffers.empty()
         self.log.not_recomputed.update(self.gradients.recomputation.missed())
         self.gradients.end_step()
         self.accumulator.clear()
         self.now.begin()
-        self.step += 1
 
     # --- failures -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from sigprop.records.schema.column import DRAW, MODE, WHERE, Column, table
 STATUS = {
     "recorded": "activations were recorded, and gradients where they were asked for",
     "not_chosen": "the module was not selected by blocks",
-    "container": "it has no forward of its own, so that only the modules in it are called",
+    "container": "chosen, and without a forward of its own: only the modules in it are called",
     "never_called": "no recorded step called it as a module",
     "called_directly": "its forward was called, and not the module, so that no hook ran",
     "no_gradient": "activations were recorded, and no gradient came",

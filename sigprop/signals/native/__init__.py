@@ -91,6 +91,25 @@ def _thread_pool() -> ctypes._FuncPointer | None:
 LIBRARY = open_library(Path(__file__).parent)
 
 
+class _Absence:
+    """Whether it was said that there is no library."""
+
+    said = os.environ.get("SIGPROP_NATIVE") == "0"  # then the user has said it
+
+
+def warn_of_absence() -> None:
+    """Say once that there is no library, where nobody asked to leave it out."""
+    if LIBRARY is not None or _Absence.said:
+        return
+    _Absence.said = True
+    warnings.warn(
+        "sigprop was installed without its C library, so that tensors on the CPU are read several "
+        "times slower, by plain torch; install a C compiler (gcc), then sigprop again",
+        ProbeWarning,
+        stacklevel=4,
+    )
+
+
 #: A type of tensors has memory of its own if it leaves dispatch alone, as parameters do.
 _OWN_MEMORY = Tensor.__torch_dispatch__
 
