@@ -56,7 +56,7 @@ def test_intervals_cover_the_dense_norms(norm: bool) -> None:
     model, x = net(norm), inputs()
     exact = np.array(dense_norms(model, x))[:-1]
     trunk = [model[0](x)]
-    for layer in model[1:]:
+    for layer in list(model)[1:]:
         trunk.append(layer(trunk[-1]))
     rng = torch.Generator().manual_seed(2)
     covered = []
