@@ -110,11 +110,6 @@ def test_a_verdict_from_elsewhere_stands():
 # --- the registry --------------------------------------------------------------------------------
 
 
-def test_every_number_of_the_first_list_is_a_claim():
-    numbers = [claim.number for claim in CLAIMS.values() if claim.number]
-    assert sorted(numbers) == list(range(1, 38))
-
-
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda c: c.name)
 def test_a_claim_says_what_where_and_under_which_conditions(claim):
     for words in (claim.title, claim.source, claim.conditions, claim.statement):

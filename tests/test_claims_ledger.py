@@ -67,9 +67,8 @@ def test_what_is_not_run_does_not_count(ledger):
 
 def test_the_table_has_a_row_per_number(ledger):
     table = ledger.table
-    assert list(table.columns[:6]) == [
+    assert list(table.columns[:5]) == [
         "claim",
-        "number",
         "theme",
         "title",
         "source",
@@ -77,7 +76,6 @@ def test_the_table_has_a_row_per_number(ledger):
     ]
     rows = table[table["claim"] == "lyapunov-exponents"]
     assert len(rows) == 10
-    assert (rows["number"] == "row 23").all()
     assert table[table["verdict"] == NOT_RUN]["measured"].isna().all()
     assert len(ledger.summary) == len(ledger.outcomes)
 
@@ -110,18 +108,15 @@ def test_the_random_state_is_left_alone():
 
 # --- stability -----------------------------------------------------------------------------------
 
+#: Claims whose small size decides. Of six draws of a network four standard errors decide too seldom
+#: for "holds"; the other test below has those.
 QUICK = [
-    "plain-relu-doubles",
-    "rescale-preserves",
     "bn-gradient-explosion",
-    "scaled-weightnorm-resnet",
-    "nf-planned-variance",
     "tanh-gradient-rate",
     "relu-correlation-map",
     "dead-units",
     "jacobian-moments",
     "sgd-noise",
-    "misprint-t1",
 ]
 
 
@@ -182,6 +177,9 @@ def test_saving_writes_page_table_json_and_figures(ledger, tmp_path):
     }
     text = page.read_text("utf-8")
     assert "8 claims: 4 holds, 4 not run: needs a GPU-size run." in text
+    assert "alpha forgotten (in the library)" in text
+    assert "FACTS" not in text
+    assert "| row |" not in text
     assert "| S3 | eta / \\|w\\| | eta / \\|w\\|^2 |" in text
     assert "## Not run: these need a GPU-size run" in text
     for outcome in ledger.outcomes:

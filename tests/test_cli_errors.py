@@ -161,8 +161,8 @@ SENTENCES: dict[str, tuple[list[str], str]] = {
     ),
     "theory": (
         ["verify", "cli_models:good", *INPUTS, "--law", "predicted"],
-        "theory predicts nothing for this network; state the law as a callable 'block -> ratio', "
-        "or choose 'preserved' or 'doubling'",
+        "theory has no recursion for a network that is not of the zoo; state the law as a callable "
+        "'block -> ratio', or choose 'preserved' or 'doubling'",
     ),
     "the same network twice": (
         ["compare", "plain", "plain", "--output", "x"],

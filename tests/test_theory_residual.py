@@ -40,6 +40,9 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "weightnorm": [{"power": p} for p in (0.0, 0.5, 1.0)],
     "unit_scaled": [{}, {"residual_mult": 2.0, "attn_ratio": 0.5, "layers": 1}],
     "mlp": [{}, {"centering": "batch"}, {"norm": "batchnorm"}, {"norm": "layernorm"}],
+    "transformer": [{"tokens": 3}, {"tokens": 3, "post": True}],
+    "deepnorm": [{"tokens": 3}],
+    "t_fixup": [{"tokens": 3}],
 }
 EVERY = [(name, options) for name, many in CASES.items() for options in many]
 
@@ -62,7 +65,7 @@ def test_the_public_page_names_what_exists():
 @pytest.mark.parametrize(("name", "options"), EVERY)
 @pytest.mark.parametrize("samples", [32, math.inf])
 def test_variance_and_mean_shift_add_up_to_the_second_moment(name, options, samples):
-    start = Kernel(1.0, 0.2, samples=samples)
+    start = Kernel(1.0, 0.2, samples=samples, positions=options.get("tokens", 1))
     made = theory.predict(name, 7, start=start, **options)
     assert made.second_moment == pytest.approx(made.channel_variance + made.mean_shift, rel=1e-12)
     inner = made.branch_channel_variance + made.branch_mean_shift
@@ -83,9 +86,8 @@ def test_shapes_and_missing_values(name, options):
 
 
 # those whose coefficients do not depend on the depth
-PREFIXES = [
-    pair for pair in EVERY if pair[0] not in ("rescale", "weightnorm", "fixup", "unit_scaled")
-]
+BY_DEPTH = ("rescale", "weightnorm", "fixup", "unit_scaled", "deepnorm", "t_fixup")
+PREFIXES = [pair for pair in EVERY if pair[0] not in BY_DEPTH]
 
 
 @pytest.mark.parametrize(("name", "options"), PREFIXES)

@@ -18,7 +18,7 @@ import sigprop
 from sigprop import BadInput, UnknownName
 from sigprop.networks.layers import Scale
 from sigprop.theory import coefficients, shares
-from sigprop.verification.intervals import judge, log_mean_interval, more_draws
+from sigprop.verification.intervals import MOST_DRAWS, UPPER, judge, log_mean_interval
 from sigprop.verification.laws import LAWS
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
@@ -147,13 +147,15 @@ def test_a_forgotten_bias_breaks_the_channel_law_only() -> None:
 
 def test_the_unsabotaged_gradient_is_predicted_and_not_preserved() -> None:
     """The preserving gain keeps both forward variances; its gradient grows by pi/(pi-1) a layer."""
-    result = sigprop.verify("rescale", X, "gradient-preserved", options={**SIZE, "depth": 20})
+    result = sigprop.verify(
+        "rescale", X, "gradient-preserved", seeds=16, options={**SIZE, "depth": 20}
+    )
     alpha, beta = coefficients(20).alpha, coefficients(20).beta
     growth = np.prod(alpha**2 + beta**2 * (math.pi / (math.pi - 1)) ** 2)
     whole = result.table.iloc[-1]
     assert whole["low"] < growth < whole["high"]
     he = sigprop.verify(
-        "rescale", X, "gradient-preserved", options={**SIZE, "depth": 20, "gain": "he"}
+        "rescale", X, "gradient-preserved", seeds=16, options={**SIZE, "depth": 20, "gain": "he"}
     )
     assert he.holds
 
@@ -163,7 +165,7 @@ def test_the_unsabotaged_gradient_is_predicted_and_not_preserved() -> None:
 
 @pytest.fixture(scope="module")
 def result() -> sigprop.Result:
-    return sigprop.verify("rescale", X, seeds=8, options=SIZE)
+    return sigprop.verify("rescale", X, seeds=16, options=SIZE)
 
 
 def test_each_block_contributes_its_equal_share(result) -> None:
@@ -171,14 +173,14 @@ def test_each_block_contributes_its_equal_share(result) -> None:
     alpha, beta = coefficients(6).alpha, coefficients(6).beta
     predicted = shares(alpha, beta).blocks
     measured = result.table.query("block >= 0")["share"].to_numpy()
-    # The spread of one share over seeds is about 5 %; the mean of 8 has 2 %, four of them 8 %.
-    np.testing.assert_allclose(measured, predicted, rtol=0.08)
+    # The spread of one share over seeds is about 5 %; the mean of 16 has 1.3 %, four of them 5 %.
+    np.testing.assert_allclose(measured, predicted, rtol=0.05)
 
 
 def test_correlation_and_spread_are_reported(result) -> None:
     blocks = result.table.query("block >= 0")
-    # Mean over 8 seeds of a cosine of spread sqrt(1/96): four standard errors are 0.15.
-    assert (blocks["correlation"].abs() < 4 * math.sqrt(1 / 96 / 8)).all()
+    # Mean over 16 seeds of a cosine of spread sqrt(1/96): four standard errors are 0.15.
+    assert (blocks["correlation"].abs() < 4 * math.sqrt(1 / 96 / 16)).all()
     assert blocks["spread"].between(1e-4, 0.1).all()
     ratio = blocks["skip"] + blocks["branch"]
     np.testing.assert_allclose(ratio, 1, atol=0.05)
@@ -232,14 +234,16 @@ def test_drift_that_hides_inside_the_tolerance_of_every_block_is_told() -> None:
 
 
 def test_assert_preserved_passes_in_silence() -> None:
-    sigprop.assert_preserved("rescale", X, seeds=8, options=SIZE)
+    sigprop.assert_preserved("rescale", X, options=SIZE)
 
 
 def test_undecided_says_how_many_more_seeds() -> None:
     result = sigprop.verify("rescale", X, seeds=2, options={**SIZE, "depth": 20})
     assert result.undecided
-    assert result.more_seeds > 0
-    assert "more would decide" in result.headline()
+    low, high = result.more_seeds
+    assert 0 < low < high
+    how_many = f"{low} to {high}" if high < MOST_DRAWS else f"at least {low}"
+    assert result.headline().endswith(f"over 2 seeds; {how_many} more are needed")
     with pytest.raises(AssertionError, match="UNDECIDED"):
         sigprop.assert_preserved("rescale", X, seeds=2, options={**SIZE, "depth": 20})
 
@@ -318,6 +322,16 @@ def test_verdicts_do_not_depend_on_threads_or_on_the_base_of_the_seeds() -> None
     assert verdict("plain", seeds=range(100, 108)) == "violated"
 
 
+def test_more_seeds_are_drawn_until_it_is_decided() -> None:
+    """8 seeds are too few for a spread of .03 within 5 %, and the same seeds are counted on."""
+    result = sigprop.verify("rescale", X, options=SIZE)
+    assert result.holds
+    assert result.seeds > 8
+    assert sorted(result.records.signals["seed"].unique()) == list(range(result.seeds))
+    plain = sigprop.verify("plain", X, options=SIZE)
+    assert (plain.verdict, plain.seeds) == ("violated", 8)
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
@@ -335,6 +349,18 @@ BAD = {
         BadInput,
         "an interval needs at least 2 seeds, got 1",
     ),
+    "a word for seeds": (
+        ("rescale", X),
+        {"seeds": "many"},
+        BadInput,
+        "seeds is a number, a list of numbers or 'auto', not 'many'",
+    ),
+    "few batches in a loader": (
+        (sigprop.networks.build("rescale", **SIZE), DataLoader(list(X), batch_size=32)),
+        {"seeds": 4},
+        BadInput,
+        "a plain model needs 4 batches that differ, and the DataLoader has 2",
+    ),
     "a seed twice": (("rescale", X), {"seeds": [1, 1]}, BadInput, "same seed is given twice"),
     "law": (("rescale", X, "preservd"), {}, UnknownName, "did you mean 'preserved'"),
     "law form": (("rescale", X, 2), {}, BadInput, "a law is a name or a callable"),
@@ -346,7 +372,7 @@ BAD = {
         (constant, X, "predicted"),
         {},
         BadInput,
-        "theory predicts nothing for this network; state the law as a callable",
+        "theory has no recursion for a network that is not of the zoo; state the law as a callable",
     ),
     "few samples": (
         (sigprop.networks.build("rescale", **SIZE), X[:6]),
@@ -368,7 +394,7 @@ def test_bad_input(
 
 
 def test_theory_is_silent_where_it_has_nothing_to_say() -> None:
-    with pytest.raises(BadInput, match="theory predicts nothing for this network"):
+    with pytest.raises(BadInput, match="an activation behind the residual addition"):
         sigprop.verify(
             "rescale", X, "predicted", seeds=2, options={**SIZE, "order": "weight-norm-act"}
         )
@@ -378,11 +404,34 @@ def test_theory_is_silent_where_it_has_nothing_to_say() -> None:
 
 
 def test_the_interval_covers_the_log_of_the_mean() -> None:
-    """4,000 sets of 16 draws: coverage of a 95 % interval within four standard errors."""
+    """4,000 sets of 16 draws; Student's t covers 95 %, with the wider upper half more.
+
+    Within four standard errors, and 1 % for the skewness of a lognormal ratio.
+    """
     rng = np.random.default_rng(0)
     draws = rng.lognormal(-0.02, 0.2, (4000, 16))  # E = exp(-0.02 + 0.02) = 1
-    covered = [i.low <= 0 <= i.high for i in (log_mean_interval(d, 0.95) for d in draws)]
-    assert np.mean(covered) == pytest.approx(0.95, abs=4 * math.sqrt(0.05 * 0.95 / 4000) + 0.01)
+    found = [log_mean_interval(d, 0.95) for d in draws]
+    symmetric = [i.low <= 0 <= i.estimate + (i.high - i.estimate) / UPPER for i in found]
+    error = math.sqrt(0.05 * 0.95 / 4000)
+    assert np.mean(symmetric) == pytest.approx(0.95, abs=4 * error + 0.01)
+    assert np.mean([i.low <= 0 <= i.high for i in found]) > 0.95
+
+
+@pytest.mark.parametrize("count", [3, 8, 32])
+def test_the_interval_covers_ratios_that_have_no_variance(count: int) -> None:
+    """Blocks (x + W x)/√2 of 64 x 64 weights from Student's t with 3 degrees of freedom; E = 1.
+
+    2,000 sets from a stock of 3,000 blocks; Student's t alone misses more often.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 16))
+    weights = (rng.standard_t(3, (64, 64)) / math.sqrt(3 * 64) for _ in range(3000))
+    stock = np.array([np.square(x + w @ x).mean() for w in weights]) / (2 * np.square(x).mean())
+    found = [log_mean_interval(stock[rng.choice(3000, count)], 0.95) for _ in range(2000)]
+    missed = np.mean([not i.low <= 0 <= i.high for i in found])
+    alone = np.mean([not i.low <= 0 <= i.estimate + (i.high - i.estimate) / UPPER for i in found])
+    assert missed < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 2000)
+    assert alone > missed
 
 
 def test_the_mean_of_logarithms_would_be_biased() -> None:
@@ -391,18 +440,6 @@ def test_the_mean_of_logarithms_would_be_biased() -> None:
     draws = rng.lognormal(-0.02, 0.2, 100_000)
     assert log_mean_interval(draws, 0.99).estimate == pytest.approx(0, abs=4 * 0.2 / math.sqrt(1e5))
     assert np.log(draws).mean() < -0.015
-
-
-def test_the_suggested_number_of_seeds_decides() -> None:
-    rng = np.random.default_rng(2)
-    few = log_mean_interval(rng.normal(1.0, 0.1, 6), 0.95)
-    assert judge(few, 0, 0.05) == "undecided"
-    more = more_draws(few, 0, 0.05, 0.95)
-    decided = [
-        judge(log_mean_interval(rng.normal(1.0, 0.1, 6 + 2 * more), 0.95), 0, 0.05)
-        for _ in range(50)
-    ]
-    assert np.mean([v != "undecided" for v in decided]) > 0.8
 
 
 def test_verdicts_by_hand() -> None:

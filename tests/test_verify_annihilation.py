@@ -359,7 +359,7 @@ def test_theory_is_asked_before_anything_is_measured() -> None:
         built.append(1)
         return nn.Linear(6, 6)
 
-    with pytest.raises(BadInput, match="theory predicts nothing for this network"):
+    with pytest.raises(BadInput, match="theory has no recursion for a network"):
         sigprop.verify(build, X, "predicted")
     assert built == []
 
@@ -399,7 +399,7 @@ def wide():
     ("factory", "options", "code", "words"),
     [
         ("holds", [], 0, "HOLDS"),
-        ("dead", [], 1, "likely cause: block 1 (1) kills the signal in 16 of 16 seeds"),
+        ("dead", [], 1, "likely cause: block 1 (1) kills the signal in 8 of 8 seeds"),
         ("dead_once", [], 1, "likely cause: block 1 (1) kills the signal in "),
         ("wide", ["--seeds", "2", "--tolerance", "0.3"], 3, "UNDECIDED"),
     ],

@@ -15,7 +15,7 @@ from sigprop.networks import DataDependentLayer, ResidualBlock
 NAMES = networks.names()
 #: Families on an architecture of their own, whatever is asked for.
 FIXED = {"transformer": "transformer", "t-fixup": "transformer", "lstm": "lstm"}
-FIXED |= {"nfnet": "resnet", "vgg": "resnet"}
+FIXED |= {"nfnet": "resnet", "vgg": "resnet", "instancenorm": "resnet"}
 TOKENS = [
     *("plain", "layernorm", "rescale", "fixup", "skipinit", "rezero", "layerscale", "deepnorm"),
     *("mup", "unit-scaled"),

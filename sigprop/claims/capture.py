@@ -57,7 +57,6 @@ def _square_of_values(x: Tensor, channel_dim: int) -> tuple[float, float, float]
 @claim(
     "spp-definitions",
     "second moment = biased channel variance + squared channel mean",
-    number=21,
     source="Brock et al. 2021a, section 3; nfnets/base.py",
     conditions="images (NCHW), channels last, and matrices, with a mean of 3; float32 against"
     " float64 loops",
@@ -147,7 +146,6 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, float]:
 @claim(
     "in-place-operations",
     "operations in place do not change what was recorded before them",
-    number=22,
     source="measured; torch issues 61519 and 95617",
     conditions="Linear-ReLU-Linear plus skip, with ReLU(inplace=True) and out += x, against the"
     " same net out of place; float32",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from sigprop.claims.comparison import Comparison
+from sigprop.claims.faults import Fault
 from sigprop.inputs.devices import Device
 from sigprop.registry import Registry
 
@@ -79,7 +80,6 @@ class Claim:
         conditions: what is measured, honestly: sizes, seeds, precision.
         statement: the claim as a formula.
         tags: ways to ask for a group; the theme is one of them.
-        number: its number in the list that the ledger began with, or 0 for one added later.
         function: ``(trial, **subject) -> comparisons``; the subject's defaults are unbroken.
             None when the run is too large for a CPU.
         note: what the measurement adds to the source, or where the two disagree.
@@ -92,15 +92,9 @@ class Claim:
     conditions: str
     statement: str
     tags: tuple[str, ...]
-    number: int = 0
     function: Function | None = field(default=None, repr=False)
     note: str = ""
     erratum: str = ""
-
-    @property
-    def row(self) -> str:
-        """The number as it is shown: ``"row 4"``; empty for claims that were added later."""
-        return f"row {self.number}" if self.number else ""
 
     @property
     def theme(self) -> str:
@@ -115,12 +109,13 @@ class Saboteur:
     Attributes:
         claim: whose comparison.
         what: what was broken.
-        changes: arguments of the claim's function that break the subject.
+        changes: arguments of the claim's function that break the subject, or a fault of the
+            library that is there while the claim is measured.
     """
 
     claim: str
     what: str
-    changes: Mapping[str, Any]
+    changes: Mapping[str, Any] | Fault
 
     @property
     def name(self) -> str:
@@ -138,7 +133,7 @@ def claim(
     name: str,
     title: str,
     *,
-    saboteurs: Mapping[str, Mapping[str, Any]],
+    saboteurs: Mapping[str, Mapping[str, Any] | Fault],
     tags: Sequence[str] = (),
     **facts: Any,
 ) -> Callable[[F], F]:
@@ -149,7 +144,8 @@ def claim(
     Args:
         name: its name in the ledger.
         title: one line.
-        saboteurs: what is broken -> arguments of the function that break it.
+        saboteurs: what is broken -> arguments of the function that break it, or a fault of the
+            library.
         tags: further tags.
         facts: the other attributes of `Claim`.
     """

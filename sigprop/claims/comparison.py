@@ -108,6 +108,7 @@ def close(
     *,
     share: float = 0.0,
     by: float = 0.0,
+    errors: float = 0.0,
     at: float = math.nan,
     printed: float = math.nan,
 ) -> Comparison:
@@ -119,7 +120,9 @@ def close(
         draws: one value per independent draw, or a single number that is not random.
         reason: why the tolerance is what it is.
         share: tolerance as a share of the prediction.
-        by: absolute tolerance; the two add up.
+        by: absolute tolerance.
+        errors: tolerance in measured standard errors, of which the verdict's own 95 % interval
+            takes about 2; the three add up.
         at: where on a curve.
         printed: what a source document prints instead.
 
@@ -131,7 +134,7 @@ def close(
         'holds'
     """
     measured, error, count = estimate(draws)
-    tolerance = abs(predicted) * share + by
+    tolerance = abs(predicted) * share + by + errors * error
     return Comparison(
         what, predicted, measured, error, count, tolerance, reason, at=at, printed=printed
     )
@@ -143,7 +146,8 @@ def mean_ratio(
     ratios: npt.ArrayLike,
     reason: str,
     *,
-    by: float,
+    by: float = 0.0,
+    errors: float = 0.0,
     per: float = 1.0,
     at: float = math.nan,
 ) -> Comparison:
@@ -155,6 +159,7 @@ def mean_ratio(
         ratios: one ratio per independent draw.
         reason: why the tolerance is what it is.
         by: absolute tolerance.
+        errors: tolerance in measured standard errors; the two add up.
         per: number of layers that the ratio spans.
         at: where on a curve.
 
@@ -167,8 +172,10 @@ def mean_ratio(
     """
     found = log_mean_interval(ratios, LEVEL)
     scale = 1 / (math.log(2) * per)
+    error = found.error * scale
+    tolerance = by + errors * error
     return Comparison(
-        what, predicted, found.estimate * scale, found.error * scale, found.draws, by, reason, at=at
+        what, predicted, found.estimate * scale, error, found.draws, tolerance, reason, at=at
     )
 
 

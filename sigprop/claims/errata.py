@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from sigprop import theory
+from sigprop.claims import faults, zoo
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_least, close
 from sigprop.claims.nf_parts import Clip, clipped
 from sigprop.claims.optimization import direction_step, noise_draws
-from sigprop.claims.residual import DEPTH, alpha, ends, stack
-from sigprop.claims.subjects import Norm, batch_norm, gaussian, layer_norm, trajectories
+from sigprop.claims.residual import ERRORS, REASON, ends, size
+from sigprop.claims.subjects import Norm, batch_norm, gaussian, layer_norm
 from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
 
 
@@ -151,8 +152,15 @@ def _agc_as_printed(weight: Tensor, gradient: Tensor) -> Tensor:
 @claim(
     "misprint-s5",
     "what adaptive gradient clipping returns",
-    **_facts("S5", "a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights; lambda = .01"),
-    saboteurs={"the printed formula": {"clip": _agc_as_printed}},
+    **_facts(
+        "S5",
+        "networks.clip_adaptively on a unit with ‖W_i‖ = 2 and ‖G_i‖ = 5, and one of zero weights",
+    ),
+    saboteurs={
+        "the printed formula": {"clip": _agc_as_printed},
+        "library: no clipping": faults.NO_CLIPPING,
+        "library: lambda off by 10 %": faults.CLIPPING,
+    },
 )
 def s5(trial: Trial, clip: Clip = clipped) -> list[Comparison]:
     """Clip two units.
@@ -212,41 +220,36 @@ def s6(trial: Trial, batch: int = 8) -> list[Comparison]:
 @claim(
     "misprint-t1",
     "the exponent of the reparametrized RescaleNet",
-    **_facts("T1", "n = 256, L = c = 20, two weights a branch, N = 512, 40 seeds, He weights"),
-    saboteurs={"exponent 1/6, as printed": {"exponent": 1 / 6}},
+    **_facts(
+        "T1",
+        "the zoo's rescale, n = 256, L = c = 20, two weights a branch, N = 512, 24 seeds, no bias",
+    ),
+    saboteurs={
+        "library: exponent 1/6, as printed": faults.EXPONENT,
+        "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+    },
 )
-def t1(trial: Trial, exponent: float = 1 / 4) -> list[Comparison]:
+def t1(trial: Trial) -> list[Comparison]:
     """Measure the second moment through the reparametrized form with two weights a branch.
 
     Args:
         trial: seeds and sizes.
-        exponent: of (k+c)/c in the scale of a weight.
 
     Returns:
         One comparison per number.
     """
-    width, samples = trial.pick(256, 128), trial.pick(512, 128)
-    found = trajectories(
-        trial,
-        lambda: stack(
-            width,
-            alphas=alpha,
-            betas=lambda k, c: c**-0.5,
-            spread=lambda k, c: ((k + c) / c) ** -exponent,
-            layers=2,
-        ),
-        (samples, width),
-        (40, 40),
-    )
-    pairs = np.array([_values("T1", k, DEPTH, DEPTH, 2) for k in range(1, DEPTH + 1)])
+    options = size(trial, branch_layers=2, bias=False, reparametrize=True, c=trial.pick(20, 1))
+    depth, c = options["depth"], options["c"]
+    found = zoo.trajectories(trial, "rescale", (24, 8), trial.pick(512, 96), **options)
+    pairs = np.array([_values("T1", k, depth, c, 2) for k in range(1, depth + 1)])
     printed, right = pairs.prod(axis=0)
     return [
         close(
-            "second moment, x_20 over x_0",
+            "second moment, x_L over x_0",
             float(right),
             ends(found),
-            "5 standard errors of 40 nets: one net's ratio scatters by .045",
-            by=trial.pick(0.04, 0.06),
+            REASON,
+            errors=trial.pick(*ERRORS),
             printed=float(printed),
         )
     ]

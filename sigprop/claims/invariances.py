@@ -16,7 +16,6 @@ from sigprop.claims.subjects import Norm, batch_norm, batch_norm_eps, gaussian, 
 @claim(
     "bn-scale-invariance",
     "after BatchNorm a weight's scale does not matter, and its gradient is 1/c",
-    number=9,
     source="Ioffe & Szegedy 2015, section 3.3; van Laarhoven 2017",
     conditions="64 samples, 20 -> 10 units, c = 1e-3, 1e-1, 10, 1e3; float64, eps = 0",
     statement="BN(cWx) = BN(Wx); dL/d(cW) = (1/c) dL/dW; <w_i, dL/dw_i> = 0",
@@ -115,7 +114,6 @@ def _transformed(how: str, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 @claim(
     "norm-invariances",
     "what batch, weight and layer normalization are invariant to",
-    number=36,
     source="Ba, Kiros & Hinton 2016, Table 1",
     conditions="32 samples, 20 -> 10 units, factor 3 on weights, a row, the data or one sample, and"
     " shifts; float64, eps = 0",

@@ -1,81 +1,31 @@
-"""Each law of `verify`, on a network that obeys it; its saboteurs break the network."""
+"""Each law of `verify`, on a network of the zoo that obeys it; saboteurs break the library."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from sigprop import theory
+from sigprop.claims import faults, zoo
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison
-from sigprop.claims.residual import ByBlock, alpha, beta, one
-from sigprop.claims.subjects import (
-    CENTERED,
-    HE,
-    Center,
-    CorrelatedBranch,
-    Detached,
-    Net,
-    NormLayer,
-    Residual,
-    batch_norm,
-    dense,
-    gaussian,
-    relu_branch,
-)
-from sigprop.verification.laws import LAWS
 from sigprop.verification.verify import verify
 
 DEPTH = 5
-Wrap = Callable[[nn.Module], nn.Module]
-
-
-def _same(branch: nn.Module) -> nn.Module:
-    return branch
-
-
-def _net(
-    width: int,
-    gain2: float = HE,
-    alphas: ByBlock = alpha,
-    betas: ByBlock = beta,
-    center: type[Center] | None = None,
-    wrap: Wrap = _same,
-    normed: bool = False,
-) -> Net:
-    """Return blocks of one weight, rescaled by default."""
-
-    def branch() -> nn.Module:
-        if normed:
-            return nn.Sequential(NormLayer(batch_norm), nn.ReLU(), dense(width, width, gain2))
-        return wrap(relu_branch(width, 1, gain2, center=center))
-
-    blocks = [Residual(branch(), alphas(k, DEPTH), betas(k, DEPTH)) for k in range(1, DEPTH + 1)]
-    # a stem with weights: without them the first block's input would have no gradient
-    stem = [dense(width, width, 1.0), *([] if center is None else [center(width)])]
-    return Net(blocks, nn.Sequential(*stem))
 
 
 def _verified(
-    trial: Trial,
-    law: str | Callable[[int], float],
-    subject: Mapping[str, Any],
-    tolerance: float = 0.05,
+    trial: Trial, network: str, law: str, tolerance: float = 0.05, **options: Any
 ) -> list[Comparison]:
-    """Return the verdict of `verify` on the stack as a whole."""
-    width, samples = trial.pick(256, 128), trial.pick(256, 64)
-    x = gaussian(torch.Generator().manual_seed(trial.base), samples, width)
+    """Return the verdict of `verify` on a network of 5 blocks of one weight as a whole."""
+    width = trial.pick(256, 128)
     found = verify(
-        lambda: _net(width, **subject),
-        x,
+        network,
+        zoo.inputs(trial.base, trial.pick(256, 64), width),
         law,
         trial.seeds(24, 8),
         tolerance,
-        blocks=lambda name, module: isinstance(module, Residual),
+        options={"depth": DEPTH, "width": width, "inputs": width, "branch_layers": 1, **options},
         device=trial.device,
     )
     stage = found.table[found.table["block"] == -1].iloc[0]
@@ -94,7 +44,12 @@ def _verified(
     ]
 
 
-_CONDITIONS = "MLP of 5 blocks of one weight, n = 256, N = 256, 24 seeds, tolerance 5 %"
+_CONDITIONS = (
+    "sigprop.verify on the zoo's MLP of 5 blocks of one weight, n = 256, N = 256, 24 seeds,"
+    " tolerance 5 %"
+)
+#: RescaleNet without biases, its coefficients in front of skip and branch.
+_PLAIN_FORM = {"bias": False, "reparametrize": False}
 
 
 @claim(
@@ -105,22 +60,22 @@ _CONDITIONS = "MLP of 5 blocks of one weight, n = 256, N = 256, 24 seeds, tolera
     statement="E[x_k²] = E[x_{k-1}²] for every block",
     tags=["law"],
     saboteurs={
-        "alpha forgotten": {"alphas": one},
-        "beta off by 25 %": {"betas": lambda k, c: 1.25 * beta(k, c)},
-        "branch and skip correlated": {"wrap": CorrelatedBranch},
+        "library: alpha forgotten": faults.NO_ALPHA,
+        "library: beta off by 10 %": faults.BETA,
+        "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+        "library: branch and skip correlated": faults.CORRELATED,
     },
 )
-def law_preserved(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_preserved(trial: Trial) -> list[Comparison]:
     """Verify an uncentered rescaled stack.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
     """
-    return _verified(trial, "preserved", subject)
+    return _verified(trial, "rescale", "preserved", **_PLAIN_FORM)
 
 
 @claim(
@@ -131,23 +86,23 @@ def law_preserved(trial: Trial, **subject: Any) -> list[Comparison]:
     statement="Var_batch[x_k] = Var_batch[x_{k-1}] for every block",
     tags=["law"],
     saboteurs={
-        "branch and skip correlated": {"wrap": CorrelatedBranch},
-        "He's gain after a centering bias": {"gain2": HE},
+        "He's gain after a centering bias": {"gain": "he"},
+        "library: alpha forgotten": faults.NO_ALPHA,
     },
 )
-def law_channel_variance(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_channel_variance(trial: Trial, gain: str = "preserving") -> list[Comparison]:
     """Verify a centered rescaled stack.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
+        gain: the option of the zoo.
 
     Returns:
         One comparison per number.
     """
-    settings = {"center": Center, "gain2": CENTERED, **subject}
     # of N samples a batch mean takes 1/N, here less than half a per cent
-    return _verified(trial, "preserved:channel_variance", settings)
+    law = "preserved:channel_variance"
+    return _verified(trial, "rescale", law, gain=gain, reparametrize=False)
 
 
 @claim(
@@ -158,21 +113,21 @@ def law_channel_variance(trial: Trial, **subject: Any) -> list[Comparison]:
     statement="E[g_{k-1}²] = E[g_k²] for every block",
     tags=["law"],
     saboteurs={
-        "gradient of the branch detached": {"wrap": Detached},
-        "alpha forgotten": {"alphas": one},
+        "library: alpha forgotten": faults.NO_ALPHA,
+        "library: beta off by 10 %": faults.BETA,
+        "library: gradient of the branch detached": faults.DETACHED,
     },
 )
-def law_gradient(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_gradient(trial: Trial) -> list[Comparison]:
     """Verify gradients of an uncentered rescaled stack.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
     """
-    return _verified(trial, "gradient-preserved", subject)
+    return _verified(trial, "rescale", "gradient-preserved", **_PLAIN_FORM)
 
 
 @claim(
@@ -183,21 +138,21 @@ def law_gradient(trial: Trial, **subject: Any) -> list[Comparison]:
     statement="‖∂h_L/∂h_{k-1}‖_F = ‖∂h_L/∂h_k‖_F for every block",
     tags=["law"],
     saboteurs={
-        "gradient of the branch detached": {"wrap": Detached},
-        "beta off by 25 %": {"betas": lambda k, c: 1.25 * beta(k, c)},
+        "library: alpha forgotten": faults.NO_ALPHA,
+        "library: beta off by 10 %": faults.BETA,
+        "library: gradient of the branch detached": faults.DETACHED,
     },
 )
-def law_jacobian(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_jacobian(trial: Trial) -> list[Comparison]:
     """Verify partial Jacobian norms of an uncentered rescaled stack.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
     """
-    return _verified(trial, "jacobian-preserved", subject)
+    return _verified(trial, "rescale", "jacobian-preserved", **_PLAIN_FORM)
 
 
 @claim(
@@ -208,46 +163,42 @@ def law_jacobian(trial: Trial, **subject: Any) -> list[Comparison]:
     statement="E[x_k²] = 2 E[x_{k-1}²] for every block",
     tags=["law"],
     saboteurs={
-        "gain forgotten": {"gain2": 1.0},
-        "rescaled instead of plain": {"alphas": alpha, "betas": beta},
+        "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+        "rescaled instead of plain": {"network": "rescale"},
     },
 )
-def law_doubling(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_doubling(trial: Trial, network: str = "plain") -> list[Comparison]:
     """Verify a plain stack.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
+        network: of the zoo.
 
     Returns:
         One comparison per number.
     """
-    return _verified(trial, "doubling", {"alphas": one, "betas": one, **subject}, 0.1)
+    return _verified(trial, network, "doubling", 0.1)
 
 
 @claim(
     "law-predicted",
     "verify: a BatchNorm ResNet follows its own recursion",
     source="De & Smith 2020, section 3",
-    conditions=_CONDITIONS.replace("one weight", "BN-ReLU-W"),
+    conditions=_CONDITIONS,
     statement="E[x_k²] follows theory.predict, k + 1",
     tags=["law"],
     saboteurs={
-        "norm forgotten": {"normed": False},
-        "branch scaled by 1.25": {"betas": lambda k, c: 1.25},
+        "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+        "library: theory off by 10 % a block": faults.THEORY_GROWTH,
     },
 )
-def law_predicted(trial: Trial, **subject: Any) -> list[Comparison]:
+def law_predicted(trial: Trial) -> list[Comparison]:
     """Verify a normalized stack against the recursion of its family.
 
     Args:
         trial: seeds and sizes.
-        subject: what differs from the default network, see `_net`.
 
     Returns:
         One comparison per number.
     """
-    predicted = theory.predict("batchnorm", DEPTH)
-    ratios = LAWS["predicted"].ratios(np.arange(DEPTH, dtype=np.float64), predicted)
-    settings = {"alphas": one, "betas": one, "normed": True, **subject}
-    return _verified(trial, lambda block: float(ratios[block]), settings)
+    return _verified(trial, "batchnorm", "predicted")

@@ -15,6 +15,7 @@ import torch
 
 from sigprop.claims.claim import CLAIMS, NOT_RUN, SABOTEURS, Claim, Trial, saboteurs_of
 from sigprop.claims.comparison import overall_verdict
+from sigprop.claims.faults import Fault
 from sigprop.claims.outcome import Finding, Outcome, counts, summary, table
 from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.inputs.devices import Device, resolve_device
@@ -237,7 +238,12 @@ def sabotage(name: str, seed_base: int = 0, *, quick: bool = True) -> Finding:
     saboteur = known[0]
     function = CLAIMS[saboteur.claim].function
     assert function is not None  # what has saboteurs has a function
-    comparisons = function(Trial(seed_base, quick), **saboteur.changes)
+    trial = Trial(seed_base, quick)
+    if isinstance(saboteur.changes, Fault):
+        with saboteur.changes.applied():
+            comparisons = function(trial)
+    else:
+        comparisons = function(trial, **saboteur.changes)
     found = [Finding(saboteur.claim, comparison, saboteur.what) for comparison in comparisons]
     overall = overall_verdict([finding.verdict for finding in found])
     alike = [finding for finding in found if finding.verdict == overall]

@@ -20,7 +20,6 @@ from sigprop.spectra import product
 @claim(
     "lyapunov-exponents",
     "exponents of a product of Gaussian matrices, by QR",
-    number=23,
     source="Newman 1986; Bjorck et al. 2018, appendix",
     conditions="N = 10, M = 2000 factors, float64, one run",
     statement="mu_i = (log(2/N) + psi((N-i+1)/2))/2, each within 4 deviations √(psi_1/(4M))",
@@ -65,7 +64,6 @@ def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> li
 @claim(
     "fuss-catalan",
     "moments and edge of a product's squared singular values",
-    number=24,
     source="Penson & Zyczkowski 2011; Bjorck et al. 2018",
     conditions="N = 400, M = 1 ... 4 factors, 24 seeds, float64",
     statement="moments 1, M+1, (M+1)(3M+2)/2; largest value (M+1)^(M+1)/M^M",
@@ -117,7 +115,6 @@ def _spectrum(generator: torch.Generator, size: int, factors: int) -> Array:
 @claim(
     "jacobian-moments",
     "a ReLU Jacobian cannot be an isometry",
-    number=31,
     source="Pennington, Schoenholz & Ganguli 2017, section 3",
     conditions="n = 400, L = 1, 4, 48 seeds, at criticality; float32",
     statement="m_2/m_1² - 1 = L (Gaussian), 0 (orthogonal); with ReLU 2L and L",
@@ -218,7 +215,6 @@ def _operator(kernel: Tensor, side: int, mode: str) -> Tensor:
 @claim(
     "conv-singular-values",
     "singular values of a convolution by FFT",
-    number=27,
     source="Sedghi, Gupta & Long 2019",
     conditions="kernel 4 x 3 x 3 x 3, maps of 6 x 6, against the dense circular operator; float64",
     statement="svd of fft2(K) at every frequency; sum s² = n² ‖K‖_F²",

@@ -32,7 +32,6 @@ def _pair(f: np.ufunc, q: float, c: float) -> float:
 @claim(
     "tanh-critical-line",
     "where a deep tanh net converges, and where it is critical",
-    number=28,
     source="Poole et al. 2016; Schoenholz et al. 2017, sections 3-4",
     conditions="Gauss-Hermite quadrature with 120 nodes (theory: Gauss-Legendre with split panels);"
     " sb² = .05, sw² = 1, 2.5, 4",
@@ -83,7 +82,6 @@ def tanh_critical(trial: Trial, power: float = 1.0, bias: float = 0.05) -> list[
 @claim(
     "tanh-gradient-rate",
     "the squared gradient of a deep tanh net grows by chi_1 per layer",
-    number=29,
     source="Schoenholz et al. 2017, section 4",
     conditions="n = 1000, 32 layers, rate over layers 5 to 30, 8 inputs, 10 seeds, sb² = .05;"
     " sw² = 1 and 2.5",
@@ -137,7 +135,6 @@ def _tanh_rate(generator: torch.Generator, width: int, weight: float, bias: floa
 @claim(
     "relu-correlation-map",
     "two inputs of a deep He ReLU net grow alike",
-    number=30,
     source="Cho & Saul 2009; Daniely et al. 2016",
     conditions="kappa by an integral over the angle (20,000 points), iterated to l = 1000; and a"
     " simulated net, n = 1000, 32 independent inputs, 16 seeds, to l = 50",

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sigprop import theory
+from sigprop import networks, theory
+from sigprop.claims import faults
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.subjects import gaussian
-from sigprop.networks.gains import OFFICIAL_GAMMAS
+from sigprop.networks.gains import OFFICIAL_GAMMAS, centered_gain
 
 #: torch's own activations under the names that they have in theory.
 TORCH: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -47,7 +48,6 @@ def _gamma(f: Callable[[Tensor], Tensor], centered: bool = True) -> float:
 @claim(
     "nf-gammas",
     "gamma = 1/std f(z), and DeepMind's Monte-Carlo constants are within .1 % of it",
-    number=16,
     source="Brock et al. 2021a, section 4; deepmind-research nfnets/base.py",
     conditions="torch's own activations on 800,001 points, against theory's closed forms and"
     " Gauss-Legendre quadrature; float64",
@@ -56,6 +56,8 @@ def _gamma(f: Callable[[Tensor], Tensor], centered: bool = True) -> float:
     tags=["exact"],
     saboteurs={
         "He's gain taken for gamma": {"centered": False},
+        "library: theory's gamma off by 10 %": faults.times("sigprop.theory.gaussian:gamma", 1.1),
+        "library: the zoo's gamma off (He's gain)": faults.GAMMA,
         "gammas of another activation": {"functions": {"relu": functional.gelu}},
     },
 )
@@ -80,97 +82,90 @@ def gammas(
         close(f"gamma of {name}", theory.gamma(name), value, reason, by=1e-5)
         for name, value in found.items()
     ]
+    used = [name for name in found if name in OFFICIAL_GAMMAS]
+    comparisons += [
+        close(f"the zoo's gain of {name}", found[name], centered_gain(name), reason, by=1e-5)
+        for name in used
+    ]
     off = max(abs(OFFICIAL_GAMMAS[n] / v - 1) for n, v in found.items() if n in OFFICIAL_GAMMAS)
     official = at_most("largest error of DeepMind's constants", 1e-3, off, "as claimed")
     return [*comparisons, official]
 
 
-def standardized(weight: Tensor, correction: int = 0) -> Tensor:
-    """Return scaled weight standardization: each row (W - mean)/√(fan_in var).
-
-    Args:
-        weight: of shape (out, ...).
-        correction: of the variance: 0 biased, 1 unbiased.
-
-    Returns:
-        A tensor of the weight's shape.
-    """
-    rows = weight.flatten(1)
-    variance, mean = torch.var_mean(rows, dim=1, correction=correction, keepdim=True)
-    return ((rows - mean) / (rows.shape[1] * variance).sqrt()).view_as(weight)
-
-
 @claim(
     "standardized-weights",
     "rows of standardized weights have mean 0 and sum of squares 1",
-    number=19,
     source="Brock et al. 2021a, section 4.1; nfnets/base.py",
-    conditions="a kernel of 64 x 32 x 3 x 3 around 0.3, float64",
+    conditions="networks.standardize_ on a convolution of 32 -> 64 channels, 3 x 3, around 0.3,"
+    " float64",
     statement="What = (W - mu)/√(fan_in var), biased variance over fan_in, per output unit",
     tags=["exact"],
-    saboteurs={"unbiased for biased variance": {"correction": 1}},
+    saboteurs={
+        "library: weights not standardized": faults.NOT_STANDARDIZED,
+        "library: standardized weights off by 10 %": faults.STANDARDIZED,
+        "unbiased for biased variance": {"correction": 1},
+    },
 )
 def ws_rows(trial: Trial, correction: int = 0) -> list[Comparison]:
     """Standardize a kernel and look at its rows.
 
     Args:
         trial: seeds and sizes.
-        correction: of the variance.
+        correction: of the variance that the rows are compared with.
 
     Returns:
         One comparison per number.
     """
     kernel = gaussian(torch.Generator().manual_seed(trial.base), 64, 32, 3, 3, double=True) + 0.3
-    rows = standardized(kernel, correction).flatten(1)
+    layer = torch.nn.Conv2d(32, 64, 3).double()
+    layer.weight.data.copy_(kernel)
+    networks.standardize_(torch.nn.Sequential(layer), "identity")
+    rows = layer.weight.detach().flatten(1)
     reason = "float64 rounding of 288 terms"
+    raw = kernel.flatten(1)
+    spread = (288 * raw.var(dim=1, correction=correction)).sqrt()
+    expected = (raw - raw.mean(dim=1, keepdim=True)) / spread[:, None]
     return [
         at_most("largest mean of a row", 1e-12, float(rows.mean(dim=1).abs().max()), reason),
-        at_most(
+        close(
             "largest deviation of a row's sum of squares from 1",
-            1e-12,
+            0.0,
             float((rows.square().sum(dim=1) - 1).abs().max()),
             reason,
+            by=1e-12,
         ),
+        at_most("largest deviation from it", 1e-12, float((rows - expected).abs().max()), reason),
     ]
 
 
 Clip = Callable[[Tensor, Tensor], Tensor]
 
 
-def clipped(
-    weight: Tensor, gradient: Tensor, most: float = 0.01, eps: float = 1e-3, units: bool = True
-) -> Tensor:
-    """Return AGC's gradient: each unit's G_i cut to ``most`` max(‖W_i‖, eps).
+def clipped(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient that `networks.clip_adaptively` leaves, with λ = 0.01 and ε = 1e-3.
 
     Args:
         weight: of shape (out, ...).
         gradient: of the same shape.
-        most: lambda.
-        eps: the floor of a norm.
-        units: one norm per output unit; otherwise one of the whole tensor.
-
-    Returns:
-        The clipped gradient.
     """
-    axes = list(range(1, weight.dim())) if units else list(range(weight.dim()))
-    w, g = (x.square().sum(dim=axes, keepdim=True).sqrt() for x in (weight, gradient))
-    limit = most * w.clamp_min(eps)
-    return torch.where(g > limit, gradient * (limit / g.clamp_min(1e-6)), gradient)
+    parameter = torch.nn.Parameter(weight.clone())
+    parameter.grad = gradient.clone()
+    networks.clip_adaptively([parameter], clipping=0.01, eps=1e-3)
+    return parameter.grad
 
 
 @claim(
     "agc",
     "adaptive clipping bounds each unit's gradient by lambda max(‖W_i‖, eps)",
-    number=20,
     source="Brock et al. 2021b, section 4.1; nfnets/agc_optax.py",
-    conditions="a kernel of 16 x 8 x 3 x 3, gradients from .1 to 10 times the limit, one unit of"
-    " zero weights; lambda = .01, eps = 1e-3; float64",
+    conditions="networks.clip_adaptively on a kernel of 16 x 8 x 3 x 3, gradients from .1 to 10"
+    " times the limit, one unit of zero weights; lambda = .01, eps = 1e-3; float64",
     statement="G_i <- G_i lambda max(‖W_i‖, eps)/‖G_i‖ where ‖G_i‖ is larger; else G_i untouched",
     note="the summary prints a scalar without G_i, without eps and without the unit",
     tags=["exact"],
     saboteurs={
-        "eps missing": {"clip": lambda w, g: clipped(w, g, eps=0.0)},
-        "whole tensor for a unit": {"clip": lambda w, g: clipped(w, g, units=False)},
+        "library: no clipping": faults.NO_CLIPPING,
+        "library: lambda off by 10 %": faults.CLIPPING,
         "G_i forgotten": {"clip": lambda w, g: torch.ones_like(g) * 0.01 * w.norm() / g.norm()},
         "everything scaled": {"clip": lambda w, g: 0.5 * clipped(w, g)},
     },

@@ -19,7 +19,6 @@ from sigprop.inputs.factories import initialize
 @claim(
     "sgd-noise",
     "the noise of an SGD step is alpha² C/B, exactly, with replacement",
-    number=32,
     source="Bjorck et al. 2018, section 3.2",
     conditions="linear regression, 512 samples of 20, alpha = .1, B = 8 and 64, 20,000 draws",
     statement="E‖alpha g - alpha g_SGD‖² = alpha² C/B; without replacement times (N-B)/(N-1)",
@@ -126,7 +125,6 @@ def _cancellation(seed: int, channels: int, normed: bool) -> list[float]:
 @claim(
     "kernel-gradient-cancellation",
     "with BatchNorm a kernel's gradient is what little is left of parts that cancel",
-    number=33,
     source="Bjorck et al. 2018, section 3.3",
     conditions="18 post-activation blocks of two convolutions, 16 channels, 64 digits of 8 x 8,"
     " cross entropy; first, middle and last block, 6 seeds (the paper: 110 layers on CIFAR-10)",
@@ -162,7 +160,6 @@ def cancellation(trial: Trial, normed: bool = True) -> list[Comparison]:
 @claim(
     "scale-invariant-equilibrium",
     "weight decay and SGD converge to a fixed angle per step and a fixed norm",
-    number=34,
     source="van Laarhoven 2017",
     conditions="n = 1000, isotropic unit gradient on the sphere over ‖w‖, eta = .01, lambda = .1,"
     " 20,000 steps of which the first 4,000 are discarded; float64",
@@ -216,7 +213,6 @@ def equilibrium(trial: Trial, decay: float = 0.1, invariant: bool = True) -> lis
 @claim(
     "direction-update",
     "the direction of scale-invariant weights moves by eta/‖w‖²",
-    number=35,
     source="Hoffer et al. 2018, section 3",
     conditions="f(w) = h(w/‖w‖) with cubic h, n = 50, ‖w‖ = 5, eta = 1e-5 and 1e-6; float64",
     statement="u' = u - (eta/‖w‖²)(I - uu^T) grad h(u) + O(eta²)",

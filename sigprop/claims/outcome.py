@@ -81,7 +81,6 @@ def table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         made = outcome.claim
         about = {
             "claim": made.name,
-            "number": made.row,
             "theme": made.theme,
             "title": made.title,
             "source": made.source,
@@ -99,7 +98,7 @@ def summary(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row per claim, with the number that decides its verdict."""
     rows = []
     for outcome in outcomes:
-        row: dict[str, Any] = {"claim": outcome.name, "number": outcome.claim.row}
+        row: dict[str, Any] = {"claim": outcome.name}
         if outcome.decisive is not None:
             kept = _columns(outcome.decisive.comparison)
             names = ("what", "relation", "predicted", "measured", "error", "tolerance")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sigprop.claims.claim import NOT_RUN
+from sigprop.claims.claim import NOT_RUN, Saboteur, saboteurs_of
 from sigprop.claims.comparison import Comparison
 from sigprop.claims.figures import FIGURES, NothingToDraw
 from sigprop.claims.outcome import Outcome, counts, table
@@ -20,6 +20,33 @@ from sigprop.records import atomic_write
 from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting.canvas import save
 from sigprop.theory import ERRATA
+
+#: What a reader has to know.
+_ABOUT = (
+    "Deep networks explode, fade or train according to how the size of activations and gradients "
+    "changes from block to block. This page lists what papers claim about that, each claim as a "
+    "number that theory predicts and a measurement of it. A claim about a kind of network is "
+    "measured on that network as `sigprop.networks` builds it, with `sigprop.measure`, "
+    "`sigprop.verify` or another public function, so that it also tests the library; what concerns "
+    "no such network is compared with an integral, a simulation or a matrix made for the purpose.",
+    "",
+    "A number **holds** when its whole 95 % interval lies inside the tolerance, is **violated** "
+    "when the interval lies outside, and **undecided** when it crosses an edge. The tolerance and "
+    "the reason for it stand beside each number. ± is one standard error over draws; numbers "
+    "without it are not random. What needs a larger machine is listed at the end and does not "
+    "count. For each claim stands what was broken on purpose to see that it then turns red: in the "
+    "library itself, or in what is measured; the test suite does that.",
+    "",
+    "Symbols: n units of a layer, N or B samples of a batch, L layers or blocks, x_k the "
+    "activation after block k, g_k the gradient there, E a mean over weights, gain² = n Var of a "
+    "weight, alpha and beta the factors of skip and branch, c the constant in them, f a "
+    "nonlinearity, eta a learning rate.",
+)
+
+
+def _act(saboteur: Saboteur) -> str:
+    own = saboteur.what.removeprefix("library: ")
+    return f"{own} (in the library)" if own != saboteur.what else own
 
 
 def write(outcomes: Sequence[Outcome], manifest: Mapping[str, Any], directory: Path) -> Path:
@@ -73,7 +100,6 @@ def plain(outcomes: Sequence[Outcome], manifest: Mapping[str, Any]) -> dict[str,
         "claims": [
             {
                 "name": o.name,
-                "number": o.claim.row,
                 "title": o.claim.title,
                 "statement": o.claim.statement,
                 "source": o.claim.source,
@@ -116,13 +142,7 @@ def _page(
         f"first seed {manifest.get('seeds', [0])[0]}."
     )
     yield ""
-    yield (
-        "Each number is measured on networks built for the purpose and compared with theory. "
-        "It **holds** when its whole 95 % interval lies inside the tolerance, is **violated** when "
-        "the interval lies outside, and **undecided** when it crosses an edge. What needs a larger "
-        "machine is listed at the end and does not count. ± is one standard error over draws; "
-        "numbers without it are not random."
-    )
+    yield from _ABOUT
     for name, about in drawn.items():
         yield from ("", f"![{about.splitlines()[0]}](figures/{name}.svg)")
     yield from _overview(outcomes)
@@ -138,11 +158,11 @@ def _page(
 
 def _overview(outcomes: Sequence[Outcome]) -> Iterable[str]:
     yield from ("", "## All claims", "", "Of each the number that uses most of its tolerance.", "")
-    yield from _rows(["claim", "row", "number", "predicted", "measured", "verdict", "s"])
+    yield from _rows(["claim", "what is compared", "predicted", "measured", "verdict", "s"])
     for o in outcomes:
         comparison = o.decisive.comparison if o.decisive else None
         numbers = ["", "", ""] if comparison is None else [comparison.what, *_numbers(comparison)]
-        yield _row([f"{o.name}", o.claim.row[4:], *numbers, o.verdict, f"{o.seconds:.1f}"])
+        yield _row([f"{o.name}", *numbers, o.verdict, f"{o.seconds:.1f}"])
 
 
 def _misprints(outcomes: Sequence[Outcome]) -> Iterable[str]:
@@ -162,17 +182,19 @@ def _misprints(outcomes: Sequence[Outcome]) -> Iterable[str]:
 
 def _section(outcome: Outcome) -> Iterable[str]:
     claim = outcome.claim
-    row = f" ({claim.row})" if claim.number else ""
     yield from ("", f"### {claim.title}", "")
-    yield f"`{claim.name}`{row}, **{outcome.verdict}**. {claim.statement}."
+    yield f"`{claim.name}`, **{outcome.verdict}**. {claim.statement}."
     yield from ("", f"*Source:* {claim.source}. *Conditions:* {claim.conditions}.")
     if claim.note:
         yield from ("", f"*Note:* {claim.note}.")
+    broken = [_act(saboteur) for saboteur in saboteurs_of(claim.name)]
+    yield from ("", f"*What turns it red:* {'; '.join(broken)}.")
     if outcome.failure:
         yield from ("", f"*It could not be measured:* {outcome.failure}")
         return
     yield ""
-    yield from _rows(["number", "predicted", "measured", "tolerance", "why", "verdict"])
+    header = ["what is compared", "predicted", "measured", "tolerance", "why", "verdict"]
+    yield from _rows(header)
     for finding in outcome.findings:
         comparison = finding.comparison
         tolerance = "" if math.isnan(comparison.tolerance) else f"± {comparison.tolerance:.2g}"

@@ -4,169 +4,90 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from sigprop import spectra, theory
+from sigprop import networks, spectra
+from sigprop.claims import faults, zoo
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_most, close
-from sigprop.claims.residual import alpha, beta
-from sigprop.claims.subjects import (
-    CENTERED,
-    HE,
-    Center,
-    Net,
-    Residual,
-    dense,
-    digits,
-    gaussian,
-    initialized,
-    relu_branch,
-)
+from sigprop.claims.residual import ERRORS
+from sigprop.claims.subjects import digits, gaussian
 from sigprop.experiments.measure import measure
+from sigprop.inputs.factories import initialize
+
+#: (depth, seed) -> a network.
+Make = Callable[[int, int], nn.Module]
+WIDTH = 64
 
 
-class Shift(nn.Module):
-    """One learned number added to everything, 0 at the start (Fixup's scalar bias)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x + b``."""
-        return x + self.bias
-
-
-class Gain(nn.Module):
-    """One learned factor."""
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor([start]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``gain * x``."""
-        return self.gain * x
-
-
-def fixup(depth: int, width: int, inputs: int, head: float = 0.0, last: float = 0.0) -> Net:
-    """Return a Fixup MLP: two weights a branch, He L^(-1/2) and ``last``; head of gain ``head``.
+def with_head(network: str, seed: int, **options: Any) -> nn.Module:
+    """Return a network of the zoo with a head of gain 1, the same whatever is in front of it.
 
     Args:
-        depth: L.
-        width: units.
-        inputs: features of a flattened sample.
-        head: gain of the head.
-        last: factor on a branch's last weight.
+        network: a name of the zoo.
+        seed: of its weights.
+        options: of the zoo.
     """
-    scale = theory.fixup_scale(depth, 2) ** 2
-    stem = nn.Sequential(nn.Flatten(), dense(inputs, width, 1.0))
-    classifier = nn.Linear(width, 10)
-    nn.init.normal_(classifier.weight, std=head / math.sqrt(width))
-    nn.init.zeros_(classifier.bias)
 
-    def branch() -> nn.Module:
-        first, second = dense(width, width, HE * scale), dense(width, width, HE)
-        second.weight.data *= last
-        return nn.Sequential(
-            Shift(), nn.ReLU(), Shift(), first, Shift(), nn.ReLU(), Shift(), second, Gain(1.0)
-        )
+    def make() -> nn.Module:
+        net = networks.build(network, **options)
+        last = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(last.weight, std=1 / math.sqrt(last.in_features), generator=generator)
+        return net
 
-    return Net([Residual(branch()) for _ in range(depth)], stem, classifier)
-
-
-def rezero(depth: int, width: int, inputs: int, gain: float = 0.0) -> Net:
-    """Return x + a F(x) with a = ``gain`` and two He weights a branch; a head of gain 1.
-
-    Args:
-        depth: L.
-        width: units.
-        inputs: features of a flattened sample.
-        gain: a at the start.
-    """
-    stem, head = nn.Sequential(nn.Flatten(), dense(inputs, width, 1.0)), dense(width, 10, 1.0)
-    blocks = [Residual(nn.Sequential(relu_branch(width, 2), Gain(gain))) for _ in range(depth)]
-    return Net(blocks, stem, head)
-
-
-def rescaled(depth: int, width: int, inputs: int) -> Net:
-    """Return a RescaleNet MLP with biases in front of its weights.
-
-    Args:
-        depth: L.
-        width: units.
-        inputs: features of a flattened sample.
-    """
-    stem = nn.Sequential(nn.Flatten(), Center(inputs), dense(inputs, width, 1.0))
-    head = nn.Sequential(Center(width), dense(width, 10, 1.0))
-    blocks = [
-        Residual(relu_branch(width, 2, CENTERED, center=Center), alpha(k, depth), beta(k, depth))
-        for k in range(1, depth + 1)
-    ]
-    return Net(blocks, stem, head)
+    return initialize(make, seed)
 
 
 @claim(
     "zero-gradient-layers",
     "Fixup and ReZero begin with layers without gradient, and no ratio becomes infinite",
-    number=25,
     source="Zhang, Dauphin & Ma 2019; Bachlechner et al. 2021",
-    conditions="MLPs of 8 blocks, n = 64, 256 digits, float32",
+    conditions="the zoo's fixup and rezero, 8 blocks, n = 64, 256 digits, float32",
     statement="Fixup with a zero head: loss ln 10, only the head has a gradient; with a head: the L"
     " first weights have none; ReZero: all 2L weights have none, only the gains",
     tags=["exact"],
     saboteurs={
-        "head not zero": {"head": 1.0},
-        "last layer not zero": {"last": 1.0},
-        "gain not zero": {"gain": 0.1},
+        "library: weights that start at 0 start at .1": faults.WEIGHT_NOT_ZERO,
+        "library: factors that start at 0 start at .1": faults.FACTOR_NOT_ZERO,
     },
 )
-def zero_gradients(
-    trial: Trial, head: float = 0.0, last: float = 0.0, gain: float = 0.0
-) -> list[Comparison]:
-    """Count weight matrices without gradient.
+def zero_gradients(trial: Trial) -> list[Comparison]:
+    """Count weight matrices without gradient, as the records have them.
 
     Args:
         trial: seeds and sizes.
-        head: gain of Fixup's head.
-        last: factor on the last weight of Fixup's branches.
-        gain: of ReZero's branches at the start.
 
     Returns:
         One comparison per number.
     """
-    depth, width = 8, 64
+    depth = 8
     images, labels = digits()
+    options = {"depth": depth, "width": WIDTH}
     nets = {
-        "Fixup": lambda: fixup(depth, width, 64, head, last),
-        "Fixup with a head": lambda: fixup(depth, width, 64, 1.0, last),
-        "ReZero": lambda: rezero(depth, width, 64, gain),
+        "Fixup": zoo.net("fixup", trial.base, **options),
+        "Fixup with a head": with_head("fixup", trial.base, **options),
+        "ReZero": zoo.net("rezero", trial.base, **options),
     }
     expected = {"Fixup": 2 * depth + 1, "Fixup with a head": depth, "ReZero": 2 * depth}
-    comparisons = []
-    for name, make in nets.items():
-        net = initialized(make, trial.base)
-        loss = functional.cross_entropy(net(images), labels)
-        loss.backward()
-        if name == "Fixup":
-            what = "Fixup: loss of a zero head"
-            comparisons.append(close(what, math.log(10), float(loss.detach()), "float32", by=1e-6))
-        silent = sum(
-            p.dim() == 2 and p.grad is not None and not bool(p.grad.any()) for p in net.parameters()
-        )
+    with torch.no_grad():
+        loss = float(functional.cross_entropy(nets["Fixup"](images), labels))
+    comparisons = [close("Fixup: loss of a zero head", math.log(10), loss, "float32", by=1e-6)]
+    bad = missing = 0
+    for name, net in nets.items():
+        frame = measure(net, images, labels, spectra=False, device=trial.device).parameters
+        silent = int(((frame["ndim"] == 2) & (frame["grad_norm"] == 0)).sum())
         comparisons.append(
             close(f"{name}: matrices without gradient", expected[name], silent, "a count")
         )
-    frame = measure(
-        nets["Fixup"], images, labels, blocks="blocks.*", spectra=False, device=trial.device
-    ).parameters
-    ratios = frame["grad_to_weight"][frame["weight_norm"] > 0]
-    bad = int((~np.isfinite(ratios)).sum())
-    missing = int(frame["grad_to_weight"][frame["weight_norm"] == 0].notna().sum())
+        zero = frame["weight_norm"] == 0
+        bad += int((~np.isfinite(frame.loc[~zero, "grad_to_weight"])).sum())
+        missing += int(frame.loc[zero, "grad_to_weight"].notna().sum())
     return [
         *comparisons,
         close("records: ratios of non-zero weights that are not finite", 0.0, bad, "a count"),
@@ -177,26 +98,30 @@ def zero_gradients(
 @claim(
     "rezero-jacobian",
     "a ReZero stack starts as the identity",
-    number=26,
     source="Bachlechner et al. 2021, section 3",
-    conditions="16 blocks, n = 64, float64, at a random input",
+    conditions="the zoo's rezero, 16 blocks, n = 64, float64, at a random input",
     statement="all singular values of dx_L/dx_0 are 1",
     tags=["exact"],
-    saboteurs={"gain of .1": {"gain": 0.1}},
+    saboteurs={
+        "gain of .1": {"network": "skipinit", "gain": 0.1},
+        "library: factors that start at 0 start at .1": faults.FACTOR_NOT_ZERO,
+    },
 )
-def rezero_jacobian(trial: Trial, gain: float = 0.0) -> list[Comparison]:
+def rezero_jacobian(trial: Trial, network: str = "rezero", **options: Any) -> list[Comparison]:
     """Take the whole Jacobian.
 
     Args:
         trial: seeds and sizes.
-        gain: of the branches at the start.
+        network: of the zoo.
+        options: of that network.
 
     Returns:
         One comparison per number.
     """
-    net = initialized(lambda: rezero(16, 64, 64, gain), trial.base).double()
-    x = gaussian(torch.Generator().manual_seed(trial.base), 1, 64, double=True)
-    values = spectra.jacobian(net, x, "blocks", "blocks", device="cpu")["singular_value"]
+    net = zoo.net(network, trial.base, depth=16, width=WIDTH, **options).double()
+    x = gaussian(torch.Generator().manual_seed(trial.base), 1, WIDTH, double=True)
+    blocks = net.get_submodule("blocks")
+    values = spectra.jacobian(blocks, x, device="cpu")["singular_value"]
     what = "largest deviation of a singular value from 1"
     return [at_most(what, 1e-12, float((values - 1).abs().max()), "float64 rounding")]
 
@@ -204,12 +129,11 @@ def rezero_jacobian(trial: Trial, gain: float = 0.0) -> list[Comparison]:
 @claim(
     "one-step-change",
     "one SGD step changes a Fixup or rescaled net by an amount that depth does not matter for",
-    number=37,
     source="Zhang, Dauphin & Ma 2019, section 3.1; Shao et al. 2020",
-    conditions="MLPs, n = 64, L = 8, 32, 128, 256 digits, rate 1e-3 on the branches' weights,"
-    " 16 seeds",
+    conditions="the zoo's fixup and rescale, n = 64, L = 8, 32, 128, 256 digits, rate 1e-3 on the"
+    " branches' weights, 16 seeds",
     statement="‖f(x; w - eta g) - f(x; w)‖ at L = 32 and 128 is that at L = 8",
-    note="Fixup's head has gain 1 here: with its zero head no branch would move",
+    note="the head has gain 1 here: with Fixup's zero head no branch would move",
     saboteurs={
         "gain that ignores the depth": {"wrong": True},
     },
@@ -224,34 +148,38 @@ def one_step(trial: Trial, wrong: bool = False) -> list[Comparison]:
     Returns:
         One comparison per number.
     """
-    families: dict[str, Callable[[int], Net]] = {
-        "Fixup": lambda depth: fixup(depth, 64, 64, 1.0),
-        "rescale": lambda depth: rescaled(depth, 64, 64),
+    families: dict[str, Make] = {
+        "Fixup": lambda depth, seed: with_head("fixup", seed, depth=depth, width=WIDTH),
+        "rescale": lambda depth, seed: with_head("rescale", seed, depth=depth, width=WIDTH),
     }
     if wrong:
-        families = {"gain of .3": lambda depth: rezero(depth, 64, 64, 0.3)}
+        families = {
+            "gain of .3": lambda depth, seed: with_head(
+                "skipinit", seed, depth=depth, width=WIDTH, gain=0.3
+            )
+        }
     comparisons = []
     for name, make in families.items():
         base = _changes(trial, make, 8)
         for depth in trial.pick((32, 128), (16, 32)):
-            ratio = _changes(trial, make, depth) / base
-            reason = "5 standard errors: pairs of nets with one stem and head differ by 8 and 16 %"
-            share = trial.pick(0.1 if name == "Fixup" else 0.2, 0.3)
+            ratio = np.log2(_changes(trial, make, depth) / base)
+            what = f"{name}: log2 of the change at L = {depth} over that at L = 8"
+            reason = f"terms of order 1/L, 1/8 at the base, and {ERRORS[0]} standard errors"
             comparisons.append(
-                close(f"{name}: change at L = {depth} over L = 8", 1.0, ratio, reason, share=share)
+                close(what, 0.0, ratio, reason, by=math.log2(1 + 1 / 8), errors=trial.pick(*ERRORS))
             )
     return comparisons
 
 
-def _changes(trial: Trial, make: Callable[[int], Net], depth: int) -> np.ndarray:
+def _changes(trial: Trial, make: Make, depth: int) -> np.ndarray:
     images, labels = digits()
     found = []
     for seed in trial.seeds(16, 6):
-        net = initialized(lambda: make(depth), seed)
+        net = make(depth, seed)
         before = net(images)
         functional.cross_entropy(before, labels).backward()
         with torch.no_grad():
-            for parameter in net.blocks.parameters():
+            for parameter in net.get_submodule("blocks").parameters():
                 if parameter.dim() == 2 and parameter.grad is not None:
                     parameter.sub_(1e-3 * parameter.grad)
             found.append(float((net(images) - before).square().mean().sqrt()))

@@ -42,7 +42,7 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
     ],
     compare: ["sigprop compare plain batchnorm rescale --depth 32 --output out"],
     verify: [
-        "sigprop verify rescale --depth 50 --seeds 16",
+        "sigprop verify rescale --depth 50",
         "sigprop verify mypkg.models:make --inputs 64,128 --law gradient-preserved",
     ],
     check: [

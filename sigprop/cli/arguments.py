@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -25,6 +25,20 @@ def folder(text: str) -> Path:
     if not text.strip():
         raise typer.BadParameter("the name is empty, give one, or '.' for the current folder")
     return Path(text)
+
+
+def count_or_auto(text: str) -> int | Literal["auto"]:
+    """Return a number of seeds, or ``"auto"``.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"seeds is a number or 'auto', not {text!r}") from None
 
 
 Name = Annotated[str, typer.Argument(help="A name of the zoo, or [b]module:factory[/b].")]

@@ -59,7 +59,7 @@ def claims(
 
 
 def _list(picked: list[Claim]) -> None:
-    table = Table("claim", "row", "tags", "title", box=None, header_style="bold")
+    table = Table("claim", "tags", "title", box=None, header_style="bold")
     for one in picked:
-        table.add_row(one.name, one.row, " ".join(one.tags), escape(one.title))
+        table.add_row(one.name, " ".join(one.tags), escape(one.title))
     out.print(table)

@@ -83,7 +83,7 @@ def print_result(result: Result) -> None:
 
 def print_ledger(summary: pd.DataFrame) -> None:
     """Print one line per claim, with the number that decides its verdict."""
-    table = Table("claim", "row", "number", box=None, header_style="bold")
+    table = Table("claim", "number", box=None, header_style="bold")
     for column in ("predicted", "measured", "±"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
@@ -92,8 +92,7 @@ def print_ledger(summary: pd.DataFrame) -> None:
         shown = ["" if v is None or pd.isna(v) else f"{v:.5g}" for v in numbers]
         what = row.get("what")
         words = escape(what) if isinstance(what, str) else ""
-        number = str(row["number"]).removeprefix("row ")
-        table.add_row(str(row["claim"]), number, words, *shown, str(row["verdict"]))
+        table.add_row(str(row["claim"]), words, *shown, str(row["verdict"]))
     out.print(table)
 
 

@@ -29,7 +29,9 @@ def verify(
     data: given.DataName = "digits",
     inputs: given.InputShape = "",
     batch: given.BatchSize = 256,
-    seeds: Annotated[int, typer.Option(help="Initializations to judge from.")] = 16,
+    seeds: Annotated[
+        str, typer.Option(help="Initializations to judge from; auto: as many as decide.")
+    ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Relative deviation that still holds.")] = 0.05,
     blocks: given.Blocks = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -42,7 +44,7 @@ def verify(
         name,
         batch_inputs,
         law,
-        seeds,
+        given.count_or_auto(seeds),
         tolerance,
         blocks=blocks,
         options=options,

@@ -12,8 +12,9 @@ from sigprop.diagnosis.remedies import slower
 from sigprop.diagnosis.subject import Subject
 from sigprop.words import counted
 
-#: Order of a block's ports in a forward pass.
+#: Order of a block's ports in a forward pass, and what they are called.
 _PORTS = {"in": 0, "skip": 1, "branch": 2, "out": 3}
+_CALLED = {"in": "input", "skip": "skip", "branch": "branch", "out": "output"}
 
 
 @finder("not-finite")
@@ -43,8 +44,8 @@ def not_finite(subject: Subject) -> Iterator[Finding]:
         "not-finite",
         "error",
         subject.network,
-        f"the first NaN or infinite {what} is at the {first['port']} of {first['name']} in step "
-        f"{step}; {counted(max(passed, 0), 'block')} passed it on",
+        f"the first NaN or infinite {what} is at the {_CALLED[first['port']]} of "
+        f"{first['name']} in step {step}; {counted(max(passed, 0), 'block')} passed it on",
         subject.where([int(first["block"])], [step], names),
         {
             "elements": Measured(float(first["nonfinite"])),

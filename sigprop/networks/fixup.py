@@ -104,14 +104,32 @@ def layerscale(design: Design, start: float | None = None) -> nn.Module:
     Raises:
         BadInput: a negative start.
     """
-    by_depth = 0.1 if design.depth <= 18 else 1e-5 if design.depth <= 24 else 1e-6
-    value = by_depth if start is None else check_number("start", start)
+    value = layer_scale_start(design.depth, start)
     recipe = Recipe(
         norm=layer_norm,
         bias_after=True,
         multiplier=lambda width, dims: Multiplier(value, width, dims),
     )
     return ResidualNet(design, recipe)
+
+
+def layer_scale_start(depth: int, start: float | None = None) -> float:
+    """Return LayerScale's λ at the start: as asked, else by the depth (Touvron et al. 2021).
+
+    Args:
+        depth: of the network.
+        start: what was asked for, if anything.
+
+    Raises:
+        BadInput: a negative start.
+
+    Example:
+        >>> layer_scale_start(18), layer_scale_start(24), layer_scale_start(36)
+        (0.1, 1e-05, 1e-06)
+    """
+    if start is not None:
+        return check_number("start", start)
+    return 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
 
 
 def _each_twice() -> LayerFactory:

@@ -103,6 +103,24 @@ def groupnorm(design: Design, per_group: int | None = None, post: bool = False) 
     return ResidualNet(design, recipe)
 
 
+@register("instancenorm", architecture="resnet")
+def instancenorm(design: Design, post: bool = False) -> nn.Module:
+    """Return the residual network with instance normalization: each channel of each sample alone.
+
+    It is ``"groupnorm"`` with one channel per group, on images.
+
+    Source: Ulyanov et al. 2016.
+
+    Args:
+        design: sizes and orders; the architecture is a ResNet.
+        post: normalize after the addition.
+
+    Raises:
+        BadInput: inputs are no image, or shrink to one pixel.
+    """
+    return groupnorm(design, 1, post)
+
+
 @register("transformer", architecture="transformer")
 def transformer(design: Design, post: bool = False) -> nn.Module:
     """Return a Transformer encoder with layer normalization, pre-LN or with ``post`` post-LN.

@@ -34,6 +34,20 @@ def layer_norm(channels: int, dims: int) -> nn.Module:
     return nn.GroupNorm(1, channels) if dims else nn.LayerNorm(channels)
 
 
+def group_size(channels: int, per_group: int | None = None) -> int:
+    """Return channels per group: as asked, else 16, or half of fewer than 32 channels.
+
+    Args:
+        channels: number of channels C.
+        per_group: what was asked for, if anything.
+
+    Example:
+        >>> group_size(64), group_size(20), group_size(64, 4)
+        (16, 10, 4)
+    """
+    return per_group or (16 if channels % 16 == 0 and channels >= 32 else max(2, channels // 2))
+
+
 def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
     """Return a maker of group normalization with so many channels per group (Wu & He 2018).
 
@@ -49,7 +63,7 @@ def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
     """
 
     def make(channels: int, dims: int) -> nn.Module:
-        size = per_group or (16 if channels % 16 == 0 and channels >= 32 else max(2, channels // 2))
+        size = group_size(channels, per_group)
         if size < 1 or channels % size:
             raise BadInput(f"per_group={size} does not divide {channels} channels")
         if size == 1 and not dims:

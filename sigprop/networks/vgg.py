@@ -77,15 +77,24 @@ def vgg(
         else None,
         bias_after=not before,
     )
-    stages = _stages(design, plan)
+    stages = vgg_stages(design, plan)
     blocks, side = _blocks(design, recipe, stages)
     stem = nn.Sequential(weight(design, recipe, Shape(design.inputs[0], stages[0][0]), 1.0))
     head = _head(design, recipe, stages[-1][-1], side, hidden, check_rate("drop", drop))
     return Network(stem, blocks, head)
 
 
-def _stages(design: Design, plan: str | None) -> list[list[int]]:
-    """Return the widths of the convolutions, stage by stage."""
+def vgg_stages(design: Design, plan: str | None) -> list[list[int]]:
+    """Return the widths of the convolutions, stage by stage.
+
+    Args:
+        design: width, and depth and stages without a plan.
+        plan: a name of `PLANS`, or None.
+
+    Example:
+        >>> vgg_stages(Design(depth=3, width=8, architecture="resnet", stages=2), None)
+        [[8, 8], [16]]
+    """
     if plan is None:
         widths = design.widths()
         return [[w for w in widths if w == stage] for stage in sorted(set(widths))]

@@ -1,4 +1,4 @@
-"""Full precision for statistics, and whether values lie where single precision is at ease."""
+"""Full precision for statistics, and whether values lie in its safe range."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def in_safe_range(lowest: Tensor, highest: Tensor) -> bool:
     graph would break, so there the answer is no and the careful path is taken.
 
     Args:
-        lowest: smallest magnitude other than 0.
-        highest: largest magnitude.
+        lowest: the smallest values.
+        highest: the largest.
     """
     if lowest.device.type != "cpu" or torch.compiler.is_compiling():
         return False

@@ -92,12 +92,14 @@ from sigprop.theory.residual import (
     recursion,
     shares,
 )
+from sigprop.theory.skeleton import Skeleton, Treatment, predict_stack
 from sigprop.theory.spectral_laws import (
     fuss_catalan_density,
     largest_singular_value,
     marchenko_pastur,
     marchenko_pastur_edges,
 )
+from sigprop.theory.transformers import deepnorm, t_fixup, transformer
 
 __all__ = [
     "ACTIVATIONS",
@@ -120,6 +122,8 @@ __all__ = [
     "MeanField",
     "Prediction",
     "Shares",
+    "Skeleton",
+    "Treatment",
     "activation",
     "batchnorm",
     "batchnorm_gradient_factor",
@@ -132,6 +136,7 @@ __all__ = [
     "critical_weight_variance",
     "dead_fraction",
     "decay_fits",
+    "deepnorm",
     "depth_exponents",
     "depth_multiplier",
     "expectation",
@@ -168,6 +173,7 @@ __all__ = [
     "pair_expectation",
     "plain",
     "predict",
+    "predict_stack",
     "product_second_moment",
     "recursion",
     "relu_correlation_gap",
@@ -182,6 +188,8 @@ __all__ = [
     "slope_second_moment",
     "squared_ratio",
     "stack_growth",
+    "t_fixup",
+    "transformer",
     "unit_scaled",
     "variance",
     "variance_map",

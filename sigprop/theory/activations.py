@@ -45,6 +45,7 @@ class Activation:
         slope: its derivative (any value at a kink).
         kinks: where f or f' is not smooth; quadrature splits there.
         closed: closed forms, or None when only quadrature is known.
+        leak: the slope below 0 of a leaky ReLU, None for any other activation.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Activation:
     slope: Function
     kinks: tuple[float, ...] = ()
     closed: ClosedForm | None = None
+    leak: float | None = None
 
 
 ACTIVATIONS: Registry[Activation] = Registry("activation")
@@ -102,7 +104,7 @@ def leaky_relu(slope: float) -> Activation:
     closed = ClosedForm(
         lambda q: (1 - s) * math.sqrt(q / (2 * math.pi)), covariance, slope_covariance
     )
-    return Activation(f"leaky_relu({s:g})", rectified, gradient, (0.0,), closed)
+    return Activation(f"leaky_relu({s:g})", rectified, gradient, (0.0,), closed, s)
 
 
 def _erf_covariance(q: float, c: float) -> float:
@@ -173,7 +175,7 @@ def _register(name: str, f: Function, slope: Function, *kinks: float) -> None:
 def _register_leaky(name: str, slope: float) -> None:
     made = leaky_relu(slope)
     kinks = () if slope == 1 else made.kinks
-    ACTIVATIONS.register(name)(Activation(name, made.f, made.slope, kinks, made.closed))
+    ACTIVATIONS.register(name)(Activation(name, made.f, made.slope, kinks, made.closed, slope))
 
 
 _register_leaky("identity", 1.0)

@@ -253,14 +253,34 @@ def unit_scaled(
         True
     """
     branch = weight_branch(layers, activation)
+    made = unit_scaled_shares(whole("depth", depth), residual_mult, attn_ratio)
+    return recursion([Block(branch, (1 - share) ** 0.5, share**0.5) for share in made], start)
+
+
+def unit_scaled_shares(
+    depth: int, residual_mult: float = 1.0, attn_ratio: float = 1.0
+) -> list[float]:
+    """Return t_k^2/(1 + t_k^2), k = 1..L: each branch's share of its block in u-muP.
+
+    Args:
+        depth: L.
+        residual_mult: r, of all branches against the input.
+        attn_ratio: p, of attention against feed-forward branches.
+
+    Raises:
+        BadInput: an option that is not finite.
+
+    Example:
+        >>> [round(1 / share, 9) for share in unit_scaled_shares(4)]
+        [3.0, 4.0, 5.0, 6.0]
+    """
     r, p = number("residual_mult", residual_mult), number("attn_ratio", attn_ratio)
-    blocks, seen = [], whole("depth", depth) / 2
+    found, seen = [], depth / 2
     for k in range(depth):
         square = 2 * r * r / (1 + p * p) * (1 if k % 2 else p * p)
-        share = square / (seen + square)  # t^2/(1 + t^2)
-        blocks.append(Block(branch, (1 - share) ** 0.5, share**0.5))
+        found.append(square / (seen + square))
         seen += square
-    return recursion(blocks, start)
+    return found
 
 
 @FAMILIES.register("weightnorm")

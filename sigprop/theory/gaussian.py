@@ -86,6 +86,30 @@ def variance(which: str | Activation, variance: float = 1.0, *, method: Method =
     return second_moment(which, variance, method=method) - first * first
 
 
+def excess_kurtosis(which: str | Activation, variance: float = 1.0) -> float:
+    """Return E (f(u) - E f)^4 / Var^2 f - 3, u ~ N(0, variance); ReLU: 2.4, whatever q.
+
+    Args:
+        which: the activation, by name or as an `Activation`.
+        variance: q of u, above 0.
+
+    Raises:
+        UnknownName: no such activation.
+        BadInput: a variance of 0 or less.
+
+    Example:
+        >>> round(excess_kurtosis("relu"), 6), round(excess_kurtosis("identity"), 6)
+        (2.40481, 0.0)
+    """
+    f, q = activation(which), positive("variance", variance)
+    center = expectation(f.f, q, f.kinks)
+    second, fourth = (
+        expectation(lambda u, p=p: (f.f(u) - center) ** p, q, f.kinks)  # type: ignore[misc]
+        for p in (2, 4)
+    )
+    return fourth / second**2 - 3
+
+
 def slope_second_moment(
     which: str | Activation, variance: float = 1.0, *, method: Method = "auto"
 ) -> float:

@@ -131,13 +131,14 @@ def depth_exponents(layers: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Block:
-    """One block x -> skip * S(x) + scale * F(x); S is the identity when there is no shortcut.
+    """One block x -> A(skip * S(x) + scale * F(x)); S and A are the identity where there is none.
 
     Args:
         branch: F.
         skip: a; 0 for a plain, non-residual net.
         scale: b.
         shortcut: operations on the shortcut, with weights of their own.
+        after: operations behind the addition (a post-norm).
 
     Raises:
         BadInput: skip or scale is not finite.
@@ -147,6 +148,7 @@ class Block:
     skip: float = 1.0
     scale: float = 1.0
     shortcut: Branch | None = None
+    after: Branch | None = None
 
     def __post_init__(self) -> None:
         number("skip", self.skip)
@@ -188,24 +190,42 @@ class Prediction:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _backward(
-    blocks: Sequence[Block],
-    inner: Sequence[list[Kernel]],
-    sides: Sequence[list[Kernel]],
-    gradient: Gradient,
-) -> list[float]:
-    moments = [gradient.second_moment]
-    for block, states, side in zip(reversed(blocks), reversed(inner), reversed(sides), strict=True):
+@dataclass(frozen=True)
+class _Pass:
+    """The kernels inside one block on the way forward."""
+
+    block: Block
+    branch: list[Kernel]
+    side: list[Kernel]
+    after: list[Kernel]
+
+    def backward(self, gradient: Gradient) -> Gradient:
+        block = self.block
+        if block.after is not None:
+            gradient = block.after.backward(self.after, gradient)
+        inner = block.branch.backward(self.branch, gradient.scaled(block.scale**2))
+        if block.skip == 0:
+            return inner
         through = gradient.scaled(block.skip**2)
         if block.shortcut is not None:
-            through = block.shortcut.backward(side, through)
-        gradient = through.plus(block.branch.backward(states, gradient.scaled(block.scale**2)))
-        moments.append(gradient.second_moment)
-    return moments[::-1]
+            through = block.shortcut.backward(self.side, through)
+        return through.plus(inner)
+
+
+def _forward(block: Block, x: Kernel) -> _Pass:
+    branch = block.branch.forward(x)
+    side = [x] if block.shortcut is None else block.shortcut.forward(x)
+    added = branch[-1].scaled(block.scale)
+    total = added if block.skip == 0 else side[-1].scaled(block.skip).plus(added)
+    after = [total] if block.after is None else block.after.forward(total)
+    return _Pass(block, branch, side, after)
 
 
 def recursion(
-    blocks: Sequence[Block], start: Kernel | None = None, gradient: Gradient | None = None
+    blocks: Sequence[Block],
+    start: Kernel | None = None,
+    gradient: Gradient | None = None,
+    head: Branch | None = None,
 ) -> Prediction:
     """Return what a stack of residual blocks does to a batch and to its gradient.
 
@@ -215,7 +235,8 @@ def recursion(
     Args:
         blocks: k = 1..L in order.
         start: the kernel of x_0; q = 1, uncorrelated samples, infinite batch when left out.
-        gradient: that of x_L; independent over samples when left out.
+        gradient: that of x_L, or of the head's output; independent over samples when left out.
+        head: operations behind x_L through which the gradient comes.
 
     Returns:
         The statistics at blocks 0..L.
@@ -229,17 +250,20 @@ def recursion(
         [1.0, 2.0, 4.0, 8.0]
     """
     trunk = [Kernel() if start is None else start]
-    gradient = Gradient() if gradient is None else gradient
-    inner: list[list[Kernel]] = []
-    sides: list[list[Kernel]] = []
+    passes: list[_Pass] = []
     for block in blocks:
-        x = trunk[-1]
-        inner.append(block.branch.forward(x))
-        sides.append([x] if block.shortcut is None else block.shortcut.forward(x))
-        skipped, added = sides[-1][-1].scaled(block.skip), inner[-1][-1].scaled(block.scale)
-        trunk.append(added if block.skip == 0 else skipped.plus(added))
-    moments = _backward(blocks, inner, sides, gradient)
-    return _gather(blocks, trunk, [states[-1] for states in inner], np.array(moments))
+        passes.append(_forward(block, trunk[-1]))
+        trunk.append(passes[-1].after[-1])
+    back = Gradient() if gradient is None else gradient
+    if head is not None:
+        back = head.backward(head.forward(trunk[-1]), back)
+    back = back.on(trunk[-1])
+    moments = [back.second_moment]
+    for passed in reversed(passes):
+        back = passed.backward(back)
+        moments.append(back.second_moment)
+    ends = [passed.branch[-1] for passed in passes]
+    return _gather(blocks, trunk, ends, np.array(moments[::-1]))
 
 
 def _gather(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -9,11 +11,14 @@ from sigprop.errors import BadInput, suggestion
 from sigprop.records import Records
 from sigprop.records.queries import own_rows
 from sigprop.verification.annihilation import BREAKING, kinds
+from sigprop.verification.calls import calls_as_blocks
 from sigprop.verification.chosen import chosen_blocks
 from sigprop.verification.laws import Law
 
 _KEYS = ["seed", "module"]
 PORTS = ("in", "skip", "branch", "out")
+#: Quantities of a sum that are those of its operands added, where the operands do not correlate.
+_ADDITIVE = ("second_moment", "channel_variance", "mean_shift")
 
 
 def evidence(records: Records, law: Law, entered: bool = True) -> pd.DataFrame:
@@ -30,13 +35,17 @@ def evidence(records: Records, law: Law, entered: bool = True) -> pd.DataFrame:
         missing where it was not read; ``kind``, what the block did to the signal where that is no
         ratio (see `annihilation`), else empty; ``transition``, whether the block changes width or
         resolution; ``stage``, counted from 0, a transition opening a new one; ``skip`` and
-        ``branch``, second moments of the operands of its addition relative to its input, and
-        ``correlation`` (missing where the block has no such ports).
+        ``branch``, what the operands of its addition keep and add of the law's quantity, relative
+        to its input (of a gradient: what the skip passes, and the rest); ``skip_moment`` and
+        ``branch_moment``, the same of the second moment on the way forward; ``correlation`` of
+        the operands; ``share``, see `output_shares`. All of these are missing where the block has
+        no such ports.
 
     Raises:
         BadInput: the blocks were never called or are containers, the law's quantity or port does
             not exist, or no block has both sides of it.
     """
+    records = calls_as_blocks(records)
     blocks = chosen_blocks(records)
     _check_law(law, records)
     own = own_rows(records.signals[records.signals["call"] == 0])
@@ -57,14 +66,17 @@ def evidence(records: Records, law: Law, entered: bool = True) -> pd.DataFrame:
             "bypassed": bypassed.reindex(grid.get_level_values("module")).to_numpy(),
             "transition": _transitions(*(sides[port].reindex(grid) for port in law.ports)),
         }
-    ).join(_operands(own))
+    ).join(_operands(own, law))
+    if law.direction == "backward":
+        found["branch"] = found["after"] / found["before"] - found["skip"]
     found = _numbered(found, blocks)
     backward = law.direction == "backward"
     found["kind"] = np.concatenate(
         [kinds(draw, backward, entered) for _, draw in found.groupby("seed")]
     )
     _check_sides(law, found, entered)
-    return _staged(found)
+    found = _staged(found)
+    return found.assign(share=math.nan if backward else output_shares(found))
 
 
 def _side(own: pd.DataFrame, law: Law, port: str) -> pd.DataFrame:
@@ -135,19 +147,29 @@ def _staged(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(stage=found["block"].map(stage).astype("int64"))
 
 
-def _operands(own: pd.DataFrame) -> pd.DataFrame:
-    """Return the operands of each block's addition; a block with several has no one law of them."""
+def _operands(own: pd.DataFrame, law: Law) -> pd.DataFrame:
+    """Return the operands of each block's addition; a block with several has no one law of them.
+
+    A skip that scales its input by α passes α² of the gradient's second moment too.
+    """
     forward = own[own["direction"] == "forward"]
-    ports = {
+    sides = {
         port: forward[forward["port"] == port].drop_duplicates(_KEYS).set_index(_KEYS)
         for port in ("in", "skip", "branch")
     }
-    base = ports["in"]["second_moment"]
+    additive = law.direction == "forward" and law.quantity in _ADDITIVE
+    quantity = law.quantity if additive else "second_moment"
+
+    def relative(port: str, name: str) -> pd.Series:
+        return sides[port][name] / sides["in"][name]
+
     return pd.DataFrame(
         {
-            "skip": ports["skip"]["second_moment"] / base,
-            "branch": ports["branch"]["second_moment"] / base,
-            "correlation": ports["branch"]["skip_branch_correlation"],
+            "skip": relative("skip", quantity),
+            "branch": relative("branch", quantity),
+            "skip_moment": relative("skip", "second_moment"),
+            "branch_moment": relative("branch", "second_moment"),
+            "correlation": sides["branch"]["skip_branch_correlation"],
         }
     )
 

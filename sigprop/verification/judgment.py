@@ -16,14 +16,15 @@ from sigprop.verification.annihilation import (
     NOT_STATED,
     sentence,
 )
-from sigprop.verification.evidence import output_shares
 from sigprop.verification.intervals import (
+    HOLDS,
     UNDECIDED,
     VIOLATED,
     judge,
     log_mean_interval,
     more_draws,
 )
+from sigprop.verification.looks import levels
 
 #: Verdict of a block that changes width or resolution: a law is not stated across it.
 TRANSITION = "transition"
@@ -45,13 +46,15 @@ COLUMNS = (
     "verdict",
     "kind",
     "share_of_seeds",
-    "more_seeds",
+    "more_seeds_low",
+    "more_seeds_high",
     "reason",
 )
 
 _BLANK: dict[str, object] = {
     **dict.fromkeys(COLUMNS, math.nan),
-    "more_seeds": 0,
+    "more_seeds_low": 0,
+    "more_seeds_high": 0,
     "kind": "",
     "reason": "",
 }
@@ -65,12 +68,13 @@ def judgment(
     level: float,
     quantity: str = "second_moment",
     unit: str = "seeds",
+    looks: int = 1,
 ) -> pd.DataFrame:
     """Return the table of a result: a row per block, then one per stage as a whole.
 
     A small error in every block may hide inside the tolerance and still explode with depth: the
-    stage's own row shows it. Half of the error probability goes to the stages' rows, half is
-    shared by the blocks' (Bonferroni), so that all intervals hold together at ``level``.
+    stage's own row shows it. Looks, stages and blocks share the error probability (see `looks`),
+    so that all intervals hold together at ``level``.
 
     A block that ends the signal, in any draw, breaks the law whatever its ratios are elsewhere.
 
@@ -81,20 +85,32 @@ def judgment(
         level: confidence of all intervals together.
         quantity: the law's column, for sentences.
         unit: what a draw is, for sentences: seeds, or batches of one model.
+        looks: how many times the draws are judged as more of them are made, this time included.
 
     Returns:
         A frame with the columns `COLUMNS`.
     """
     inside = found[~found["transition"]]
-    half = (1 - level) / 2
-    block_level = 1 - half / max(1, inside["block"].nunique())
-    stage_level = 1 - half / max(1, inside["stage"].nunique())
-    shared = found.assign(share=output_shares(found))
+    counted = inside["block"].nunique(), inside["stage"].nunique()
+    block_level, stage_level = levels(level, looks, *counted)
     rows = [
-        *_blocks(shared, targets, tolerance, block_level, (quantity, unit)),
+        *_blocks(found, targets, tolerance, block_level, (quantity, unit)),
         *_stages(inside, targets, tolerance, stage_level, unit),
     ]
     return pd.DataFrame([{**_BLANK, **row} for row in rows], columns=list(COLUMNS))
+
+
+def worth_more(table: pd.DataFrame, left: int) -> bool:
+    """Return whether further draws can be expected to decide.
+
+    Args:
+        table: what `judgment` returned.
+        left: how many draws can still be made.
+    """
+    open_rows = table[table["verdict"] == UNDECIDED]
+    settled = {HOLDS, UNDECIDED, TRANSITION, NOT_STATED}
+    decidable = len(open_rows) > 0 and set(table["verdict"]) <= settled
+    return decidable and int(open_rows["more_seeds_low"].max()) <= left
 
 
 def _blocks(
@@ -202,7 +218,8 @@ def _verdict(ratios: np.ndarray, target: float, tolerance: float, level: float) 
     interval = log_mean_interval(ratios, level)
     verdict = judge(interval, target, tolerance)
     if verdict == UNDECIDED:
-        row["more_seeds"] = more_draws(interval, target, tolerance, level)
+        fewest, most = more_draws(interval, target, tolerance, level)
+        row |= {"more_seeds_low": fewest, "more_seeds_high": most}
     return {
         **row,
         "measured": float(np.exp(interval.estimate)),

@@ -58,11 +58,15 @@ def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
     return np.asarray((trajectory[1:] / trajectory[:-1])[blocks.astype(int)])
 
 
-def no_prediction() -> BadInput:
-    """Return the error of a law that needs a prediction where theory has none."""
+def no_prediction(reason: str = "theory predicts nothing for this network") -> BadInput:
+    """Return the error of a law that needs a prediction where theory has none.
+
+    Args:
+        reason: which part has none.
+    """
     return BadInput(
-        "theory predicts nothing for this network; state the law as a callable "
-        "'block -> ratio', or choose 'preserved' or 'doubling'"
+        f"{reason}; state the law as a callable 'block -> ratio', or choose 'preserved' or "
+        "'doubling'"
     )
 
 

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from sigprop.errors import BadInput
 from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block
-from sigprop.registry import Registry
-from sigprop.theory import Kernel, Prediction, predict
+from sigprop.theory import Kernel, Prediction
 from sigprop.theory.arguments import NotFinite
+from sigprop.verification.designs import Design, NoTheory
+from sigprop.verification.recursions import RECURSIONS
 
-Design = Mapping[str, Any]
-Recursion = Callable[[Design, Kernel], Prediction]
-
-#: Network of the zoo -> its recursion, given the design and the kernel of the first block's input.
-RECURSIONS: Registry[Recursion] = Registry("recursion")
-
-#: Options on which the recursions depend -> the values they cover.
-_COVERED: Mapping[str, tuple[object, ...]] = {
-    "architecture": ("mlp", "resnet"),
-    "order": ("norm-act-weight", "act-norm-weight"),
-    "stages": (1,),
-    "skip": (True,),
-    "block": ("basic",),
-    "groups": (1,),
-    "post": (False,),
-    "scaled": (True,),
-    "drop": (0.0,),
-    "stochastic_depth": (0.0,),
-}
+__all__ = ["RECURSIONS", "NoTheory", "predictions", "recursion_of", "start_kernel"]
 
 _FORWARD = ("second_moment", "channel_variance", "mean_shift")
 
 
-def recursion_of(design: Design, start: Kernel) -> Prediction | None:
-    """Return what theory predicts of a network's second moments, or None where it has nothing.
-
-    There is no recursion of networks that are not of the zoo, of an activation after the addition
-    (the trunk is then not Gaussian), of stages (strided shortcuts), and of zero padding.
+def recursion_of(design: Design, start: Kernel) -> Prediction:
+    """Return what theory predicts of a network: its recursion over blocks.
 
     Args:
         design: ``"network"``, a name of the zoo, and all its options, as `networks.resolve` gives
@@ -51,6 +27,7 @@ def recursion_of(design: Design, start: Kernel) -> Prediction | None:
         start: second-order statistics of the first block's input.
 
     Raises:
+        NoTheory: a part of it has no theory; the message says which.
         BadInput: the design lacks an option.
 
     Example:
@@ -59,22 +36,16 @@ def recursion_of(design: Design, start: Kernel) -> Prediction | None:
         >>> recursion_of(design, Kernel()).second_moment.tolist()
         [1.0, 2.0, 4.0, 8.0]
     """
-    name = design.get("network")
+    name = str(design.get("network", ""))
     if name not in RECURSIONS:
-        return None
+        raise NoTheory(f"theory has no recursion for {name or 'a network that is not of the zoo'}")
     try:
-        return RECURSIONS[str(name)](design, start) if _covered(design) else None
+        return RECURSIONS[name](design, start)
     except KeyError as error:
         raise BadInput(
             f"this design of {name!r} does not say its {error.args[0]!r}; sigprop.networks.resolve "
             "gives all options"
         ) from None
-
-
-def _covered(design: Design) -> bool:
-    covered = all(design[name] in values for name, values in _COVERED.items() if name in design)
-    bordered = design["architecture"] == "resnet" and design["padding"] != "circular"
-    return covered and not bordered
 
 
 def predictions(records: Records) -> pd.DataFrame:
@@ -108,12 +79,14 @@ def start_kernel(signals: pd.DataFrame) -> Kernel | None:
 def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     signals = records.signals[records.signals["network"] == label]
     start = start_kernel(signals)
-    try:
-        with np.errstate(over="ignore"):
-            predicted = recursion_of(design, start) if start is not None else None
-    except NotFinite:  # doubling 1100 times leaves float64: the recursion ends in no number
+    if start is None:
         return pd.DataFrame()
-    if predicted is None:
+    try:
+        with np.errstate(all="ignore"):
+            predicted = recursion_of(design, start)
+    except (NoTheory, NotFinite):
+        return pd.DataFrame()
+    if not np.isfinite(predicted.second_moment).all():  # doubling 1100 times leaves float64
         return pd.DataFrame()
     forward = {name: getattr(predicted, name)[1:] for name in _FORWARD}
     frames = [_frame(label, "forward", name, values) for name, values in forward.items()]
@@ -137,84 +110,3 @@ def _frame(label: str, direction: str, quantity: str, values: np.ndarray) -> pd.
             "value": values,
         }
     )
-
-
-def _shape(design: Design) -> dict[str, Any]:
-    return {
-        "depth": design["depth"],
-        "layers": design["branch_layers"],
-        "activation": design["activation"],
-    }
-
-
-@RECURSIONS.register("plain")
-def _plain(design: Design, start: Kernel) -> Prediction:
-    return predict("plain", **_shape(design), start=start)
-
-
-@RECURSIONS.register("batchnorm")
-def _batchnorm(design: Design, start: Kernel) -> Prediction:
-    order = design["order"]
-    return predict("batchnorm", **_shape(design), order=order, start=start)
-
-
-@RECURSIONS.register("rescale")
-def _rescale(design: Design, start: Kernel) -> Prediction:
-    init = "he"
-    if design["bias"]:
-        init = "centered_he" if design["gain"] == "he" else "centered_preserving"
-    shape, c = _shape(design), design["c"]
-    c = shape["depth"] - 1 if c == "official" else c
-    return predict("rescale", **shape, c=c, init=init, start=start)
-
-
-@RECURSIONS.register("batchnorm-last")
-def _batchnorm_last(design: Design, start: Kernel) -> Prediction:
-    return predict("plain", **_shape(design), start=start)
-
-
-@RECURSIONS.register("fixup")
-def _fixup(design: Design, start: Kernel) -> Prediction:
-    return predict("fixup", **_shape(design), start=start)
-
-
-@RECURSIONS.register("skipinit")
-def _skipinit(design: Design, start: Kernel) -> Prediction:
-    return predict("skipinit", **_shape(design), gain=design["gain"], start=start)
-
-
-@RECURSIONS.register("rezero")
-def _rezero(design: Design, start: Kernel) -> Prediction:
-    return predict("rezero", **_shape(design), start=start)
-
-
-@RECURSIONS.register("scaled-weightnorm")
-def _scaled_weightnorm(design: Design, start: Kernel) -> Prediction:
-    return predict("weightnorm", **_shape(design), power=design["power"], start=start)
-
-
-@RECURSIONS.register("unit-scaled")
-def _unit_scaled(design: Design, start: Kernel) -> Prediction:
-    own = {key: design[key] for key in ("residual_mult", "attn_ratio")}
-    return predict("unit_scaled", **_shape(design), **own, start=start)
-
-
-@RECURSIONS.register("nf-resnet")
-def _nf_resnet(design: Design, start: Kernel) -> Prediction:
-    shape = _shape(design)
-    own = {"alpha": design["alpha"], "skip_gain": design["skip_gain"]}
-    return predict("nf", **{**shape, "depth": [shape["depth"]]}, **own, start=start)
-
-
-@RECURSIONS.register("mup")
-def _mup(design: Design, start: Kernel) -> Prediction:
-    shape = _shape(design)
-    gain = design["branch"] / math.sqrt(shape["depth"])
-    return predict("skipinit", **shape, gain=gain, start=start)
-
-
-@RECURSIONS.register("groupnorm")
-@RECURSIONS.register("layernorm")
-def _layernorm(design: Design, start: Kernel) -> Prediction:
-    order = design["order"]
-    return predict("layernorm", **_shape(design), order=order, start=start)

@@ -9,15 +9,12 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.verification.annihilation import NOT_STATED
-from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED
+from sigprop.verification.intervals import HOLDS, MOST_DRAWS, UNDECIDED, VIOLATED
 from sigprop.verification.judgment import TRANSITION
 from sigprop.verification.laws import Law
 
 #: Verdicts with which a law as a whole may hold.
 _SATISFIED = {HOLDS, TRANSITION, NOT_STATED}
-
-#: A cross term that explains this much of a deviation is named as its cause.
-_EXPLAINS = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,9 @@ class Result:
     Attributes:
         law: the law that was tested.
         table: one row per block, then one per stage (``block`` = -1): ``predicted`` and
-            ``measured`` ratio, ``low`` and ``high`` of its interval, ``verdict``, ``more_seeds``
-            that an undecided one needs, ``spread`` (standard deviation of the log ratio over
+            ``measured`` ratio, ``low`` and ``high`` of its interval, ``verdict``;
+            ``more_seeds_low`` and ``more_seeds_high``, between which the number lies that an
+            undecided one needs; ``spread`` (standard deviation of the log ratio over
             seeds), ``skip`` and ``branch`` (second moments of the operands over the input's),
             their ``correlation`` (what the law assumes to be 0), and ``share``, the block's part
             of its stage's output. Where a block ends the signal: ``kind`` (killed, cut from the
@@ -72,9 +70,9 @@ class Result:
         return self.verdict == UNDECIDED
 
     @property
-    def more_seeds(self) -> int:
-        """About how many further seeds would decide every undecided row."""
-        return int(self.table["more_seeds"].fillna(0).max())
+    def more_seeds(self) -> tuple[int, int]:
+        """Between how many further seeds and how many would decide every undecided row."""
+        return int(self.table["more_seeds_low"].max()), int(self.table["more_seeds_high"].max())
 
     @property
     def first_violation(self) -> pd.Series | None:
@@ -89,8 +87,8 @@ class Result:
             f"{self.verdict.upper()}: {self.law.says}, within {self.tolerance:.0%} at "
             f"{self.level:.0%} confidence over {self.seeds} {draws}"
         )
-        if self.undecided and self.more_seeds:
-            return f"{line}; about {self.more_seeds} more would decide"
+        if self.undecided and any(self.more_seeds):
+            return f"{line}; {_how_many(*self.more_seeds)} more are needed"
         unread = self.table[~self.table["verdict"].isin([*_SATISFIED, UNDECIDED])]
         if self.undecided and len(unread):
             row = unread.iloc[0]
@@ -102,15 +100,16 @@ class Result:
         row = self.first_violation
         if row is None:
             return ""
-        if row["reason"]:
+        if row["kind"]:
             name = f"block {row['block']} ({row['name']}) " if row["block"] >= 0 else ""
             return f"{name}{row['reason']}"
         if row["block"] < 0:
             return (
                 f"no single block is far off, but together they change the signal by "
-                f"x{row['measured']:.3g} where the law says x{row['predicted']:.3g}"
+                f"x{row['measured']:.3g} where the law says x{row['predicted']:.3g}: "
+                f"{row['reason']}"
             )
-        return _operand_cause(row)
+        return str(row["reason"])
 
     def failure(self) -> str:
         """Return the message of a failed assertion: headline, cause and the rows around it."""
@@ -147,29 +146,17 @@ class Result:
         }
 
 
-def _operand_cause(row: pd.Series) -> str:
-    skip, branch, correlation = (float(row[key]) for key in ("skip", "branch", "correlation"))
-    if math.isnan(skip) or math.isnan(branch):
-        return (
-            f"the block multiplies the signal by {row['measured']:.4g}; no residual addition was "
-            "seen in it"
-        )
-    cross = 2 * (0 if math.isnan(correlation) else correlation) * math.sqrt(skip * branch)
-    deviation = float(row["measured"]) - float(row["predicted"])
-    if abs(cross) > _EXPLAINS * abs(deviation) and cross * deviation > 0:
-        return (
-            f"skip and branch are correlated ({correlation:+.3f}); the cross term alone changes "
-            f"the ratio by {cross:+.3g}"
-        )
-    return (
-        f"the skip keeps {skip:.4g} and the branch adds {branch:.4g} of the input's second moment, "
-        f"together {skip + branch:.4g} where the law says {row['predicted']:.4g}"
-    )
+def _how_many(low: int, high: int) -> str:
+    """Return an interval of numbers of draws in words; the largest stands for "or more"."""
+    if high >= MOST_DRAWS:
+        return f"at least {low}"
+    return f"{low} to {high}" if low < high else f"about {low}"
 
 
 def _text(table: pd.DataFrame) -> str:
     columns = ["stage", "block", "name", "predicted", "measured", "low", "high"]
-    columns += ["spread", "correlation", "share", "verdict", "more_seeds"]
-    shown = table.reindex(columns=columns)
-    shown["more_seeds"] = shown["more_seeds"].fillna(0).astype(int)
+    columns += ["spread", "correlation", "share", "verdict"]
+    shown = table[columns].copy()
+    ranges = zip(table["more_seeds_low"], table["more_seeds_high"], strict=True)
+    shown["more_seeds"] = [_how_many(low, high) if high else "-" for low, high in ranges]
     return shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format)

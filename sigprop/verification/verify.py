@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import nn
@@ -14,10 +14,14 @@ from sigprop.inputs.devices import Device
 from sigprop.inputs.factories import Factory, design
 from sigprop.records import Records
 
+#: How many initializations, or which; ``"auto"`` draws more of them until a law is decided.
+Seeds = int | Sequence[int] | Literal["auto"]
+
 if TYPE_CHECKING:  # pandas, scipy and the theory are loaded by the first verdict, not with sigprop
     import pandas as pd
 
     from sigprop.theory import Prediction
+    from sigprop.verification.draws import Draws
     from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
 
@@ -26,7 +30,7 @@ def verify(
     model: nn.Module | Factory | str,
     inputs: object,
     law: str | Law | Callable[[int], float] = "preserved",
-    seeds: int | Sequence[int] = 16,
+    seeds: Seeds = "auto",
     tolerance: float = 0.05,
     *,
     level: float = 0.95,
@@ -39,10 +43,14 @@ def verify(
 
     Per block, and over each stage as a whole, the mean ratio of the quantity after and before is
     given a confidence interval. The law holds where the interval lies inside the tolerance, is
-    violated where it lies outside, and is undecided where it crosses an edge. Intervals are
-    simultaneous: half of the error probability goes to the stages, half is shared by the blocks.
+    violated where it lies outside, and is undecided where it crosses an edge.
+
+    With ``seeds="auto"`` the law is judged after 8 seeds, and after 16, 32, 64, 128 and 256 for as
+    long as it is undecided and that many can be expected to decide it. The intervals of all blocks
+    and stages at all these looks hold together at ``level`` (see `sigprop.verification.looks`).
 
     A block that changes width or resolution opens a new stage; the law is not stated across it.
+    One that is called several times in a forward pass is judged in each call that all draws make.
 
     A block that makes the quantity exactly zero or not finite, that cuts the gradient, or that is
     not called, in any draw, breaks the law: `Result.cause` names it, its share of seeds and how.
@@ -54,7 +62,8 @@ def verify(
         inputs: a tensor, tuple or dict, the same for every seed; or a DataLoader, a batch a seed.
         law: ``"preserved"``, ``"preserved:channel_variance"``, ``"gradient-preserved"``,
             ``"doubling"``, ``"predicted"`` (networks of the zoo), or a callable ``block -> ratio``.
-        seeds: how many initializations (0, 1, ...), or which.
+        seeds: ``"auto"``; or how many initializations (0, 1, ...), or which. A plain model is
+            judged once: by default over as many batches as there are, at most 16.
         tolerance: relative deviation that still counts as holding.
         level: confidence of all intervals together.
         blocks: what a block is, as in `attach`.
@@ -67,9 +76,9 @@ def verify(
 
     Raises:
         UnknownName: no law, network or block has that name.
-        BadInput: fewer than two seeds, a factory that repeats its weights, inputs that do not
-            fit, blocks that are never called, or a law of a quantity or port that does not exist,
-            or that theory does not have.
+        BadInput: fewer than two seeds, too few batches for a plain model, a factory that repeats
+            its weights, inputs that do not fit, blocks that are never called, or a law of a
+            quantity or port that does not exist, or that theory does not have.
 
     Example:
         >>> options = {"depth": 4, "width": 128, "inputs": 64}
@@ -78,26 +87,45 @@ def verify(
         >>> verify("plain", x, seeds=4, options=options).verdict
         'violated'
     """
-    from sigprop.verification.draws import draw
+    from sigprop.verification.causes import explained
+    from sigprop.verification.draws import Draws, pairs
     from sigprop.verification.evidence import evidence
-    from sigprop.verification.judgment import judgment
+    from sigprop.verification.judgment import judgment, worth_more
     from sigprop.verification.laws import law_of
+    from sigprop.verification.looks import LOOKS
     from sigprop.verification.result import Result
 
     chosen = law_of(law)
-    which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    which = _which(seeds)
     _check(which, tolerance, level)
     if chosen.needs_prediction:
         _check_predicted(model, options)
     one_model = isinstance(model, nn.Module)
+    unit = "batches" if one_model else "seeds"
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
     how["cotangent"] = chosen.cotangent
-    records, entered = draw(model, inputs, which, chosen.direction == "backward", how)
-    found = evidence(records, chosen, entered)
-    targets = _targets(chosen, found, _prediction(model, records, options))
-    unit = "batches" if one_model else "seeds"
-    table = judgment(found, targets, tolerance, level, chosen.quantity, unit)
-    return Result(chosen, table, records, tolerance, level, len(which), one_model)
+    given = pairs(inputs, which, one_model)
+    draws = Draws(model, given, chosen.direction == "backward", how)
+    looks = LOOKS if which is None and not one_model else (len(given),)
+    for count in looks:
+        records = draws.up_to(count)
+        found = evidence(records, chosen, draws.entered)
+        targets = _targets(chosen, found, _prediction(model, records, options))
+        table = judgment(found, targets, tolerance, level, chosen.quantity, unit, len(looks))
+        if not worth_more(table, looks[-1] - count):
+            break
+    table = explained(table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0]))
+    return Result(chosen, table, records, tolerance, level, count, one_model)
+
+
+def _without_zeros(draws: Draws, law: Law, count: int) -> pd.DataFrame | None:
+    """Return the evidence of the first draws with circular padding, where zeros pad them."""
+    from sigprop.verification.evidence import evidence
+
+    circular = draws.with_circular_padding()
+    if circular is None:
+        return None
+    return evidence(circular.up_to(count), law, circular.entered)
 
 
 def assert_preserved(
@@ -106,7 +134,7 @@ def assert_preserved(
     tolerance: float = 0.05,
     *,
     law: str | Law | Callable[[int], float] = "preserved",
-    seeds: int | Sequence[int] = 16,
+    seeds: Seeds = "auto",
     **options: Any,
 ) -> None:
     """Assert that a law holds, for a test suite; the options are those of `verify`.
@@ -116,7 +144,7 @@ def assert_preserved(
         inputs: as in `verify`.
         tolerance: relative deviation that still counts as holding.
         law: as in `verify`.
-        seeds: how many initializations, or which.
+        seeds: as in `verify`.
         **options: the other arguments of `verify`.
 
     Raises:
@@ -135,10 +163,23 @@ def assert_preserved(
         raise AssertionError(result.failure())
 
 
-def _check(seeds: Sequence[int], tolerance: float, level: float) -> None:
-    if len(seeds) < 2:
+def _which(seeds: Seeds) -> list[int] | None:
+    """Return the seeds that are asked for, or None for as many as it takes.
+
+    Raises:
+        BadInput: a word that is not ``"auto"``.
+    """
+    if isinstance(seeds, str):
+        if seeds != "auto":
+            raise BadInput(f"seeds is a number, a list of numbers or 'auto', not {seeds!r}")
+        return None
+    return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+
+
+def _check(seeds: Sequence[int] | None, tolerance: float, level: float) -> None:
+    if seeds is not None and len(seeds) < 2:
         raise BadInput(f"an interval needs at least 2 seeds, got {len(seeds)}")
-    if len(set(seeds)) < len(seeds):
+    if seeds is not None and len(set(seeds)) < len(seeds):
         raise BadInput("the same seed is given twice; draws must be independent")
     if not 0 < tolerance < 1:
         raise BadInput(f"tolerance is a relative deviation between 0 and 1, got {tolerance!r}")
@@ -152,15 +193,19 @@ def _check_predicted(
     """Refuse, before anything is measured, a network of which theory predicts nothing.
 
     Raises:
-        BadInput: there is no recursion for it.
+        BadInput: there is no recursion for it; the message says which part has none.
     """  # noqa: DOC501  (`no_prediction` makes the error)
     from sigprop.theory import Kernel
+    from sigprop.verification.designs import NoTheory
     from sigprop.verification.laws import no_prediction
     from sigprop.verification.predictions import recursion_of
 
-    designed = {} if isinstance(model, nn.Module) else design(model, **(options or {}))
-    if recursion_of(designed, Kernel()) is None:
-        raise no_prediction()
+    try:
+        recursion_of(
+            {} if isinstance(model, nn.Module) else design(model, **(options or {})), Kernel()
+        )
+    except NoTheory as none:
+        raise no_prediction(str(none)) from None
 
 
 def _prediction(
