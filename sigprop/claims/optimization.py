@@ -304,6 +304,7 @@ def smoothness(trial: Trial, by_distance: bool = True, shift: float = 0.0) -> li
     hessian = root @ root.T / 40
 
     def gradient(at: Tensor) -> Tensor:
+        """Return the gradient of the quadratic at a point."""
         leaf = at.clone().requires_grad_()
         (found,) = torch.autograd.grad(0.5 * leaf @ hessian @ leaf, leaf)
         return found

@@ -139,6 +139,10 @@ def attach(
 class Probe:
     """A probe on a model; made by `attach`.
 
+    Args:
+        model: the model.
+        options: what `attach` was given.
+
     Attributes:
         options: what `attach` was given.
     """
@@ -277,7 +281,12 @@ class Probe:
             self._reader.clear()  # once more: now copies of weights are let go of too
 
     def step_ended(self, index: int, skipped: bool) -> None:
-        """Make rows of what was read in a step, and forget it."""
+        """Make rows of what was read in a step, and forget it.
+
+        Args:
+            index: the step's number, from 0.
+            skipped: whether a scaler left the optimizer's step out.
+        """
         if self._recorded:  # also when it was switched off within the step
             self._recorder.guarded(self._end_recorded_step, skipped)
         self._recorder.step += 1
@@ -297,7 +306,12 @@ class Probe:
         self._recorder.stopwatch.begin()
 
     def update_begins(self, optimizer: Optimizer, closure: bool) -> bool:
-        """Return whether to read gradients before the optimizer uses them."""
+        """Return whether to read gradients before the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, in which gradients are still to be computed.
+        """
         if not self._checked_optimizer:
             self._checked_optimizer = True
             self._check_optimizer(optimizer)
@@ -306,7 +320,12 @@ class Probe:
         return self._recorder.on
 
     def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
-        """Read weights and gradients as the optimizer uses them."""
+        """Read weights and gradients as the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, which may be called again.
+        """
         if self._recorder.on:
             self._warn_of_silence()
             act = self._reader.gradients_ready

@@ -56,6 +56,7 @@ class Signal:
         m, a, starts = self.moments, self.activity, np.asarray(starts, dtype=np.intp)
 
         def add(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            """Return the sums over the channels of each tensor."""
             return np.add.reduceat(numbers, starts)
 
         n = add(m.count)

@@ -145,6 +145,11 @@ def law_of(law: str | Law | Callable[[int], float]) -> Law:
         raise BadInput(f"a law is a name or a callable 'block -> ratio', not {law!r}")
 
     def ratios(blocks: Array, _: Prediction | None) -> Array:
+        """Return what the law gives for each block.
+
+        Raises:
+            BadInput: a ratio is not positive.
+        """
         predicted = np.array([float(law(int(block))) for block in blocks])
         if not (predicted > 0).all():
             raise BadInput(f"a law gives a positive ratio for every block, not {predicted.min()}")

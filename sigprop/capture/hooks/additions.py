@@ -55,6 +55,11 @@ class Additions:
             reader.read(skip, branch, tap)
 
     def take_again(self, recorder: Recorder, operands: Iterable[object]) -> None:
-        """Watch the gradients of operands that were read when they were made the first time."""
+        """Watch the gradients of operands that were read when they were made the first time.
+
+        Args:
+            recorder: where statistics go.
+            operands: of an addition that is recomputed.
+        """
         for port, operand in zip(self._ports.values(), operands, strict=False):
             port.take_again(recorder, operand)

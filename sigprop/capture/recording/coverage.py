@@ -67,6 +67,7 @@ def coverage(
         called.setdefault(module, []).append(function)
 
     def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
+        """Return the row of a module or function."""
         gradient = _gradient(name, name in targets, log, forward, backward)
         if status == "recorded" and gradient.startswith((NO_GRADIENT, UNSEEN)):
             status = "no_gradient"
@@ -81,6 +82,7 @@ def coverage(
         }
 
     def rows() -> Iterator[dict[str, object]]:
+        """Yield modules in their order, each with its functions, then aliases."""
         for name, module in everything.items():
             status, reason = states[name]
             if not log.total_calls[name] and compiled(model):
