@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The peers have their own environment: nothing of theirs is needed for anything else.
 BENCHMARKS := .venv-benchmarks
+ZOO := .venv-zoo
 # Another PyTorch: `make test-torch TORCH=2.6.0`. A CUDA build of several gigabytes, unless PyTorch's
 # own index of CPU builds is given: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= 2.5.1
@@ -13,7 +14,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis benchmarks wheels quick test test-torch lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis benchmarks zoo-check wheels quick test test-torch lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +68,17 @@ $(BENCHMARKS)/.ready: pyproject.toml constraints.txt
 	$(BENCHMARKS)/bin/python -m pip install --quiet --no-deps -c constraints.txt delve fastai mup
 	touch $@
 
+zoo-check: $(ZOO)/.ready  ## Score the blocks chosen in 85 published architectures
+	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo
+
+$(ZOO)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(ZOO)/bin/python -m pip install --quiet -c constraints.txt -e . --group zoo
+	# They ask for other builds of PyTorch and for what downloads weights; neither is needed here.
+	$(ZOO)/bin/python -m pip install --quiet --no-deps -c constraints.txt torchvision timm diffusers
+	touch $@
+
 wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylinux wheel: dist/
 	rm -rf dist build/wheel
 	$(BIN)/python -m build --sdist --outdir dist
@@ -104,4 +116,4 @@ format: $(READY)  ## Put the style right
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and everything generated but reports
-	rm -rf $(VENV) $(BENCHMARKS) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(BENCHMARKS) $(ZOO) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

@@ -12,6 +12,7 @@ from sigprop.errors import BadInput, UnknownName, suggestion
 from sigprop.inputs.calling import Loss, backward, call, send_signs, split_batch
 from sigprop.inputs.devices import Device, moved, placed, resolve_device
 from sigprop.inputs.factories import Factory, copied, design, factory, initialize
+from sigprop.probing.learning import learned
 from sigprop.probing.options import Metrics
 from sigprop.probing.probe import attach
 from sigprop.records import Records, concat, new_manifest
@@ -80,6 +81,7 @@ def measure(
     batch, wanted = moved(split_batch(inputs, targets), chosen)
     found, signs = [], 0
     for seed, fresh in _initialized(model, which, options or {}, chosen, cotangent is not None):
+        blocks = learned(fresh, batch, blocks, chosen)  # by the first; all seeds have the same
         with attach(
             fresh,
             blocks=blocks,
