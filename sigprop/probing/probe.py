@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.internals import warn_of_missing
+from sigprop.capture.model.blocks import is_automatic, members
 from sigprop.capture.model.naming import bare, parameters
 from sigprop.errors import BadInput
 from sigprop.probing.loss_scale import LossScale
@@ -370,11 +371,10 @@ class Probe:
 
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> None:
         blocks, axis = self.options.blocks, self.options.channel_dim
-        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        leaves = isinstance(blocks, str) and blocks == "leaves"
-        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
+        leaves, automatic = blocks == "leaves", is_automatic(blocks)
+        scope = Scope(automatic, automatic or leaves, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.on(self, model)
-        self._installation.install(targets, axis, scope)
+        self._installation.install(targets, axis, scope, members(blocks))
         self._steps.watch()
         self.step_began(self.step_index)
 
