@@ -457,6 +457,7 @@ def test_every_law_is_documented_by_a_sentence() -> None:
         "preserved",
         "preserved:channel_variance",
         "gradient-preserved",
+        "jacobian-preserved",
         "doubling",
         "equal-shares",
         "equal-parameter-gradients",
