@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The peers have their own environment: nothing of theirs is needed for anything else.
 BENCHMARKS := .venv-benchmarks
+ZOO := .venv-zoo
 # Another PyTorch: `make test-torch TORCH=2.6.0`. A CUDA build of several gigabytes, unless PyTorch's
 # own index of CPU builds is given: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= 2.5.1
@@ -13,7 +14,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis benchmarks wheels quick test test-torch lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis papers benchmarks zoo-check wheels quick test test-torch lint types format clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +36,7 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 	$(COMPARE) --output reports/latest
 
 # What is committed under reports/; `make report` writes beside it, so that a clone stays clean.
-reports: first-light overview claims ablation any-model diagnosis  ## Make every committed report again (benchmarks apart)
+reports: first-light overview claims ablation any-model diagnosis papers  ## Make every committed report again (benchmarks apart)
 
 first-light: $(READY)  ## The committed report of `make report`: reports/first-light/
 	rm -rf reports/first-light
@@ -56,6 +57,10 @@ diagnosis: $(READY)  ## How often `sigprop diagnose` errs: reports/diagnosis/
 any-model: $(READY)  ## Transformers read without touching their source: reports/any-model/
 	$(BIN)/python examples/04_read_transformers.py reports/any-model
 
+papers: $(READY)  ## The figures of papers at the size of a CPU, a page each: reports/papers/
+	for script in 07_follow_santurkar 08_follow_bjorck 09_follow_hoffer 10_find_edge_of_stability; do \
+		OMP_NUM_THREADS=1 $(BIN)/python examples/$$script.py || exit 1; done
+
 benchmarks: $(BENCHMARKS)/.ready  ## What a probe costs, beside its peers: reports/benchmarks/
 	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python -m benchmarks
 
@@ -65,6 +70,17 @@ $(BENCHMARKS)/.ready: pyproject.toml constraints.txt
 	$(BENCHMARKS)/bin/python -m pip install --quiet -c constraints.txt -e . --group benchmarks
 	# These ask for torchvision or spacy as well, which their hooks do not import.
 	$(BENCHMARKS)/bin/python -m pip install --quiet --no-deps -c constraints.txt delve fastai mup
+	touch $@
+
+zoo-check: $(ZOO)/.ready  ## Score the blocks chosen in 85 published architectures
+	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo
+
+$(ZOO)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(ZOO)/bin/python -m pip install --quiet -c constraints.txt -e . --group zoo
+	# They ask for other builds of PyTorch and for what downloads weights; neither is needed here.
+	$(ZOO)/bin/python -m pip install --quiet --no-deps -c constraints.txt torchvision timm diffusers
 	touch $@
 
 wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylinux wheel: dist/
@@ -104,4 +120,4 @@ format: $(READY)  ## Put the style right
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and everything generated but reports
-	rm -rf $(VENV) $(BENCHMARKS) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(BENCHMARKS) $(ZOO) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

@@ -37,6 +37,11 @@ class Registry(Mapping[str, T]):
         """
 
         def enter(thing: T) -> T:
+            """Return the thing, which is entered under the name.
+
+            Raises:
+                BadInput: the name is taken.
+            """
             if name in self._entries:
                 raise BadInput(f"a {self.kind} called {name!r} exists already; choose another name")
             self._entries[name] = thing

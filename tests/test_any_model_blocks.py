@@ -284,9 +284,9 @@ def test_a_residual_stream_carries_no_block_that_has_ended() -> None:
     from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow
 
     known, x = Dataflow(), torch.ones(2)
-    known.open(0, [x])
+    known.open(0, [[x]])
     for block in range(1, 50):
-        known.open(block, [x])
+        known.open(block, [[x]])
         branch, total = torch.ones(2), torch.ones(2)
         known.pass_on((x,), {}, branch, WEIGHT)
         known.pass_on((x, branch), {}, total, 0)
@@ -294,6 +294,6 @@ def test_a_residual_stream_carries_no_block_that_has_ended() -> None:
         known.close(block)
         x = total
     made = torch.ones(2)
-    known.open(50, [x])
+    known.open(50, [[x]])
     known.pass_on((x,), {}, made, 0)
-    assert known._get(made) == {0: 0, 50: 0}
+    assert known._get(made) == {0: 0, 8 * 50: 0}

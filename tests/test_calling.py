@@ -164,13 +164,12 @@ def test_without_targets_the_gradient_is_standard_normal_and_that_of_its_seed() 
     # 60,000 draws: the mean has a standard error of 1/245, the mean square of sqrt(2)/245.
     assert abs(float(big.grad.mean())) < 4 / 245
     assert float(big.grad.square().mean()) == pytest.approx(1, abs=4 * math.sqrt(2) / 245)
-    first = big.grad.clone()
-    big.grad = None
-    state = torch.get_rng_state()
+    first, state = big.grad.clone(), torch.get_rng_state()
+    big.grad.zero_()
     backward(big, None, None, seed=5)
     assert torch.equal(big.grad, first)
     assert torch.equal(torch.get_rng_state(), state)
-    big.grad = None
+    big.grad.zero_()
     backward(big, None, None, seed=6)
     assert not torch.equal(big.grad, first)
 

@@ -305,7 +305,7 @@ def test_a_tensor_that_was_written_to_is_read_again() -> None:
 
 def test_a_new_tensor_at_the_address_of_another_is_not_taken_for_it() -> None:
     dataflow = Dataflow()
-    dataflow.open(0, [torch.ones(1)])  # dead at once
+    dataflow.open(0, [[torch.ones(1)]])  # dead at once
     new = [torch.ones(1) for _ in range(50)]
     assert [dataflow.distance(x, 0) for x in new] == [None] * 50
 

@@ -9,23 +9,52 @@ import pytest
 import sigprop
 
 ROOT = Path(sigprop.__file__).parent
-#: Folders whose callables are called from outside of them; the command line has its own help.
-FOLDERS = ("theory", "networks", "claims", "inputs", "records", "experiments", "verification")
-FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+#: Every module but those of the command line, which has its own help.
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT / "cli"]
 
 
-def callables(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.arguments, str]]:
-    """Yield name, parameters and docstring of what is public, classes by their constructor."""
+def methods(node: ast.ClassDef) -> frozenset[str]:
+    """Return the names of a class's own public methods."""
+    functions = (part.name for part in node.body if isinstance(part, ast.FunctionDef))
+    return frozenset(name for name in functions if not name.startswith("_"))
+
+
+def is_protocol(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).partition("[")[0] == "Protocol" for base in node.bases)
+
+
+#: The methods of every protocol; a class that has them all implements it.
+PROTOCOLS = {
+    methods(node)
+    for path in FILES
+    for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    if isinstance(node, ast.ClassDef) and is_protocol(node) and len(methods(node)) > 1
+}
+
+
+def callables(body: list[ast.stmt]) -> Iterator[tuple[str, ast.arguments, str]]:
+    """Yield name, parameters and docstring of what is public, classes by their constructor.
+
+    What overrides a method of a class of the module, or is one of a protocol, is explained there.
+    """
+    known = {node.name: methods(node) for node in body if isinstance(node, ast.ClassDef)}
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            above = {known.get(ast.unparse(base), frozenset()) for base in node.bases}
+            above |= {protocol for protocol in PROTOCOLS if protocol <= methods(node)}
+            explained = set() if is_protocol(node) else set().union(*above)
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     yield node.name, method.args, ast.get_docstring(node) or ""
-            yield from callables(node.body, f"{node.name}.")
+            yield from (
+                (f"{node.name}.{name}", arguments, page)
+                for name, arguments, page in callables(node.body)
+                if name not in explained
+            )
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             if "overload" in map(ast.unparse, node.decorator_list):
                 continue
-            yield prefix + node.name, node.args, ast.get_docstring(node) or ""
+            yield node.name, node.args, ast.get_docstring(node) or ""
 
 
 def undocumented(source: str) -> dict[str, list[str]]:
@@ -52,3 +81,7 @@ def test_a_parameter_that_is_forgotten_is_found() -> None:
     assert undocumented(f"def add(a, b):\n    {page}") == {"add": ["b"]}
     assert undocumented("def negate(a):\n    return -a") == {}
     assert undocumented("class A:\n  def __init__(self, a, *b): pass") == {"A": ["a", "b"]}
+    base = "class A:\n  def f(self, a, b): pass\n"
+    assert undocumented(base + "class B(A):\n  def f(self, a, b): pass") == {"A.f": ["a", "b"]}
+    other = "class B:\n  def f(self, a, b): pass"
+    assert undocumented(base + other) == {"A.f": ["a", "b"], "B.f": ["a", "b"]}

@@ -435,7 +435,7 @@ def test_a_step_that_is_not_recorded_has_no_hooks_inside_the_model(with_optimize
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     seen = []
     with sigprop.attach(
-        model, optimizer if with_optimizer else None, blocks=["*"], every=3
+        model, optimizer if with_optimizer else None, blocks=["(model)", "**"], every=3
     ) as probe:
         for _ in range(7):
             optimizer.zero_grad()

@@ -283,7 +283,8 @@ def itself() -> SimpleNamespace:
 
 def test_parameters_of_every_group() -> None:
     first, second = weight(), weight()
-    optimizer = SGD([{"params": [first]}, {"params": [second], "lr": 0.5}], lr=0.1)
+    groups: Any = [{"params": [first]}, {"params": [second], "lr": 0.5}]
+    optimizer = SGD(groups, lr=0.1)
     assert [id(p) for p in parameters_of(optimizer)] == [id(first), id(second)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from sigprop.verification.intervals import MOST_DRAWS, UPPER, judge, log_mean_in
 from sigprop.verification.laws import LAWS
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
-ROWS: Any = list(X)
 SIZE: dict[str, Any] = {"depth": 6, "width": 96, "inputs": 32}
 
 
@@ -357,7 +356,10 @@ BAD = {
         "seeds is a number, a list of numbers or 'auto', not 'many'",
     ),
     "few batches in a loader": (
-        (sigprop.networks.build("rescale", **SIZE), DataLoader(ROWS, batch_size=32)),
+        (
+            sigprop.networks.build("rescale", **SIZE),
+            DataLoader[Any](cast(Any, list(X)), batch_size=32),
+        ),
         {"seeds": 4},
         BadInput,
         "a plain model needs 4 batches that differ, and the DataLoader has 2",

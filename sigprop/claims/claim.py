@@ -151,6 +151,7 @@ def claim(
     """
 
     def enter(function: F) -> F:
+        """Return the function, which is entered as a claim with its saboteurs."""
         theme = function.__module__.rpartition(".")[2]
         made = Claim(name, title, tags=(theme, *tags), function=function, **facts)
         CLAIMS.register(name)(made)

@@ -42,6 +42,7 @@ def register(name: str, architecture: str | None = None) -> Callable[[Network], 
     """
 
     def register_network(network: Network) -> Network:
+        """Return the network, which is registered."""
         NETWORKS.register(name)(network)
         if architecture is not None:
             _ONLY[name] = architecture

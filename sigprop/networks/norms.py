@@ -63,6 +63,11 @@ def group_norm(per_group: int | None) -> Callable[[int, int], nn.Module]:
     """
 
     def make(channels: int, dims: int) -> nn.Module:
+        """Return the normalization of so many channels.
+
+        Raises:
+            BadInput: the groups do not divide the channels.
+        """
         size = group_size(channels, per_group)
         if size < 1 or channels % size:
             raise BadInput(f"per_group={size} does not divide {channels} channels")

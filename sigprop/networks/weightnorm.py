@@ -43,6 +43,7 @@ def weightnorm(design: Design, mean_only: bool = False, data_dependent: bool = T
     refuse_transformer(design, "weightnorm", _TOKENS)
 
     def after(layer: Weighted, gain: float, dims: int) -> nn.Module:
+        """Return the learned scale and bias after a weight of unit rows."""
         channels = layer.weight.shape[0]
         # ‖v‖ of torch's choice is 0.05 √fan_in in the mean
         start = 1.0 if data_dependent else 0.05 * math.sqrt(layer.weight[0].numel())
@@ -73,6 +74,7 @@ def scaled_weightnorm(design: Design, power: float = 0.5, scaled: bool = True) -
     check_number("power", power)
 
     def after(layer: Weighted, gain: float, dims: int) -> nn.Module:
+        """Return the learned scale, which begins at the gain, and a bias."""
         fan_in, fan_out = layer.weight[0].numel(), _fan_out(layer)
         norm = gain * math.sqrt(fan_in / fan_out) if scaled else 1.0
         return Affine(layer.weight.shape[0], dims, norm)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sigprop.capture import Blocks
+from sigprop.capture.model.blocks import Choice
 from sigprop.capture.model.naming import bare
 from sigprop.capture.torch_internals import compiled
 from sigprop.errors import BadInput, ProbeWarning
@@ -18,6 +19,7 @@ from sigprop.inputs.devices import Device, kept_random_state, moved, placed, res
 from sigprop.inputs.factories import copied
 from sigprop.probing.check_rows import BLIND, check_table
 from sigprop.probing.check_tree import tree
+from sigprop.probing.learning import learned
 from sigprop.probing.options import check_model
 from sigprop.probing.probe import attach
 from sigprop.probing.watching import Watch
@@ -38,6 +40,11 @@ _COMPILED_NOTE = (
 )
 _NO_GRADIENT_NOTE = "no gradient comes back: nothing in this model requires one"
 _NO_LOSS_NOTE = "no output fits the targets, so a random gradient was sent back instead"
+_CHOICE = (
+    "{count} blocks were chosen by {seen} ({some}): {why}. To choose others give blocks='leaves', "
+    "globs over the names in the first column such as blocks='layers.*', or a function of name and "
+    "module"
+)
 _SUM_NOTE = (
     "{names}: the input goes into {how}, which is not read as a residual addition: no skip and "
     "branch; write it as x + f(x) to have them"
@@ -55,12 +62,14 @@ class Check:
             ports that are read, calls, output shape, parameters, gradient, reason, fallback.
         notes: what would slow training down or differ, one sentence each.
         records: what was recorded on the way.
+        chosen: which blocks were chosen automatically, why, and how to choose others; else empty.
     """
 
     tree: str
     table: pd.DataFrame
     notes: list[str] = field(default_factory=list)
     records: Records = field(default_factory=Records, repr=False)
+    chosen: str = ""
 
     @property
     def blind(self) -> pd.DataFrame:
@@ -68,8 +77,9 @@ class Check:
         return self.table[self.table["status"].isin(BLIND)]
 
     def __str__(self) -> str:
-        """Return the tree, the notes, and why anything stays unseen."""
-        lines = [self.tree, *(f"note: {note}" for note in self.notes)]
+        """Return the tree, why these blocks, the notes, and why anything stays unseen."""
+        lines = [self.tree, *([self.chosen] if self.chosen else ())]
+        lines += [f"note: {note}" for note in self.notes]
         for row in self.blind.to_dict("records"):
             tail = f" Instead: {row['fallback']}." if row["fallback"] else ""
             lines.append(f"{row['status']}: {row['name']} ({row['type']}): {row['reason']}.{tail}")
@@ -119,6 +129,7 @@ def check(
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
+        blocks = learned(twin, batch, blocks, chosen)
         probe = attach(twin, blocks=blocks)
         with kept_random_state(chosen), probe, torch.enable_grad():
             with watch:
@@ -135,7 +146,8 @@ def check(
     notes += _other_sums(table, watch)
     read = records.signals["count"]
     notes.append(f"a recorded step reads {len(read)} tensors with {read.sum():,} elements in all")
-    return Check(tree(table, type(twin).__name__), table, notes, records)
+    shown = tree(table, type(twin).__name__)
+    return Check(shown, table, notes, records, _why_these(blocks, table))
 
 
 def _sent_back(output: Any, targets: Any, loss: Loss | None) -> list[str]:
@@ -154,6 +166,16 @@ def _sent_back(output: Any, targets: Any, loss: Loss | None) -> list[str]:
             raise
     backward(output, None, None, seed=0)
     return [_NO_LOSS_NOTE]
+
+
+def _why_these(blocks: Blocks, table: pd.DataFrame) -> str:
+    """Return why these blocks were chosen, where they were automatically, and how to others."""
+    if not isinstance(blocks, Choice):
+        return ""
+    names = [str(name) for name in table[table["block"]]["name"]]
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    seen = "a forward pass" if blocks.from_calls else "classes and names of modules"
+    return _CHOICE.format(count=len(names), some=some, why=blocks.reason, seen=seen)
 
 
 def _other_sums(table: pd.DataFrame, watch: Watch) -> list[str]:

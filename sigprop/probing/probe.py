@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.internals import warn_of_missing
+from sigprop.capture.model.blocks import is_automatic, members
 from sigprop.capture.model.naming import bare, parameters
 from sigprop.errors import BadInput
 from sigprop.probing.loss_scale import LossScale
@@ -138,6 +139,10 @@ def attach(
 
 class Probe:
     """A probe on a model; made by `attach`.
+
+    Args:
+        model: the model.
+        options: what `attach` was given.
 
     Attributes:
         options: what `attach` was given.
@@ -277,7 +282,12 @@ class Probe:
             self._reader.clear()  # once more: now copies of weights are let go of too
 
     def step_ended(self, index: int, skipped: bool) -> None:
-        """Make rows of what was read in a step, and forget it."""
+        """Make rows of what was read in a step, and forget it.
+
+        Args:
+            index: the step's number, from 0.
+            skipped: whether a scaler left the optimizer's step out.
+        """
         if self._recorded:  # also when it was switched off within the step
             self._recorder.guarded(self._end_recorded_step, skipped)
         self._recorder.step += 1
@@ -297,7 +307,12 @@ class Probe:
         self._recorder.stopwatch.begin()
 
     def update_begins(self, optimizer: Optimizer, closure: bool) -> bool:
-        """Return whether to read gradients before the optimizer uses them."""
+        """Return whether to read gradients before the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, in which gradients are still to be computed.
+        """
         if not self._checked_optimizer:
             self._checked_optimizer = True
             self._check_optimizer(optimizer)
@@ -306,7 +321,12 @@ class Probe:
         return self._recorder.on
 
     def gradients_ready(self, optimizer: Optimizer, closure: bool) -> None:
-        """Read weights and gradients as the optimizer uses them."""
+        """Read weights and gradients as the optimizer uses them.
+
+        Args:
+            optimizer: the one that steps.
+            closure: whether it was given one, which may be called again.
+        """
         if self._recorder.on:
             self._warn_of_silence()
             act = self._reader.gradients_ready
@@ -351,11 +371,10 @@ class Probe:
 
     def _install(self, model: nn.Module, targets: dict[str, nn.Module]) -> None:
         blocks, axis = self.options.blocks, self.options.channel_dim
-        everywhere = blocks in ("auto", "leaves") if isinstance(blocks, str) else False
-        leaves = isinstance(blocks, str) and blocks == "leaves"
-        scope = Scope(blocks == "auto", everywhere, leaves, "leaf" if leaves else "block")
+        leaves, automatic = blocks == "leaves", is_automatic(blocks)
+        scope = Scope(automatic, automatic or leaves, leaves, "leaf" if leaves else "block")
         HOOK_GUARDS.on(self, model)
-        self._installation.install(targets, axis, scope)
+        self._installation.install(targets, axis, scope, members(blocks))
         self._steps.watch()
         self.step_began(self.step_index)
 

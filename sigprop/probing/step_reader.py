@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sigprop.capture import ParameterStatistics, Recorder, RowBuilder
+from sigprop.capture.model.blocks import members
 from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, leaves_step_out
 from sigprop.capture.recording.coverage import coverage
 from sigprop.probing.loss_scale import LossScale
@@ -54,7 +55,12 @@ class StepReader:
         self._targets = frozenset(targets)
         own = [] if recorder.metrics is None else recorder.metrics.names
         self._rows = RowBuilder(
-            list(self._targets), quantities, options.window, own, options.strict
+            list(self._targets),
+            quantities,
+            options.window,
+            own,
+            options.strict,
+            members(options.blocks),
         )
 
     def remember(self, model: nn.Module, optimizer: Optimizer) -> None:

@@ -51,6 +51,10 @@ _RC: dict[str, Any] = {
 class Sheet(Figure):
     """A figure that also carries, in words, what it could not draw.
 
+    Args:
+        width: in inches.
+        height: in inches.
+
     Attributes:
         notes: one sentence each, for the caption.
     """

@@ -53,6 +53,7 @@ def table(name: str, *, title: str, caption: str) -> Callable[[Build], Build]:
     """
 
     def file(build: Build) -> Build:
+        """Return the function, which is registered as a table."""
         TABLES.register(name)(TableSpec(name, title, caption, build))
         return build
 

@@ -18,10 +18,19 @@ from sigprop.signals.precision import full_precision, in_safe_range, widened
 #: Elements per part: with its two temporaries 1.5 MB in float32, inside a core's cache.
 _PART = 1 << 17
 
+#: Floating-point types with several numbers in an element, which torch computes nothing of.
+_PACKED = (getattr(torch, "float4_e2m1fn_x2", None),)
+
 
 def readable(x: Tensor) -> bool:
     """Return whether ``x`` has statistics: real floating point, strided, with data and elements."""
-    return x.is_floating_point() and x.layout == torch.strided and not x.is_meta and x.numel() > 0
+    return (
+        x.is_floating_point()
+        and x.layout == torch.strided
+        and x.dtype not in _PACKED
+        and not x.is_meta
+        and x.numel() > 0
+    )
 
 
 def compute(x: Tensor, channel_dim: int = 1) -> Tensor:
@@ -112,6 +121,8 @@ def dense_layout(x: Tensor, axis: int) -> tuple[int, int, int, int] | None:
 def compute_plain(x: Tensor, axis: int) -> Tensor:
     """Return the same numbers by plain torch, on any device; ``axis`` is counted from the front.
 
+    Every channel has a scale of its own, and zeros are counted before values are divided by it.
+
     Args:
         x: a tensor.
         axis: its channel axis, counted from the front.
@@ -121,16 +132,16 @@ def compute_plain(x: Tensor, axis: int) -> Tensor:
         lowest, highest = values.amin(others), values.amax(others)
         elements = torch.full_like(lowest, values.numel() // lowest.numel())
         if in_safe_range(lowest, highest):
-            scale, samples, finite = torch.ones_like(lowest), elements, None
+            scale, samples, finite, scaled = torch.ones_like(lowest), elements, None, values
         else:
             finite = values.isfinite()
             values = values.where(finite, 0)
             samples = finite.to(values.dtype).sum(others)
             lowest, highest = values.amin(others), values.amax(others)
-            scale = _power_of_two(lowest, highest).expand_as(lowest)
-            values = values / scale[0]
-        center = values.sum(others) / samples.clamp_min(1)
-        nonzero, *powers = _sums(values, others, center, finite)
+            scale = _power_of_two(lowest, highest)
+            scaled = values / _along(scale, values, others)
+        center = scaled.sum(others) / samples.clamp_min(1)
+        nonzero, *powers = _sums(values, scaled, others, center, finite)
         columns = [elements, samples, samples - nonzero, lowest, highest, scale, center]
         return torch.stack([*columns, *powers], dim=1)
 
@@ -144,16 +155,27 @@ def _spread(x: Tensor, axis: int) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def _power_of_two(lowest: Tensor, highest: Tensor) -> Tensor:
-    """Return 2^(e-1), shape (1,), for a largest magnitude of m·2^e with m in [0.5, 1).
+    """Return 2^(e-1) for each channel's largest magnitude of m·2^e with m in [0.5, 1).
 
     It never overflows, and dividing by it is exact.
     """
-    peak = torch.maximum(-lowest, highest).amax(0, keepdim=True)
+    peak = torch.maximum(-lowest, highest)
     peak = peak.clamp_min(torch.finfo(peak.dtype).tiny)
     return torch.ldexp(torch.ones_like(peak), peak.frexp().exponent - 1)
 
 
-def _sums(values: Tensor, others: tuple[int, ...], center: Tensor, finite: Tensor | None) -> Tensor:
+def _along(numbers: Tensor, values: Tensor, others: tuple[int, ...]) -> Tensor:
+    """Return one number a channel with the axes of the values."""
+    return numbers.reshape([1 if axis in others else -1 for axis in range(values.ndim)])
+
+
+def _sums(
+    values: Tensor,
+    scaled: Tensor,
+    others: tuple[int, ...],
+    center: Tensor,
+    finite: Tensor | None,
+) -> Tensor:
     """Return the count of non-zeros and the sums of four powers about the center, shape (5, C).
 
     Works through the tensor in parts that stay in the processor's cache with their temporaries,
@@ -161,10 +183,11 @@ def _sums(values: Tensor, others: tuple[int, ...], center: Tensor, finite: Tenso
     """
     longest = max(others, key=lambda axis: values.shape[axis])
     stride = max(1, values.shape[longest] * _PART // max(1, values.numel()))
-    about = center.reshape([1 if axis in others else -1 for axis in range(values.ndim)])
+    about = _along(center, values, others)
     masks = finite.split(stride, longest) if finite is not None else itertools.repeat(None)
     total = values.new_zeros(5, len(center))
-    for part, mask in zip(values.split(stride, longest), masks, strict=False):
+    parts = (x.split(stride, longest) for x in (values, scaled))
+    for raw, part, mask in zip(*parts, masks, strict=False):
         d = part - about
         if mask is not None:
             d = d.where(mask, 0)
@@ -172,5 +195,5 @@ def _sums(values: Tensor, others: tuple[int, ...], center: Tensor, finite: Tenso
         s1, s2 = d.sum(others), square.sum(others)
         s3 = d.mul_(square).sum(others)  # in place: the temporaries are ours
         s4 = square.mul_(square).sum(others)
-        total += torch.stack([part.sign().abs_().sum(others), s1, s2, s3, s4])
+        total += torch.stack([raw.sign().abs_().sum(others), s1, s2, s3, s4])
     return total

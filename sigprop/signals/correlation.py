@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sigprop.signals import native
+from sigprop.signals.pooled import SMALLEST
 from sigprop.signals.precision import full_precision, in_safe_range, widened
 
 
@@ -29,13 +29,12 @@ class Products:
 
     @property
     def correlation(self) -> float:
-        """E[ab]/sqrt(E[a²]E[b²]); NaN when either operand is 0 throughout.
+        """E[ab]/sqrt(E[a²]E[b²]); NaN when either operand is 0 throughout, or beyond 1e±145.
 
         Uncentered, because this is the term that a residual law on the second moment leaves out:
         E[(a+b)²] = E[a²] + E[b²] + 2·correlation·sqrt(E[a²]·E[b²]), exactly.
         """
-        scale = math.sqrt(self.aa) * math.sqrt(self.bb)
-        return self.ab / scale if scale > 0 else math.nan
+        return float(correlations(np.array([[self.aa, self.bb, self.ab]]))[0])
 
 
 def compute_products(a: Tensor, b: Tensor) -> Tensor:
@@ -110,8 +109,9 @@ def correlations(products: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         [0.5, nan]
     """
     aa, bb, ab = products.T
-    scale = np.sqrt(aa) * np.sqrt(bb)
-    return np.asarray(ab / np.where(scale > 0, scale, np.nan))
+    known = (np.minimum(aa, bb) > SMALLEST) & (np.maximum(aa, bb) < np.inf)
+    scale = np.sqrt(np.where(known, aa, np.nan)) * np.sqrt(np.where(known, bb, np.nan))
+    return np.asarray(ab / scale)
 
 
 def interpret_products(numbers: npt.ArrayLike) -> Products:

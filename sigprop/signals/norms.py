@@ -37,6 +37,7 @@ def compute_norms(pairs: Sequence[Pair], copies: Mapping[int, Tensor] | None = N
     """
 
     def compiled(count: int, layouts: int, out: int) -> None:
+        """Write sums of squares by the compiled library."""
         assert native.LIBRARY is not None
         native.LIBRARY.sigprop_norms(count, layouts, UNIT_FLOOR, torch.get_num_threads(), out)
 
@@ -54,6 +55,7 @@ def compute_updates(pairs: Sequence[Pair]) -> Array:
     """
 
     def compiled(count: int, layouts: int, out: int) -> None:
+        """Write products of weights and updates by the compiled library."""
         assert native.LIBRARY is not None
         native.LIBRARY.sigprop_updates(count, layouts, torch.get_num_threads(), out)
 

@@ -12,6 +12,9 @@ from sigprop.registry import Registry
 
 Array = npt.NDArray[np.float64]
 
+#: Below this a sum of powers has left float64's range, or lost digits to it.
+SMALLEST = 1e-290
+
 
 @dataclass(frozen=True)
 class Pooled:
@@ -63,6 +66,11 @@ class Pooled:
         """Return sums over the finite samples as means, NaN without any."""
         return sums / np.where(self.samples > 0, self.samples, np.nan)
 
+    def average_square(self, sums: Array) -> Array:
+        """Return sums of squares as means, NaN also where squares leave float64's range."""
+        lost = (self.max_abs > 0) & (self.max_abs < SMALLEST**0.5)
+        return np.where(lost, np.nan, self.average(sums))
+
 
 Quantity = Callable[[Pooled], Array]
 
@@ -79,7 +87,7 @@ def mean(pooled: Pooled) -> Array:
 @QUANTITIES.register("second_moment")
 def second_moment(pooled: Pooled) -> Array:
     """Return the mean of x² over everything; NaN without samples."""
-    return pooled.average(pooled.within + pooled.between)
+    return pooled.average_square(pooled.within + pooled.between)
 
 
 @QUANTITIES.register("channel_variance")
@@ -89,20 +97,24 @@ def channel_variance(pooled: Pooled) -> Array:
     With unequal counts (non-finite values left out) channels weigh by their counts, so that
     ``second_moment = channel_variance + mean_shift`` stays an identity.
     """
-    return pooled.average(pooled.within)
+    return pooled.average_square(pooled.within)
 
 
 @QUANTITIES.register("mean_shift")
 def mean_shift(pooled: Pooled) -> Array:
     """Return the mean over channels of the squared channel mean; NaN without samples."""
-    return pooled.average(pooled.between)
+    return pooled.average_square(pooled.between)
 
 
 @QUANTITIES.register("kurtosis")
 def kurtosis(pooled: Pooled) -> Array:
-    """Return E[(x-μ)⁴]/σ⁴ over everything, 3 for a Gaussian; NaN for a constant."""
-    m2 = np.where(pooled.m2 > 0, pooled.m2, np.nan)
-    # (m4/m2)/m2 and not m4/m2²: the square leaves float64's range at σ = 1e80.
+    """Return E[(x-μ)⁴]/σ⁴ over everything, 3 for a Gaussian; NaN for a constant.
+
+    NaN also where fourth powers leave float64's range: σ beyond 1e±72.
+    """
+    known = (pooled.m2 > 0) & (pooled.m4 > SMALLEST) & (pooled.m4 < np.inf)
+    m2 = np.where(known, pooled.m2, np.nan)
+    # (m4/m2)/m2 and not m4/m2²: the square may leave the range where m4 itself does not.
     return pooled.m4 / m2 / m2 * pooled.samples
 
 

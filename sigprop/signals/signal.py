@@ -56,6 +56,7 @@ class Signal:
         m, a, starts = self.moments, self.activity, np.asarray(starts, dtype=np.intp)
 
         def add(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            """Return the sums over the channels of each tensor."""
             return np.add.reduceat(numbers, starts)
 
         n = add(m.count)
@@ -139,7 +140,8 @@ def pool_plain(tables: Sequence[ChannelTable]) -> Pooled:
     if not tables:
         return Pooled(*np.empty((len(POOLED_COLUMNS), 0)))
     starts = np.concatenate(([0], _ends(tables)[:-1]))
-    return interpret(np.concatenate(tables)).pooled(starts)
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond 1e±72: quantities are undefined
+        return interpret(np.concatenate(tables)).pooled(starts)
 
 
 def alive(tables: Sequence[ChannelTable]) -> npt.NDArray[np.bool_]:

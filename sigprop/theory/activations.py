@@ -88,17 +88,21 @@ def leaky_relu(slope: float) -> Activation:
     s = number("slope", slope)
 
     def rectified(u: Array) -> Array:
+        """Return f(u)."""
         return np.where(u > 0, u, s * u)
 
     def gradient(u: Array) -> Array:
+        """Return f'(u)."""
         return np.where(u > 0, 1.0, s)
 
     def covariance(q: float, c: float) -> float:
+        """Return E f(u) f(v)."""
         angle = math.acos(c)
         arc = (math.sqrt(1 - c * c) + c * (math.pi - angle)) / (2 * math.pi)
         return q * (s * c + (1 - s) ** 2 * arc)
 
     def slope_covariance(q: float, c: float) -> float:
+        """Return E f'(u) f'(v)."""
         return s + (1 - s) ** 2 * (math.pi - math.acos(c)) / (2 * math.pi)
 
     closed = ClosedForm(

@@ -158,7 +158,12 @@ class Kernel:
         return max(0.0, self.over_batch(self.average(self.same), self.average(self.other)))
 
     def over_batch(self, same: float, other: float) -> float:
-        """Return the mean over all pairs of samples, from that of a sample with itself and not."""
+        """Return the mean over all pairs of samples of a batch.
+
+        Args:
+            same: the number of a sample with itself.
+            other: that of two samples.
+        """
         return other + (same - other) / self.batch
 
     def row_means(self, matrix: Array) -> Array:
@@ -245,7 +250,13 @@ class Kernel:
 
 
 def spread(size: int, diagonal: float, elsewhere: float) -> Array:
-    """Return a square matrix with one number on its diagonal and another elsewhere."""
+    """Return a square matrix with one number on its diagonal and another elsewhere.
+
+    Args:
+        size: rows of the matrix.
+        diagonal: the number on it.
+        elsewhere: the other.
+    """
     return np.where(np.eye(size, dtype=bool), float(diagonal), float(elsewhere))
 
 
@@ -282,7 +293,13 @@ class Gradient:
 
     @classmethod
     def of(cls, same: Array, other: Array, aligned: tuple[Array, Array] | None = None) -> Gradient:
-        """Return a gradient's kernel from its matrices over positions."""
+        """Return a gradient's kernel from its matrices over positions.
+
+        Args:
+            same: E g_p g_p' of one sample, shape (R, R).
+            other: of two samples.
+            aligned: see the attributes of the class.
+        """
         made = cls()
         made.same, made.other, made.aligned = same, other, aligned
         return made

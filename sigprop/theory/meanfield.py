@@ -68,6 +68,7 @@ def fixed_point(which: str | Activation, weight_variance: float, bias_variance: 
     f = activation(which)
 
     def excess(q: float) -> float:
+        """Return how far a layer lifts the variance q."""
         return variance_map(f, q, weight_variance, bias_variance) - q
 
     scale = excess(1.0) - bias_variance
@@ -213,6 +214,7 @@ def fixed_correlation(
         return 1.0
 
     def excess(c: float) -> float:
+        """Return how far a layer lifts the correlation c."""
         return layer_correlation(which, c, q, weight_variance, bias_variance) - c
 
     gap = 0.5
@@ -308,6 +310,7 @@ def critical_weight_variance(which: str | Activation, bias_variance: float) -> f
     f, sb2 = activation(which), non_negative("bias_variance", bias_variance)
 
     def excess(q: float) -> float:
+        """Return how far q lies below that of a critical layer."""
         ratio = gaussian.second_moment(f, q) / gaussian.slope_second_moment(f, q)
         return ratio + sb2 - q
 

@@ -30,7 +30,12 @@ class Operation(Protocol):
         """Return the kernel behind the operation."""
 
     def backward(self, x: Kernel, g: Gradient) -> Gradient:
-        """Return the gradient's kernel in front of it, x being the kernel there."""
+        """Return the gradient's kernel in front of the operation.
+
+        Args:
+            x: the kernel in front of the operation.
+            g: the gradient's kernel after it.
+        """
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,13 @@ class Drop:
 
 
 def spread_of(x: Kernel, diagonal: float, elsewhere: float) -> Array:
-    """Return one number for a position with itself, another for two positions."""
+    """Return one number for a position with itself, another for two positions.
+
+    Args:
+        x: a kernel, of R positions.
+        diagonal: the number of a position with itself.
+        elsewhere: that of two positions.
+    """
     return np.where(np.eye(len(x.same), dtype=bool), diagonal, elsewhere)
 
 

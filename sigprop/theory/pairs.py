@@ -35,12 +35,24 @@ def covariances(which: str | Activation, variances: Array, matrix: Array, same: 
 def slope_covariances(
     which: str | Activation, variances: Array, matrix: Array, same: bool
 ) -> Array:
-    """Return E f'(u_p) f'(u_p') for Gaussians u of mean 0; arguments as for `covariances`."""
+    """Return E f'(u_p) f'(u_p') for Gaussians u of mean 0.
+
+    Args:
+        which: the activation.
+        variances: of the u_p, shape (R,).
+        matrix: their covariances, shape (R, R).
+        same: whether the diagonal is that of a position with itself.
+    """
     return _pairs(activation(which), variances, matrix, same, slope=True)
 
 
 def means(which: str | Activation, variances: Array) -> Array:
-    """Return E f(u_p), shape (R,)."""
+    """Return E f(u_p), shape (R,).
+
+    Args:
+        which: the activation.
+        variances: of the u_p, shape (R,).
+    """
     found, inverse = np.unique(variances, return_inverse=True)
     return np.array([gaussian.mean(which, float(q)) for q in found])[inverse]
 

@@ -11,6 +11,7 @@ from sigprop.errors import BadInput, suggestion
 from sigprop.records import Records
 from sigprop.records.queries import own_rows
 from sigprop.verification.annihilation import BREAKING, kinds
+from sigprop.verification.calls import calls_as_blocks
 from sigprop.verification.chosen import chosen_blocks
 from sigprop.verification.laws import Law
 
@@ -44,6 +45,7 @@ def evidence(records: Records, law: Law, entered: bool = True) -> pd.DataFrame:
         BadInput: the blocks were never called or are containers, the law's quantity or port does
             not exist, or no block has both sides of it.
     """
+    records = calls_as_blocks(records)
     blocks = chosen_blocks(records)
     _check_law(law, records)
     own = own_rows(records.signals[records.signals["call"] == 0])

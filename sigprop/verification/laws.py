@@ -29,6 +29,8 @@ class Law:
         ports: where the quantity is compared, the side of the input first: ``"in"``, ``"skip"``,
             ``"branch"`` or ``"out"``.
         needs_prediction: `ratios` cannot do without one.
+        cotangent: what is sent back from the output, as in `sigprop.measure`; None for a standard
+            normal gradient.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Law:
     ratios: Callable[[Array, Prediction | None], Array]
     ports: tuple[str, str] = ("in", "out")
     needs_prediction: bool = False
+    cotangent: str | None = None
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
@@ -92,6 +95,14 @@ for _law in (
         _constant(1),
     ),
     Law(
+        "jacobian-preserved",
+        "the partial Jacobian's norm is preserved: ‖∂h_L/∂h_{k-1}‖_F = ‖∂h_L/∂h_k‖_F",
+        "second_moment",
+        "backward",
+        _constant(1),
+        cotangent="rademacher",
+    ),
+    Law(
         "doubling",
         "the second moment doubles: E[x_k²] = 2 E[x_{k-1}²]",
         "second_moment",
@@ -134,6 +145,11 @@ def law_of(law: str | Law | Callable[[int], float]) -> Law:
         raise BadInput(f"a law is a name or a callable 'block -> ratio', not {law!r}")
 
     def ratios(blocks: Array, _: Prediction | None) -> Array:
+        """Return what the law gives for each block.
+
+        Raises:
+            BadInput: a ratio is not positive.
+        """
         predicted = np.array([float(law(int(block))) for block in blocks])
         if not (predicted > 0).all():
             raise BadInput(f"a law gives a positive ratio for every block, not {predicted.min()}")

@@ -50,6 +50,7 @@ def verify(
     and stages at all these looks hold together at ``level`` (see `sigprop.verification.looks`).
 
     A block that changes width or resolution opens a new stage; the law is not stated across it.
+    One that is called several times in a forward pass is judged in each call that all draws make.
 
     A block that makes the quantity exactly zero or not finite, that cuts the gradient, or that is
     not called, in any draw, breaks the law: `Result.cause` names it, its share of seeds and how.
@@ -102,6 +103,7 @@ def verify(
     one_model = isinstance(model, nn.Module)
     unit = "batches" if one_model else "seeds"
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
+    how["cotangent"] = chosen.cotangent
     given = pairs(inputs, which, one_model)
     draws = Draws(model, given, chosen.direction == "backward", how)
     looks = LOOKS if which is None and not one_model else (len(given),)

@@ -68,8 +68,11 @@ def at_trace_time(
     def mark(
         method: Callable[Concatenate[M, P], R],
     ) -> Callable[Concatenate[M, P], R]:
+        """Return the method, safe and marked."""
+
         @functools.wraps(method)
         def safe(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return what the method does, or the result of a failure."""
             results = [otherwise]
             recorder = self._recorder()
             if recorder is not None:

@@ -14,20 +14,19 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sigprop.capture.hooks.dataflow import COSTS, UNRELATED, Dataflow, is_skip
+from sigprop.capture.hooks.dataflow import COSTS, PRODUCTS, UNRELATED, Dataflow
 from sigprop.capture.hooks.scope import Scope
+from sigprop.capture.hooks.sums import STACKS, SUMS, WRITES, Stacks
 from sigprop.capture.model.nested import tensors
 from sigprop.capture.recording.forward_state import ModuleFrame
 from sigprop.capture.recording.recorder import Recorder
 from sigprop.capture.torch_internals import calling, push_mode, remove_mode, transforming
 
-ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 _compiling = torch.compiler.is_dynamo_compiling
 _ALWAYS_RECTIFY = {"relu": "relu", "relu_": "relu", "relu6": "relu6"}
 _CLAMPS = {name: name.rstrip("_") for name in ("clamp", "clamp_", "clip", "clip_")}
 _CLAMPS_FROM = {"clamp_min": "clamp", "clamp_min_": "clamp"}
 RECTIFIERS = {**_ALWAYS_RECTIFY, **_CLAMPS, **_CLAMPS_FROM, "_threshold": "threshold"}
-_WRITES = frozenset({"__setitem__", "index_add_", "index_copy_", "scatter_", "copy_"})
 _MAKES_LAST = frozenset({"linear", "layer_norm", "embedding", "rms_norm"})
 _MAKES_FIRST = frozenset(
     f"{name}{n}d" for name in ("conv", "conv_transpose") for n in (1, 2, 3)
@@ -51,6 +50,7 @@ class FunctionalMode(TorchFunctionMode):
     def __init__(self, recorder: Recorder, scope: Scope, modules: frozenset[int]) -> None:
         super().__init__()
         self.dataflow, self.paused_by, self.over = Dataflow(), "", False
+        self._stacks = Stacks()
         self._modules = modules
         self._recorder, self._scope = weakref.ref(recorder), scope
         self._now = recorder.now
@@ -74,10 +74,10 @@ class FunctionalMode(TorchFunctionMode):
         if recorder is None or not recorder.on:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name in ADDITIONS:
-            recorder.guarded(self._before_addition, recorder, args, kwargs)
+        if name in SUMS:
+            recorder.guarded(self._before_sum, recorder, name, args, kwargs)
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor | tuple | list) or name in _WRITES:
+        if isinstance(out, Tensor | tuple | list) or name in WRITES:
             watch = recorder.stopwatch
             began = watch.clock()
             try:
@@ -123,26 +123,19 @@ class FunctionalMode(TorchFunctionMode):
         if made:
             self.dataflow.bridge(given, made, weighs)
 
-    def _before_addition(
-        self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    def _before_sum(
+        self, recorder: Recorder, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        a, b = args[0], args[1] if len(args) > 1 else kwargs.get("other")
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+        summands = SUMS[name](args, kwargs, self._stacks)
+        if summands is None:
             return
         module, frame = self._innermost_frame()
         if module is None or transforming() is not None:
             return
-        near, far = self.dataflow.distance(a, frame), self.dataflow.distance(b, frame)
-        if near is None or far is None:
-            return
-        if (scale := kwargs.get("alpha", 1)) != 1:
-            b = b.detach() * scale  # what is added; no tensor of the model has its gradient
-        if is_skip(far, near):
-            a, b = b, a
-        elif not is_skip(near, far):
-            return
-        if self._goes_on():
-            module.addition(recorder, a, b)
+        found = summands.residual(self.dataflow, frame)
+        if found is not None and self._goes_on():
+            skip, branch = summands.taken(found.swapped)
+            module.addition(recorder, skip, branch, found)
 
     def _goes_on(self) -> bool:
         """Return whether the forward pass goes on; a KeyboardInterrupt ends it without any hook."""
@@ -169,9 +162,14 @@ class FunctionalMode(TorchFunctionMode):
         kwargs: Mapping[str, Any],
         out: object,
     ) -> None:
-        into = args[0] if name in _WRITES and args else out
+        into = args[0] if name in WRITES and args else out
+        if isinstance(out, Tensor):
+            if not (out.is_floating_point() or out.is_complex()):
+                return  # integers carry no signal
+            if name in STACKS:
+                self._stacks.note(args, kwargs, out)
         if name not in UNRELATED:
-            self.dataflow.pass_on(args, kwargs, into, COSTS.get(name, 0))
+            self.dataflow.pass_on(args, kwargs, into, COSTS.get(name, 0), name in PRODUCTS)
         if not isinstance(out, Tensor):
             return
         if name in _MAKES_LAST and out.ndim > 1:

@@ -92,7 +92,11 @@ class Installation:
             self._gradients = GradientHooks(model, gradient_arrived)
 
     def install(
-        self, targets: Mapping[str, nn.Module], channel_dim: ChannelDim, scope: Scope
+        self,
+        targets: Mapping[str, nn.Module],
+        channel_dim: ChannelDim,
+        scope: Scope,
+        members: Mapping[str, str] | None = None,
     ) -> None:
         """Put the permanent hooks on, and make the others.
 
@@ -102,6 +106,7 @@ class Installation:
             targets: what to record, from `select`.
             channel_dim: the channel axis everywhere, or by module name; None to infer it.
             scope: what is recorded beyond the targets.
+            members: modules that are called in a target and registered elsewhere.
         """
         model = self._model()
         assert model is not None
@@ -118,7 +123,7 @@ class Installation:
         for name, module in modules(model):
             if isinstance(module, torch.jit.ScriptModule):
                 continue
-            target = owner(name, targets)
+            target = owner(name, targets, members)
             info = describe(name, module, target, channel_dim, scope.chosen_kind, scope.additions)
             graph = GraphHook(recorder, info, module)
             before = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sigprop.capture.hooks.additions import Additions
 from sigprop.capture.hooks.compiled import HOOK_CODES, GraphHook
+from sigprop.capture.hooks.dataflow import Operands
 from sigprop.capture.hooks.port import Port
 from sigprop.capture.model.channels import Maker, made_by
 from sigprop.capture.model.module_info import ModuleInfo
@@ -126,7 +127,7 @@ class ForwardPreHook(Hook):
                 else:
                     port.take(recorder, now, given, call)
             if info.frames:
-                sources = [given] if type(given) is Tensor else [x for _, x in tensors(given)]
+                sources = _sources(given, args, kwargs)
         if self._adds_inputs:
             self._additions.take(recorder, now, args)
         self._open(now, module, sources)
@@ -149,9 +150,11 @@ class ForwardPreHook(Hook):
             self._input.take_again(recorder, given)
         if self._adds_inputs:
             self._additions.take_again(recorder, args)
-        self._open(now, module, [x for _, x in tensors(given)] if self.info.frames else None)
+        self._open(now, module, _sources(given, args, kwargs) if self.info.frames else None)
 
-    def _open(self, now: ForwardState, module: nn.Module, sources: list[Tensor] | None) -> None:
+    def _open(
+        self, now: ForwardState, module: nn.Module, sources: list[list[Tensor]] | None
+    ) -> None:
         """Put the module on the stack, and look away from what is not to be seen in it."""
         info = self.info
         if sources is not None:
@@ -161,18 +164,18 @@ class ForwardPreHook(Hook):
         if now.mode is not None and (info.cost is not None or (info.fused and _may_fuse(module))):
             now.mode.pause(self.name)
 
-    def addition(self, recorder: Recorder, skip: Tensor, branch: Tensor) -> None:
-        """Take the operands of an addition in the module's own code.
-
-        Args:
-            recorder: where statistics go.
-            skip: the operand that is, or is nearer to, the module's input.
-            branch: the other operand.
-        """
-        if recomputing():
+    def addition(self, recorder: Recorder, skip: Tensor, branch: Tensor, found: Operands) -> None:
+        """Take the operands of an addition in the module's own code."""
+        if not recomputing():
+            self._additions.found(recorder, recorder.now, skip, branch, found)
+        elif self._additions.residual(found):
             self._additions.take_again(recorder, (skip, branch))
-        else:
-            self._additions.take(recorder, recorder.now, (skip, branch))
+
+    def ends(self, now: ForwardState, frame: int, output: object) -> None:
+        """Note how the module's output follows from its inputs, at its first call."""
+        if not self._additions.settled and now.mode is not None:
+            made = [x for _, x in tensors(output)]
+            self._additions.settle(now, now.mode.dataflow.reach(made, frame))
 
     def function(self, recorder: Recorder, kind: str, output: Tensor) -> None:
         """Take what a functional rectifier or attention inside this module made.
@@ -273,7 +276,7 @@ class ForwardHook(Hook):
             if stack and stack[-1][0].name == name and stack[-1][1] < 0:
                 stack.pop()
             else:
-                now.leave(name)
+                now.leave(name, output)
 
     def _connect(self, mode: Mode, args: object, output: object, paused: bool) -> None:
         """Have the mode see functions again, and connect what it did not see."""
@@ -313,6 +316,20 @@ def only_pauses(info: ModuleInfo) -> bool:
     That is so for a simple layer of PyTorch's own, and several of them.
     """
     return info.cost is not None and not (info.is_target or (info.ports and info.target))
+
+
+def _sources(
+    given: object, args: tuple[object, ...], kwargs: Mapping[str, object] | None
+) -> list[list[Tensor]]:
+    """Return the tensors of each input of a module; the one that is its ``in`` port comes first."""
+    sources = [[given] if type(given) is Tensor else [x for _, x in tensors(given)]]
+    if len(args) > 1 or kwargs:
+        sources += [
+            [value]
+            for value in (*args, *(kwargs or {}).values())
+            if isinstance(value, Tensor) and value is not given and value.is_floating_point()
+        ]
+    return sources
 
 
 def _may_fuse(module: nn.Module) -> bool:

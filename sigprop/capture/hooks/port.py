@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -58,6 +59,15 @@ def make_tap(
         channel_dim=axis,
         channels=channels,
     )
+
+
+#: Makes a row of a tensor that was read, as that of the n-th addition.
+Join = Callable[[int], None]
+
+
+def renumbered(tap: Tap, call: int) -> Tap:
+    """Return a tap of a bare tensor as that of another call."""
+    return tap._replace(call=call, name=tap.target + (f"#{call}" if call else ""))
 
 
 class _Plan:
@@ -137,7 +147,13 @@ class Port:
                 recorder.gradients.recomputed(x, Position(target, self._name, call, path))
 
     def take_tensor(
-        self, recorder: Recorder, now: ForwardState, x: Tensor, call: int, path: str = ""
+        self,
+        recorder: Recorder,
+        now: ForwardState,
+        x: Tensor,
+        call: int,
+        path: str = "",
+        joins: list[Join] | None = None,
     ) -> Tap | None:
         """Read a tensor, or let this tap join those at which the very same tensor was seen.
 
@@ -149,6 +165,7 @@ class Port:
             x: the tensor; not a nested one.
             call: which call of the module it is.
             path: where in a nest the tensor lies.
+            joins: receives what makes its rows, where it is not known yet whether it has any.
 
         Returns:
             Its tap; None where it cannot be read.
@@ -175,7 +192,10 @@ class Port:
                 now.seen[identity << 6 | plan.key] = known
             if recorder.metrics is not None:
                 recorder.accumulator.add_own(recorder.metrics.of(x, known.taps))
-        known.taps.append(plan.tap)
+        if joins is None:
+            known.taps.append(plan.tap)
+        else:
+            joins.append(lambda call: known.taps.append(renumbered(plan.tap, call)))
         if self._out:
             if self._rectifier:
                 now.rectified[identity] = known
@@ -184,13 +204,21 @@ class Port:
                 recorder.accumulator.rectified.add(plan.tap)
         if self._gradient:
             if not x.requires_grad:
-                self._no_gradient(recorder, plan.tap, path)
+                if joins is None:
+                    self._no_gradient(recorder, plan.tap, path)
+                else:
+                    joins.append(
+                        lambda call: self._no_gradient(recorder, renumbered(plan.tap, call), path)
+                    )
             else:
                 hook = known.gradient
                 if hook is None:
                     watch = recorder.gradients.watch
                     hook = known.gradient = watch(x, plan.tap.channel_dim, plan.unused)
-                hook.taps.append(plan.backward)
+                if joins is None:
+                    hook.taps.append(plan.backward)
+                else:
+                    joins.append(lambda call: hook.taps.append(renumbered(plan.backward, call)))
         return plan.tap
 
     def _no_gradient(self, recorder: Recorder, tap: Tap, path: str) -> None:

@@ -7,17 +7,18 @@ import inspect
 import textwrap
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from sigprop.capture.model.call_tree import CallTree
+from sigprop.capture.model.choose import repeated_units, residual_units, shape
 from sigprop.capture.model.naming import ROOT, modules
 from sigprop.errors import BadInput, UnknownName, suggestion
-
-Blocks = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
 SCRIPTED = "a ScriptModule cannot be hooked; probe the Python module it was made from"
 CONTAINER = "a container without a forward of its own"
@@ -29,21 +30,49 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Blocks that were chosen automatically.
+
+    Attributes:
+        names: of the modules, in the model's own order.
+        reason: why these, for `sigprop.check`.
+        from_calls: whether a forward pass showed them; else the tree of modules did.
+        members: modules that are called in a block and registered elsewhere, each with its block.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+    from_calls: bool = False
+    members: tuple[tuple[str, str], ...] = ()
+
+
+Blocks = str | Sequence[str] | Callable[[str, nn.Module], bool] | Choice
+
+
+def is_automatic(blocks: Blocks) -> bool:
+    """Return whether blocks are, or were, chosen automatically."""
+    return isinstance(blocks, Choice) or (isinstance(blocks, str) and blocks == "auto")
+
+
 def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
     """Return the modules that ``blocks`` asks for, by name, in the model's own order.
 
     Args:
         model: the model.
-        blocks: ``"auto"`` (repeated siblings: residual blocks, Transformer layers, the blocks in
-            the stages of a hierarchy; else modules whose code adds; else leaves), ``"leaves"``
-            (every module without children), one glob or several over module names (``"layer*"``,
-            ``["stem", "blocks.*"]``), or a callable ``(name, module) -> bool``.
+        blocks: ``"auto"`` (see `choose`), ``"leaves"`` (every module without children), one glob or
+            several over module names (``"layer*"``, ``["stem", "blocks.*"]``; as in shells, ``*``
+            stays within one part of a name and ``**`` crosses dots), or a callable
+            ``(name, module) -> bool``.
 
     Raises:
         UnknownName: a glob matches nothing; the nearest names are offered.
-        BadInput: a callable chose nothing, or ``blocks`` is none of the above.
+        BadInput: a callable chose nothing, globs match nothing but containers, or ``blocks`` is
+            none of the above.
     """
     everything = dict(modules(model))
+    if isinstance(blocks, Choice):
+        return {name: everything[name] for name in blocks.names}
     if callable(blocks):
         chosen = {name: module for name, module in everything.items() if blocks(name, module)}
         if not chosen:
@@ -52,12 +81,7 @@ def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
     if isinstance(blocks, str) and blocks == "leaves":
         return _leaves(everything)
     if isinstance(blocks, str) and blocks == "auto":
-        return (
-            _residual(everything)
-            or _repeated(everything)
-            or _adding(everything)
-            or _leaves(everything)
-        )
+        return {name: everything[name] for name in choose(everything).names}
     patterns = [blocks] if isinstance(blocks, str | int | float) else list(blocks)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise BadInput(
@@ -65,33 +89,121 @@ def select(model: nn.Module, blocks: Blocks = "auto") -> dict[str, nn.Module]:
         )
     wanted: set[str] = set()
     for pattern in patterns:
-        matches = [name for name in everything if fnmatchcase(name, pattern)]
-        if not matches:
-            raise UnknownName(
-                f"no module's name matches {pattern!r}; {suggestion(pattern, everything)}"
-            )
-        wanted.update(matches)
+        wanted.update(_matches(pattern, everything))
+    _check_called(sorted(wanted), everything)
     return {name: module for name, module in everything.items() if name in wanted}
 
 
-def owner(name: str, targets: Container[str]) -> str | None:
+def choose(everything: Mapping[str, nn.Module], tree: CallTree | None = None) -> Choice:
+    """Choose blocks automatically: modules that add to their stream, else repeated ones, else all.
+
+    Args:
+        everything: the model's modules by name.
+        tree: what a forward pass showed; without one the modules' code and names must do.
+
+    Returns:
+        The blocks, and why these.
+    """
+    for names, reason in _proposals(everything, tree):
+        if names and (tree is None or any(name in tree for name in names)):
+            called = tree is not None
+            return Choice(tuple(names), reason, called, _members(names, tree) if tree else ())
+    return Choice((ROOT,), "the whole model")
+
+
+def _proposals(
+    everything: Mapping[str, nn.Module], tree: CallTree | None
+) -> Iterator[tuple[Collection[str], str]]:
+    """Yield names of modules to choose, and why, the best first."""
+    yield _residual(everything), "modules that declare the operands of their addition"
+    if tree is not None:
+        yield residual_units(everything, tree), "modules that add to their stream when called"
+        yield repeated_units(everything, tree), "no module adds to its stream; repeated modules"
+    yield _repeated(everything), "repeated modules, by their classes and names"
+    yield _adding(everything), "modules whose code adds"
+    yield _leaves(everything), "no module is repeated or adds; modules without children"
+
+
+def _members(names: Collection[str], tree: CallTree) -> tuple[tuple[str, str], ...]:
+    chosen = set(names)
+    found = []
+    for name in tree.modules:
+        block = next((above for above in tree.above(name) if above in chosen), None)
+        if block is not None and name not in chosen and owner(name, chosen) != block:
+            found.append((name, block))
+    return tuple(found)
+
+
+def _matches(pattern: str, everything: Mapping[str, nn.Module]) -> list[str]:
+    """Return the names that a glob matches.
+
+    Raises:
+        UnknownName: there are none.
+    """
+    found = [name for name in everything if _fits(name.split("."), pattern.split("."))]
+    if not found:
+        crossing = [name for name in everything if fnmatchcase(name, pattern)]
+        hint = suggestion(pattern, everything)
+        if crossing:
+            hint = f"'*' stays between dots, write '**' to match {crossing[0]!r}"
+        raise UnknownName(f"no module's name matches {pattern!r}; {hint}")
+    return found
+
+
+def _check_called(names: Sequence[str], everything: Mapping[str, nn.Module]) -> None:
+    """Raise where nothing but containers was chosen.
+
+    Raises:
+        BadInput: their forward is never called, so there would be nothing to record.
+    """
+    if all(unread(everything[name]) == CONTAINER for name in names):
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise BadInput(
+            f"the blocks chosen are containers, which are never called ({some}); choose what is in "
+            f"them: blocks={names[0] + '.*'!r}"
+        )
+
+
+def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a name fit those of a glob; ``**`` stands for one or more."""
+    if not pattern or not name:
+        return not (name or pattern)
+    first, *rest = pattern
+    if first == "**":
+        return any(_fits(name[count:], rest) for count in range(1, len(name) + 1))
+    if name[0] == ROOT and first != ROOT:
+        return False
+    return fnmatchcase(name[0], first) and _fits(name[1:], rest)
+
+
+def members(blocks: Blocks) -> dict[str, str]:
+    """Return the modules that are called in a block and registered elsewhere, with their block."""
+    return dict(blocks.members) if isinstance(blocks, Choice) else {}
+
+
+def owner(
+    name: str, targets: Container[str], members: Mapping[str, str] | None = None
+) -> str | None:
     """Return the innermost target that holds (or is) the module or parameter ``name``.
 
     Args:
-        name: of a module or parameter, such as ``"layer1.0.conv1.weight"``.
-        targets: names of the modules to choose from.
+        name: of a module or a parameter.
+        targets: the modules that were chosen.
+        members: see `Choice`.
 
     Returns:
         The target's name; None where none holds it.
     """
     while name and name not in targets:
+        if members and name in members:
+            return members[name]
         name = name.rpartition(".")[0]
     if name:
         return name
     return ROOT if ROOT in targets else None
 
 
-def _leaves(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _leaves(everything: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the modules without children; the whole model where none of them is ever called."""
     parents = _parents(everything)
     return {
@@ -112,7 +224,7 @@ def unread(module: nn.Module) -> str | None:
     return CONTAINER if next(module.parameters(recurse=False), None) is None else EXPORTED
 
 
-def _residual(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _residual(everything: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the modules whose child names the two operands of its addition (`ports`)."""
     return {
         name: module
@@ -121,7 +233,7 @@ def _residual(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     }
 
 
-def _repeated(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _repeated(everything: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the outermost groups of two or more siblings of one class that have children.
 
     Classes of the model's own come before bare Sequentials: the stages of a ResNet are repeated
@@ -146,7 +258,7 @@ def _repeated(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
     return {name: parents[name] for name in parents if name in chosen - _nested(chosen)}
 
 
-def _lifted(name: str, everything: dict[str, nn.Module]) -> str:
+def _lifted(name: str, everything: Mapping[str, nn.Module]) -> str:
     """Return the outermost module around ``name`` that adds and is no stack, else ``name``.
 
     The two sublayers of a Mixer block, or the experts of a layer, are repeated, but their parent
@@ -164,10 +276,15 @@ def _lifted(name: str, everything: dict[str, nn.Module]) -> str:
 
 
 def _size(module: nn.Module) -> int:
-    return sum(0 if is_lazy(p) else p.numel() for p in module.parameters())
+    """Return how many weights a module has; an embedding may have most, and is no block."""
+    embedded = {
+        id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+    }
+    counted = (p for p in module.parameters() if not is_lazy(p) and id(p) not in embedded)
+    return sum(p.numel() for p in counted)
 
 
-def _blocks_of_stages(chosen: set[str], everything: dict[str, nn.Module]) -> set[str]:
+def _blocks_of_stages(chosen: set[str], everything: Mapping[str, nn.Module]) -> set[str]:
     """Replace every stage by the blocks it is a stack of.
 
     A stage keeps more than half of its weights in a container of modules of one own class that
@@ -186,9 +303,13 @@ def _blocks_of_stages(chosen: set[str], everything: dict[str, nn.Module]) -> set
     return _blocks_of_stages(kept - _nested(kept), everything)
 
 
-def _stacked(stage: str, everything: dict[str, nn.Module]) -> list[str]:
+def _stacked(stage: str, everything: Mapping[str, nn.Module]) -> list[str]:
+    """Return the blocks that a stage is a stack of: in a list, or as all of its own children."""
     module = everything[stage]
     total = _size(module)
+    own = dict(module.named_children())
+    if len({type(block) for block in own.values()}) == 1 and all(map(_is_unit, own.values())):
+        return [f"{stage}.{name}" for name in own]
     for child_name, child in module.named_children():
         blocks = list(child.named_children())
         if not isinstance(child, nn.Sequential | nn.ModuleList) or not blocks:
@@ -200,7 +321,12 @@ def _stacked(stage: str, everything: dict[str, nn.Module]) -> list[str]:
     return []
 
 
-def _adding(everything: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _is_unit(block: nn.Module) -> bool:
+    """Return whether a module has modules in it, and adds in its own code."""
+    return next(block.children(), None) is not None and adds(block)
+
+
+def _adding(everything: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the outermost modules, below the root, with an addition in their own code."""
     parents = _parents(everything)
     found = {
@@ -247,15 +373,15 @@ def _is_addition(node: ast.AST) -> bool:
     return False
 
 
-def _parents(everything: dict[str, nn.Module]) -> set[str]:
+def _parents(everything: Mapping[str, nn.Module]) -> set[str]:
     """Return the modules with something recordable inside (parametrizations are not)."""
     return {name.rpartition(".")[0] or ROOT for name in everything if name != ROOT}
 
 
-def _siblings(candidates: dict[str, nn.Module]) -> set[str]:
-    groups: dict[tuple[str, type], list[str]] = defaultdict(list)
+def _siblings(candidates: Mapping[str, nn.Module]) -> set[str]:
+    groups: dict[tuple[str, tuple[type, ...]], list[str]] = defaultdict(list)
     for name, module in candidates.items():
-        groups[name.rpartition(".")[0], type(module)].append(name)
+        groups[name.rpartition(".")[0], shape(module)].append(name)
     return {name for group in groups.values() if len(group) > 1 for name in group}
 
 

@@ -110,12 +110,12 @@ def describe(
         frames=(target == name or outside_blocks) and not (rectifier or ports),
         fused=isinstance(module, FUSED),
         weighs=next(module.parameters(), None) is not None,
-        transparent=_transparent(module),
+        transparent=transparent(module),
         cost=closed_cost(module),
     )
 
 
-def _transparent(module: nn.Module) -> bool:
+def transparent(module: nn.Module) -> bool:
     """Return whether all that a module does is done by functions that a function mode sees.
 
     So it is with PyTorch's own leaves and containers; the fused encoder layer and recurrent nets

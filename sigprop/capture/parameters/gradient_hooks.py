@@ -19,6 +19,7 @@ class GradientHooks(Handles):
     """Watches the gradients of a model's parameters.
 
     Args:
+        model: the model, not kept; of one that is distributed gradients are read late.
         arrived: a bound method, called with the name and the parameter when its gradient is
             complete.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -26,10 +27,10 @@ class Known:
 
 
 def has_norms(parameter: nn.Parameter) -> bool:
-    """Return whether a parameter has numbers: real ones, and at least one."""
+    """Return whether a parameter has numbers: real or complex ones, and at least one."""
     return (
         not is_lazy(parameter)
-        and parameter.is_floating_point()
+        and (parameter.is_floating_point() or parameter.is_complex())
         and not parameter.is_meta
         and parameter.numel() > 0
     )
@@ -39,7 +40,17 @@ def whole(x: Tensor) -> Tensor:
     """Return a tensor that FSDP or tensor parallelism has spread over ranks, put together.
 
     A collective: every rank reads the same parameters in the same order. The norm of a DTensor
-    taken as it is would be that of the local shard, silently.
+    taken as it is would be that of the local shard, silently. Of a complex tensor the real and the
+    imaginary parts are returned side by side: their norms are its own.
     """
     gather = getattr(x, "full_tensor", None)
-    return x if gather is None else gather()
+    x = x if gather is None else gather()
+    return _real(x) if x.is_complex() else x
+
+
+def _real(x: Tensor) -> Tensor:
+    """Return real and imaginary parts as one tensor with as many units as ``x``."""
+    parts = torch.view_as_real(x.resolve_conj())
+    if x.squeeze().ndim > 1:
+        return parts
+    return parts.reshape(-1, *[1] * (x.ndim - 1))  # a bias or a gain is one unit

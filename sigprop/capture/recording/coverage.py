@@ -50,6 +50,7 @@ def coverage(
     log: ModuleLog,
     forward: Container[str],
     backward: Container[str],
+    made: Container[str],
 ) -> list[dict[str, object]]:
     """Return one row per module, in the model's own order, and one per function and alias.
 
@@ -59,14 +60,16 @@ def coverage(
         log: which modules were called, and how often.
         forward: names of the modules with at least one activation recorded.
         backward: names of the modules with at least one gradient recorded.
+        made: names of the modules with at least one output recorded.
     """
     everything = dict(modules(model))
-    states = {name: _state(name, everything, targets, log, forward) for name in everything}
+    states = {name: _state(name, everything, targets, log, forward, made) for name in everything}
     called: dict[str, list[str]] = {}
     for function, module in log.functions.items():
         called.setdefault(module, []).append(function)
 
     def row(name: str, kind: str, status: Status, reason: str) -> dict[str, object]:
+        """Return the row of a module or function."""
         gradient = _gradient(name, name in targets, log, forward, backward)
         if status == "recorded" and gradient.startswith((NO_GRADIENT, UNSEEN)):
             status = "no_gradient"
@@ -81,6 +84,7 @@ def coverage(
         }
 
     def rows() -> Iterator[dict[str, object]]:
+        """Yield modules in their order, each with its functions, then aliases."""
         for name, module in everything.items():
             status, reason = states[name]
             if not log.total_calls[name] and compiled(model):
@@ -102,12 +106,15 @@ def _state(
     targets: Container[str],
     log: ModuleLog,
     forward: Container[str],
+    made: Container[str],
 ) -> State:
     module = everything[name]
     if log.broken and name in targets:
         return "failed", f"the probe failed and is off: {log.broken}"
-    if name in forward:
+    if name in made:
         return RECORDED
+    if name in forward:
+        return UNREADABLE if name in targets and log.total_calls[name] else RECORDED
     reason = unread(module)
     if reason == SCRIPTED:
         return "scripted", reason

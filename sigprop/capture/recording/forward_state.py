@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sigprop.capture.hooks.dataflow import Dataflow
+from sigprop.capture.hooks.dataflow import Dataflow, Operands
 from sigprop.capture.model.channels import Maker
 from sigprop.capture.recording.tensor_statistics import TensorStatistics
 from sigprop.capture.torch_internals import version_of
@@ -28,14 +28,11 @@ class ModuleFrame(Protocol):
     target: str | None
     records_own_output: bool
 
-    def addition(self, recorder: Any, skip: Tensor, branch: Tensor) -> None:
-        """Take the operands of an addition in the module's own code.
+    def addition(self, recorder: Any, skip: Tensor, branch: Tensor, found: Operands) -> None:
+        """Take the operands of an addition in the module's own code."""
 
-        Args:
-            recorder: where statistics go.
-            skip: the operand that is, or is nearer to, the module's input.
-            branch: the other operand.
-        """
+    def ends(self, now: ForwardState, frame: int, output: object) -> None:
+        """Note how the module's output follows from its inputs, at its first call."""
 
     def function(self, recorder: Any, kind: str, output: Tensor) -> None:
         """Take what a functional rectifier or attention in the module made.
@@ -119,13 +116,8 @@ class ForwardState(threading.local):
             return False
         return not x.is_inference() and known.version == version_of(x)
 
-    def enter(self, module: ModuleFrame, sources: Iterable[Tensor] | None) -> None:
-        """Put a module on the stack; with sources its additions are resolved from there.
-
-        Args:
-            module: what was entered.
-            sources: the tensors that it was called with; None where its additions do not matter.
-        """
+    def enter(self, module: ModuleFrame, sources: Iterable[Iterable[Tensor]] | None) -> None:
+        """Put a module on the stack; with sources its additions are resolved from there."""
         frame = -1
         if sources is not None and self.mode is not None:
             self._frames += 1
@@ -133,11 +125,19 @@ class ForwardState(threading.local):
             self.mode.dataflow.open(frame, sources)
         self.stack.append((module, frame))
 
-    def leave(self, name: str) -> None:
-        """Take a module off the stack, and whatever above it never returned."""
+    def leave(self, name: str, output: object) -> None:
+        """Take a module off the stack, and whatever above it never returned.
+
+        Args:
+            name: the module's name.
+            output: what it returned.
+        """
         stack = self.stack
         for depth in range(len(stack) - 1, -1, -1):
             if stack[depth][0].name == name:
+                module, frame = stack[depth]
+                if frame >= 0 and self.mode is not None:
+                    module.ends(self, frame, output)
                 if self.mode is not None:
                     for _, frame in stack[depth:]:
                         if frame >= 0:

@@ -35,6 +35,11 @@ class Recorder(Protocol):
 class GradientHook:
     """Hook on one tensor's gradient; holds taps, never the tensor or the recorder.
 
+    Args:
+        recorder: reads the gradient; it is held weakly.
+        channel_dim: the axis of the gradient's channels.
+        home: unused hooks, to which this one returns.
+
     Attributes:
         taps: what the gradient is of; more may join until it arrives.
         handle: takes the hook off the tensor.

@@ -133,6 +133,19 @@ class ProductReader:
         self._compute: Callable[..., None] | None = None
         self._unused: list[PairProducts] = []
 
+    def hold(self, skip: Tensor, branch: Tensor) -> Callable[[Tap], None]:
+        """Issue the work of two operands that may turn out to be none of an addition.
+
+        Args:
+            skip: one operand.
+            branch: the other.
+
+        Returns:
+            What adds the products to those of the step, as those of a tap.
+        """
+        sums = compute_products(skip, branch)
+        return lambda tap: self._accumulator.add_products(PairProducts(sums, tap))
+
     def read(self, skip: Tensor, branch: Tensor, tap: Tap) -> None:
         """Issue the work of two readable operands' products.
 

@@ -38,9 +38,11 @@ class RowBuilder:
         window: recorded steps over which a unit must be off to be dead; None for all.
         own: columns of the user's own metrics.
         strict: raise what a quantity raises instead of switching it off with a warning.
+        members: modules that are called in a target and registered elsewhere, with it.
 
     Attributes:
-        seen: by direction, the names of the modules and functions with at least one row so far.
+        seen: by direction, the names of the modules and functions with at least one row so far;
+            those of which an output was read are under ``"out"``.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class RowBuilder:
         window: int | None,
         own: Sequence[str] = (),
         strict: bool = False,
+        members: Mapping[str, str] | None = None,
     ) -> None:
-        self._targets = frozenset(targets)
+        self._targets, self._members = frozenset(targets), members
         self._quantities, self._own, self._strict = dict(quantities), list(own), strict
         self._dead = DeadUnits(window)
-        self.seen: dict[str, set[str]] = {"forward": set(), "backward": set()}
+        self.seen: dict[str, set[str]] = {"forward": set(), "backward": set(), "out": set()}
         self._owners: dict[str, str | None] = {}
         self._located = _Located(())
         self._blocks: tuple[Sequence[str], int, list[int]] = ((), 0, [])
@@ -111,6 +114,8 @@ class RowBuilder:
             self._located = _Located(taps)
             for tap in taps:
                 self.seen[tap.direction].add(tap.target)
+                if tap.port == "out":
+                    self.seen["out"].add(tap.target)
         return self._located
 
     def _number(self, name: str, pooled: Pooled) -> Array:
@@ -154,7 +159,7 @@ class RowBuilder:
 
     def _owner(self, name: str) -> str:
         if name not in self._owners:
-            self._owners[name] = owner(name, self._targets)
+            self._owners[name] = owner(name, self._targets, self._members)
         return self._owners[name] or ""
 
 

@@ -55,6 +55,7 @@ _LOCATION = (
 )
 
 _NO_FINITE = "NaN where no element is finite"
+_SQUARES = f"{_NO_FINITE}, and where all are below 1e-145, whose squares float64 cannot hold"
 
 _NUMBERS = (
     Column("mean", "float64", "Mean over everything.", "E[x]", "that of x", _NO_FINITE),
@@ -64,7 +65,7 @@ _NUMBERS = (
         "Mean of x² over everything. In every row it is channel_variance + mean_shift.",
         "E[x²]",
         "that of x²",
-        _NO_FINITE,
+        _SQUARES,
     ),
     Column(
         "channel_variance",
@@ -73,7 +74,7 @@ _NUMBERS = (
         "variance' of signal propagation plots (Brock et al. 2021).",
         "mean_c Var(x_c)",
         "that of x²",
-        _NO_FINITE,
+        _SQUARES,
     ),
     Column(
         "mean_shift",
@@ -82,7 +83,7 @@ _NUMBERS = (
         "signal propagation plots (Brock et al. 2021).",
         "mean_c (E[x_c])²",
         "that of x²",
-        _NO_FINITE,
+        _SQUARES,
     ),
     Column(
         "kurtosis",
@@ -90,7 +91,8 @@ _NUMBERS = (
         "Fourth central moment over the squared variance, over everything; 3 for a Gaussian.",
         "E[(x - μ)⁴] / σ⁴",
         "1",
-        "NaN where all finite elements are equal",
+        "NaN where all finite elements are equal, and where they spread by less than 1e-72 or more "
+        "than 1e72, whose fourth powers float64 cannot hold",
     ),
     Column(
         "zero_fraction",

@@ -139,6 +139,7 @@ def figure(name: str, *, title: str, caption: str) -> Callable[[Draw], Draw]:
     """
 
     def file(draw: Draw) -> Draw:
+        """Return the function, which is registered as a figure."""
         FIGURES.register(name)(FigureSpec(name, title, caption, draw))
         return draw
 

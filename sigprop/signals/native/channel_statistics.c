@@ -81,12 +81,13 @@ static void sum_once(const struct group *g, int careful, const double *center,
     add_odd(g, careful, center, factor, s);
 }
 
-/* The power of two that brings a spread to [0.5, 1), or 1 where fourth powers are safe as it is. */
-static double factor_for(double spread) {
+/* The power of two that brings a spread to [0.5, 1), or 1 where fourth powers are safe as it is. In
+   single precision it is one that single precision holds. */
+static double factor_for(double spread, int careful) {
     if (!(spread > 0) || (spread > 1e-4 && spread < 1e4)) return 1;
-    int exponent;
+    int exponent, most = careful ? 1000 : 126;
     frexp(spread, &exponent);
-    return ldexp(1, exponent < -126 ? 126 : exponent > 126 ? -126 : -exponent);
+    return ldexp(1, exponent < -most ? most : exponent > most ? -most : -exponent);
 }
 
 /* Put the centers at the means found, and the factors where their spreads ask for them. */
@@ -99,7 +100,7 @@ static void set_centers(const struct group *g, int careful, const struct sums *s
         mean = mean < low ? low : mean > high ? high : mean;
         if (!careful) mean = (float)mean; /* rounding is monotonic: still within the extremes */
         center[c] = isfinite(mean) ? mean : 0;
-        factor[c] = factor_for(high - mean > mean - low ? high - mean : mean - low);
+        factor[c] = factor_for(high - mean > mean - low ? high - mean : mean - low, careful);
     }
 }
 
