@@ -22,6 +22,7 @@ from sigprop.cli.measure import measure
 from sigprop.cli.networks import networks
 from sigprop.cli.report import report
 from sigprop.cli.sharpness import sharpness_command
+from sigprop.cli.spectra import spectra
 from sigprop.cli.stability import stability
 from sigprop.cli.verify import verify
 
@@ -57,6 +58,10 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
     ],
     landscape: ["sigprop landscape plain batchnorm rescale --output out/landscape"],
     stability: ["sigprop stability batchnorm --learning-rate 0.1 --output out/stability"],
+    spectra: [
+        "sigprop spectra rescale plain --depth 10",
+        "sigprop spectra mypkg.models:make --inputs 4,3,32,32 --of jacobian --stop layer2 -k 5",
+    ],
     claims: ["sigprop claims rescale-preserves law --output reports/claims"],
     report: ["sigprop report runs/a runs/b --output reports/a-and-b"],
 }
