@@ -153,7 +153,7 @@ def test_the_equilibrium_of_another_momentum_is_found(law):
 
 def test_a_probe_records_what_the_laws_read():
     with seeded(0):
-        net = nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        net = nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6, 1e-12), nn.Linear(6, 3))
     net, batch = net.double(), labeled()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
     with sigprop.attach(net, optimizer) as probe:

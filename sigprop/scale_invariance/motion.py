@@ -16,7 +16,7 @@ from sigprop.errors import BadInput, suggestion
 from sigprop.records import Records
 from sigprop.registry import Registry
 from sigprop.scale_invariance.equilibrium import Equilibrium, equilibrium
-from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED, judge, log_mean_interval
+from sigprop.verification.intervals import HOLDS, UNDECIDED, VIOLATED, quantile
 
 Array = npt.NDArray[np.float64]
 
@@ -174,17 +174,23 @@ def verify_motion(
     for name in names:
         series = _series(records.parameters, name, start)
         ratios = np.array([chosen.ratio(stretch, settled) for stretch in _stretches(series)])
-        mean = float(ratios.mean())
-        if not mean > 0:  # the weight shrinks where the law has it grow, or nothing moves
-            rows.append((name, mean, math.nan, math.nan, len(series), VIOLATED))
-            continue
-        interval = log_mean_interval(ratios, level)
-        low, high = math.exp(interval.low), math.exp(interval.high)
-        rows.append((name, mean, low, high, len(series), judge(interval, 0.0, tolerance)))
+        mean, low, high, verdict = _judged(ratios, level, tolerance)
+        rows.append((name, mean, low, high, len(series), verdict))
     if not rows:
         raise BadInput("give at least one parameter's name; scale_invariance.find tells them")
     columns = ["name", "ratio", "low", "high", "steps", "verdict"]
     return MotionResult(chosen, pd.DataFrame(rows, columns=columns), tolerance)
+
+
+def _judged(ratios: Array, level: float, tolerance: float) -> tuple[float, float, float, str]:
+    """Return mean, ends of its interval and verdict; a ratio may be negative: no logarithms."""
+    mean = float(ratios.mean())
+    half = quantile(level, len(ratios)) * float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
+    low, high = mean - half, mean + half
+    least, most = 1 / (1 + tolerance), 1 + tolerance
+    if least <= low and high <= most:
+        return mean, low, high, HOLDS
+    return mean, low, high, VIOLATED if high < least or low > most else UNDECIDED
 
 
 def _series(parameters: pd.DataFrame, name: str, start: int) -> pd.DataFrame:
