@@ -20,6 +20,7 @@ LEFT_OUT = {
     "test_claims_saboteurs": "every saboteur",
     "test_cli": "processes of the command line",
     "test_cli_errors": "processes of the command line",
+    "test_cli_instruments": "trains networks",
     "test_compare": "trains networks",
     "test_compiled": "compiled graphs",
     "test_compiled_graphs": "compiled graphs",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sigprop import load
 from sigprop.cli.app import main
 
 SMALL = ["--depth", "2", "--width", "8", "--seeds", "1"]
@@ -202,3 +203,23 @@ def test_the_installed_command_answers() -> None:
     )
     assert done.returncode == 2
     assert "did you mean 'plain'?" in done.stderr
+
+
+def test_spectra_prints_norms_and_ranks_and_saves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "run"
+    code, out, _ = run(["spectra", "plain", *SMALL, "--output", str(saved)], capsys)
+    assert code == 0
+    assert "eff. rank" in out
+    assert set(load(saved).spectra["operator"]) == {"matrix"}
+    ends = ["--start", "blocks.0", "--stop", "blocks.1", "--batch", "4"]
+    code, out, _ = run(["spectra", "plain", *SMALL, "--of", "jacobian", *ends], capsys)
+    assert code == 0
+    assert " 32 " in out  # 4 samples of 8 units
+    code, out, _ = run(["spectra", "plain", *SMALL, "--of", "norms", "--depth", "3"], capsys)
+    assert code == 0
+    assert "fits best" in out
+    code, _, err = run(["spectra", "plain", *SMALL, "-k", "500"], capsys)
+    assert code == 2
+    assert "k is a whole number from 1 to 8" in err

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import packages
 import pandas as pd
 import pytest
 import torch
@@ -659,7 +660,7 @@ MODELS = {
 @pytest.mark.skipif(VERSION < (2, 13), reason="older ones do not compile them, probed or not")
 @pytest.mark.parametrize("kind", MODELS)
 def test_transformers_with_a_cache_stay_whole_graphs(kind: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = packages.transformers()
     model_class, config_class, options = MODELS[kind]
     words = torch.arange(10).reshape(2, 5)
     inputs = {"input_ids": words, **({"decoder_input_ids": words} if kind == "T5" else {})}

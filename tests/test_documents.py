@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import packages
 import pytest
 
 from sigprop.records import column_pages
@@ -100,6 +101,8 @@ def test_the_make_targets_are_documented() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_run_and_stay_short(path: Path, tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60 or int(path.name[:2]) > 3
+    if "import transformers" in path.read_text():
+        packages.transformers()
     quick = ["--quick"] if "--quick" in path.read_text() else []
     done = subprocess.run(
         [sys.executable, str(path), str(tmp_path / "out"), *quick],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import packages
 import pandas as pd
 import pytest
 import torch
@@ -27,7 +28,13 @@ def _no_figure_stays_open() -> Iterator[None]:
 
 @pytest.fixture(params=list(OWN))
 def own(request: pytest.FixtureRequest) -> Own:
+    _skip_without_its_package(request.param)
     return OWN[request.param]
+
+
+def _skip_without_its_package(name: str) -> None:
+    if name in ("gpt2", "bert"):
+        packages.transformers()
 
 
 def whole(page: Path, names: list[str]) -> None:
@@ -86,6 +93,7 @@ def test_compare_load_report_at_the_command_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The third path: ``module:factory``, trained on digits, loaded and shown again."""
+    _skip_without_its_package(name)
     label = f"own_networks:{name}"
     first, second = tmp_path / "first", tmp_path / "second"
     small = ["--steps", "2", "--seeds", "1", "--batch-size", "16"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 import sigprop
 from sigprop.errors import BadInput
+from sigprop.reporting.figures import FIGURES, NothingToDraw, Study
 from sigprop.spectra import of_weights, training
 
 
@@ -109,3 +112,26 @@ def test_the_iteration_starts_from_the_step_before(monkeypatch: pytest.MonkeyPat
 def test_a_watch_that_cannot_be_is_refused(how: dict[str, object], message: str) -> None:
     with refusal(BadInput, message):
         trained(how)
+
+
+def test_the_figure_over_steps_and_depth_shows_what_was_recorded() -> None:
+    _, watch = trained({"every": 1, "network": "tanh"})
+    assert isinstance(watch, sigprop.spectra.WeightWatch)
+    records = watch.records()
+    drawn = FIGURES["spectra_training"](Study(records))
+    panels = [axes for axes in drawn.axes if axes.collections and axes.get_xlabel() in ("", "step")]
+    meshes = [axes.collections[0] for axes in panels][:3]
+    summary = sigprop.spectra.summary(records.spectra)
+    for mesh, (operator, quantity) in zip(
+        meshes,
+        [("matrix", "spectral_norm"), ("update", "spectral_norm"), ("update", "stable_rank")],
+        strict=True,
+    ):
+        wanted = summary[summary["operator"] == operator]
+        wide = wanted.pivot_table(index="name", columns="step", values=quantity)
+        np.testing.assert_allclose(
+            np.asarray(mesh.get_array()).ravel(), np.log10(wide.to_numpy()).ravel(), atol=1e-6
+        )
+    few = dataclasses.replace(records, spectra=records.spectra[records.spectra["step"] < 1])
+    with pytest.raises(NothingToDraw, match="fewer than two steps"):
+        FIGURES["spectra_training"](Study(few))

@@ -15,7 +15,7 @@ from sigprop.claims import faults, zoo
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_least, close
 from sigprop.claims.nf_parts import Clip, clipped
-from sigprop.claims.optimization import direction_step, noise_draws
+from sigprop.claims.optimization import direction_step, regression_noise
 from sigprop.claims.residual import ERRORS, REASON, ends, size
 from sigprop.claims.subjects import Norm, batch_norm, gaussian, layer_norm
 from sigprop.claims.weightnorm import Start, arpit, as_printed, data_dependent, through_layers
@@ -204,12 +204,12 @@ def s6(trial: Trial, batch: int = 8) -> list[Comparison]:
     Returns:
         One comparison per number.
     """
-    spread, errors = noise_draws(trial, batch)
+    found = regression_noise(trial, batch)
     return [
         close(
             "scatter of the estimate over that of one sample's gradient",
             1 / 8,
-            errors / spread,
+            found.draws / (0.1**2 * found.per_sample),
             "6 standard errors: a draw scatters by .65 of its mean",
             share=trial.pick(0.03, 0.09),
             printed=8.0,

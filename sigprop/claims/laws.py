@@ -131,6 +131,31 @@ def law_gradient(trial: Trial) -> list[Comparison]:
 
 
 @claim(
+    "law-jacobian-preserved",
+    "verify: the partial Jacobian's norm is preserved by RescaleNet with He weights",
+    source="derived, as law-gradient-preserved; Doshi, He & Gromov 2021 for the norm",
+    conditions=_CONDITIONS,
+    statement="‖∂h_L/∂h_{k-1}‖_F = ‖∂h_L/∂h_k‖_F for every block",
+    tags=["law"],
+    saboteurs={
+        "library: alpha forgotten": faults.NO_ALPHA,
+        "library: beta off by 10 %": faults.BETA,
+        "library: gradient of the branch detached": faults.DETACHED,
+    },
+)
+def law_jacobian(trial: Trial) -> list[Comparison]:
+    """Verify partial Jacobian norms of an uncentered rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+
+    Returns:
+        One comparison per number.
+    """
+    return _verified(trial, "rescale", "jacobian-preserved", **_PLAIN_FORM)
+
+
+@claim(
     "law-doubling",
     "verify: a plain ResNet doubles the second moment",
     source="Shao et al. 2020, section 2",
@@ -164,7 +189,7 @@ def law_doubling(trial: Trial, network: str = "plain") -> list[Comparison]:
     tags=["law"],
     saboteurs={
         "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
-        "library: theory off by 10 % a block": faults.THEORY_GROWTH,
+        "library: theory off by 10 % a block": faults.STACK_GROWTH,
     },
 )
 def law_predicted(trial: Trial) -> list[Comparison]:

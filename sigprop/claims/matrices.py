@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from sigprop import theory
+from sigprop import spectra, theory
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_most, close
 from sigprop.claims.subjects import Array, gaussian
+from sigprop.spectra import product
 
 
 @claim(
@@ -29,7 +30,7 @@ from sigprop.claims.subjects import Array, gaussian
     },
 )
 def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> list[Comparison]:
-    """Accumulate logs of the diagonal of R, factor by factor.
+    """Take the exponents of a product, factor by factor.
 
     Args:
         trial: seeds and sizes.
@@ -41,17 +42,12 @@ def lyapunov(trial: Trial, scale: float = 1.0, orthogonalize: bool = True) -> li
     """
     size, factors = 10, trial.pick(2000, 400)
     rng = np.random.default_rng(trial.base)
-    basis, total = np.eye(size), np.zeros(size)
-    for _ in range(factors):
-        basis = rng.normal(0, math.sqrt(scale / size), (size, size)) @ basis
-        if orthogonalize:
-            basis, triangle = np.linalg.qr(basis)
-            total += np.log(np.abs(np.diag(triangle)))
-    if not orthogonalize:  # saturates near 1e17, and underflows to 0
-        with np.errstate(divide="ignore"):
-            total = np.log(np.linalg.svd(basis, compute_uv=False))
+    drawn = (rng.normal(0, math.sqrt(scale / size), (size, size)) for _ in range(factors))
+    if orthogonalize:
+        found = product(drawn, "lyapunov")["log_singular_value"].to_numpy()
+    else:  # saturates near 1e17, and underflows to 0
+        found = product(drawn, "svd")["log_singular_value"].to_numpy() / factors
     made = theory.lyapunov_exponents(size, factors)
-    found = total / factors
     return [
         close(
             f"exponent {i + 1}",
@@ -91,14 +87,14 @@ def fuss_catalan(trial: Trial, extra: int = 0, power: int = 2) -> list[Compariso
     size = trial.pick(400, 120)
     comparisons = []
     for factors in range(1, 5):
-        spectra = np.stack(
+        squares = np.stack(
             [_spectrum(g, size, factors + extra) ** power for g in trial.generators(24, 6)]
         )
         for order in (1, 2, 3):
             value = theory.fuss_catalan(factors, order)
             by = trial.pick(0.008, 0.04) * factors * order
             reason = "5 standard errors, and corrections of the order of M k²/N"
-            draws = (spectra**order).mean(axis=1)
+            draws = (squares**order).mean(axis=1)
             comparisons.append(
                 close(f"M = {factors}: moment {order}", value, draws, reason, share=by)
             )
@@ -106,16 +102,14 @@ def fuss_catalan(trial: Trial, extra: int = 0, power: int = 2) -> list[Compariso
         below = "the largest of N values lies N^(-2/3) below the edge, about 2 to 5 %"
         share = trial.pick(0.08, 0.2)
         comparisons.append(
-            close(f"M = {factors}: edge", edge, spectra.max(axis=1), below, share=share, at=factors)
+            close(f"M = {factors}: edge", edge, squares.max(axis=1), below, share=share, at=factors)
         )
     return comparisons
 
 
 def _spectrum(generator: torch.Generator, size: int, factors: int) -> Array:
-    product = torch.eye(size, dtype=torch.float64)
-    for _ in range(factors):
-        product = gaussian(generator, size, size, double=True) / math.sqrt(size) @ product
-    return torch.linalg.svdvals(product).numpy()
+    drawn = [gaussian(generator, size, size, double=True) for _ in range(factors)]
+    return product([m / math.sqrt(size) for m in drawn])["singular_value"].to_numpy()
 
 
 @claim(
@@ -130,7 +124,7 @@ def _spectrum(generator: torch.Generator, size: int, factors: int) -> Array:
     },
 )
 def jacobian(trial: Trial, exchange: bool = False, masked: bool = True) -> list[Comparison]:
-    """Multiply Jacobians out and take two traces.
+    """Decompose Jacobians and take two moments.
 
     Args:
         trial: seeds and sizes.
@@ -166,22 +160,21 @@ def _dispersion(
     generator: torch.Generator, size: int, depth: int, weights: str, masked: bool
 ) -> float:
     """Return m_2/m_1² - 1 of the Jacobian of a net at a random input."""
-    x = gaussian(generator, size)
-    product = torch.eye(size)
+    layers: list[nn.Module] = []
+    x = gaussian(generator, 1, size)
     for _ in range(depth):
         w = gaussian(generator, size, size) / math.sqrt(size)
         if weights == "orthogonal":
             w = torch.linalg.qr(w)[0] * torch.sign(gaussian(generator, size))
-        x, product = w @ x, w @ product
-        if masked:
-            product = product * (x > 0).float()[:, None] * math.sqrt(2)
-            x = torch.relu(x) * math.sqrt(2)
-    gram = product @ product.T
-    return float(size * gram.square().sum() / gram.diagonal().sum() ** 2 - 1)
+        layer = nn.Linear(size, size, bias=False)
+        layer.weight = nn.Parameter(w * math.sqrt(2) if masked else w)
+        layers += [layer, nn.ReLU()] if masked else [layer]
+    squares = spectra.jacobian(nn.Sequential(*layers), x, device="cpu")["singular_value"] ** 2
+    return float((squares**2).mean() / squares.mean() ** 2 - 1)
 
 
-def by_fft(kernel: Tensor, side: int) -> Tensor:
-    """Return the singular values of a circular convolution (Sedghi, Gupta & Long 2019).
+def instrument(kernel: Tensor, side: int) -> Tensor:
+    """Return the singular values of a circular convolution, by `sigprop.spectra`.
 
     Args:
         kernel: of shape (out, in, k, k).
@@ -190,8 +183,11 @@ def by_fft(kernel: Tensor, side: int) -> Tensor:
     Returns:
         Singular values, largest first.
     """
-    symbol = torch.fft.fft2(kernel, s=(side, side)).permute(2, 3, 0, 1)
-    return torch.linalg.svdvals(symbol).flatten().sort(descending=True).values
+    out, into, size, _ = kernel.shape
+    layer = nn.Conv2d(into, out, size, padding=size // 2, padding_mode="circular", bias=False)
+    layer.weight = nn.Parameter(kernel)
+    found = spectra.convolution(layer, (into, side, side))["singular_value"]
+    return torch.from_numpy(found.to_numpy())
 
 
 def by_reshape(kernel: Tensor, side: int) -> Tensor:
@@ -230,7 +226,7 @@ def _operator(kernel: Tensor, side: int, mode: str) -> Tensor:
     },
 )
 def conv_values(
-    trial: Trial, method: Callable[[Tensor, int], Tensor] = by_fft, mode: str = "circular"
+    trial: Trial, method: Callable[[Tensor, int], Tensor] = instrument, mode: str = "circular"
 ) -> list[Comparison]:
     """Compare with the operator written out as a matrix.
 

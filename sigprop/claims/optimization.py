@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sigprop import theory
+from sigprop import gradients, landscape, scale_invariance, theory
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_least, at_most, close
 from sigprop.claims.subjects import HE, batch_norm, conv, digits, gaussian
@@ -43,18 +43,18 @@ def sgd_noise(trial: Trial, exchange: bool = False, spread_of: int = 1) -> list[
     comparisons = []
     for batch in (8, 64):
         for replace in (True, False):
-            spread, errors = noise_draws(trial, batch, replace != exchange)
+            found = regression_noise(trial, batch, replace != exchange)
             population = None if replace else 512
-            predicted = theory.sgd_noise(0.1, spread / spread_of, batch, population)
+            predicted = theory.sgd_noise(0.1, found.per_sample / spread_of, batch, population)
             name = f"B = {batch}, {'with' if replace else 'without'} replacement"
             reason = "6 standard errors: a draw's squared error scatters by .65 of its mean"
             share = trial.pick(0.03, 0.09)
-            comparisons.append(close(name, predicted, 0.01 * errors, reason, share=share))
+            comparisons.append(close(name, predicted, found.draws, reason, share=share))
     return comparisons
 
 
-def noise_draws(trial: Trial, batch: int, replace: bool = True) -> tuple[float, np.ndarray]:
-    """Return C and draws of ‖g - g_SGD‖² of a linear regression on 512 samples.
+def regression_noise(trial: Trial, batch: int, replace: bool = True) -> gradients.Noise:
+    """Return the noise of steps of .1 on a linear regression of 512 samples.
 
     Args:
         trial: seeds and sizes.
@@ -64,18 +64,21 @@ def noise_draws(trial: Trial, batch: int, replace: bool = True) -> tuple[float, 
     Returns:
         C, and one squared error per draw.
     """
-    rng = np.random.default_rng([trial.base, batch])  # the same data, however they are drawn
-    x, y = rng.standard_normal((512, 20)), rng.standard_normal(512)
-    each = 2 * (x @ rng.standard_normal(20) - y)[:, None] * x
-    mean = each.mean(axis=0)
-    draws = trial.pick(20_000, 2_000)
-    rows = (
-        rng.integers(0, 512, (draws, batch))
-        if replace
-        else rng.random((draws, 512)).argpartition(batch, axis=1)[:, :batch]
+    generator = torch.Generator().manual_seed(trial.base)
+    x, y, w = (gaussian(generator, *shape, double=True) for shape in ((512, 20), (512, 1), (1, 20)))
+    layer = nn.Linear(20, 1, bias=False).double()
+    layer.weight.data = w
+    return gradients.noise(
+        layer,
+        functional.mse_loss,
+        (x, y),
+        rate=0.1,
+        size=batch,
+        replace=replace,
+        draws=trial.pick(20_000, 2_000),
+        seed=trial.base + batch,
+        device=trial.device,
     )
-    errors = ((each[rows].mean(axis=1) - mean) ** 2).sum(axis=1)
-    return float(((each - mean) ** 2).sum(axis=1).mean()), errors
 
 
 class _Tower(nn.Module):
@@ -100,26 +103,8 @@ class _Tower(nn.Module):
 def _cancellation(seed: int, channels: int, normed: bool) -> list[float]:
     """Return Σ|d I| / |Σ d I| of the 18 kernels, where sums run over samples and positions."""
     net = initialize(lambda: _Tower(channels, normed), seed)
-    images, labels = digits(64)
-    assert isinstance(net, _Tower)
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def keep(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        out.retain_grad()
-        seen.append((args[0].detach(), out))
-
-    for layer in net.second:
-        layer.register_forward_hook(keep)
-    functional.cross_entropy(net(images), labels).backward()
-    ratios = []
-    for layer, (inputs, out) in zip(net.second, seen, strict=True):
-        assert out.grad is not None
-        assert isinstance(layer.weight, Tensor)
-        assert layer.weight.grad is not None
-        patches = functional.unfold(functional.pad(inputs, (1, 1, 1, 1), mode="circular"), 3)
-        parts = torch.einsum("bop,bip->oi", out.grad.flatten(2).abs(), patches.abs())
-        ratios.append(float(parts.sum() / layer.weight.grad.abs().sum()))
-    return ratios
+    found = gradients.cancellation(net, functional.cross_entropy, digits(64), device="cpu")
+    return list(found.loc[found["name"].str.startswith("second."), "ratio"])
 
 
 @claim(
@@ -197,16 +182,18 @@ def equilibrium(trial: Trial, decay: float = 0.1, invariant: bool = True) -> lis
             angles.append(math.acos(min(1.0, cosine)))
             norms.append(length)
         w = after
+    sgd = torch.optim.SGD([nn.Parameter(torch.zeros(size))], lr=rate, weight_decay=stated)
+    settled = scale_invariance.equilibrium(sgd)
     reason = "order eta lambda = .001; the walk's own fluctuation is smaller"
     return [
         close(
             "angle per step",
-            math.sqrt(2 * rate * stated),
+            settled.angle,
             float(np.mean(angles)),
             reason,
             share=0.005,
         ),
-        close("norm", (rate / (2 * stated)) ** 0.25, float(np.mean(norms)), reason, share=0.005),
+        close("norm", settled.norm(1.0), float(np.mean(norms)), reason, share=0.005),
     ]
 
 
@@ -285,38 +272,41 @@ def _sphere_step(w: Tensor, a: Tensor, b: Tensor, rate: float) -> tuple[Tensor, 
     tags=["exact"],
     saboteurs={
         "distance taken as eta": {"by_distance": False},
-        "gradient of the next batch": {"shift": 0.1},
+        "a loss that is not quadratic": {"quartic": 0.1},
     },
 )
-def smoothness(trial: Trial, by_distance: bool = True, shift: float = 0.0) -> list[Comparison]:
-    """Measure gradient change over distance moved.
+def smoothness(trial: Trial, by_distance: bool = True, quartic: float = 0.0) -> list[Comparison]:
+    """Scan a quadratic along its gradient.
 
     Args:
         trial: seeds and sizes.
-        by_distance: divide by the distance moved; otherwise by eta.
-        shift: added to the second gradient.
+        by_distance: divide the change of the gradient by the distance moved; otherwise by eta.
+        quartic: coefficient of |w|^4, which makes the smoothness depend on eta.
 
     Returns:
         One comparison per number.
     """
     generator = torch.Generator().manual_seed(trial.base)
-    root, w = (gaussian(generator, *shape, double=True) for shape in ((40, 40), (40,)))
+    root, w = (gaussian(generator, *shape, double=True) for shape in ((40, 40), (40, 1)))
     hessian = root @ root.T / 40
+    layer = nn.Linear(40, 1, bias=False).double()
+    layer.weight.data = w.T
 
-    def gradient(at: Tensor) -> Tensor:
-        """Return the gradient of the quadratic at a point."""
-        leaf = at.clone().requires_grad_()
-        (found,) = torch.autograd.grad(0.5 * leaf @ hessian @ leaf, leaf)
-        return found
+    def bowl(out: Tensor, _: object) -> Tensor:
+        """Return the loss at w, which the model itself returns."""
+        at = out[:, 0]
+        return 0.5 * at @ hessian @ at + quartic * (at @ at) ** 2
 
-    g = gradient(w)
-    found = []
-    for rate in torch.linspace(0.01, 0.4, 20, dtype=torch.float64):
-        change = gradient(w - rate * g) + shift - g
-        found.append(float(change.norm() / (rate * (g.norm() if by_distance else 1.0))))
+    batch = torch.eye(40, dtype=torch.float64), None
+    etas = np.linspace(0.01, 0.4, 20)
+    found = landscape.scan(layer, bowl, batch, etas, device="cpu")
+    measured = found["effective_smoothness"]
+    if not by_distance:
+        measured = found["gradient_change"] / found["eta"]
+    g = hessian @ w
     predicted = float((hessian @ g).norm() / g.norm())
     reason = "float64 rounding of a difference"
     return [
-        close("largest over the range", predicted, max(found), reason, share=1e-10),
-        close("smallest over the range", predicted, min(found), reason, share=1e-10),
+        close("largest over the range", predicted, float(measured.max()), reason, share=1e-10),
+        close("smallest over the range", predicted, float(measured.min()), reason, share=1e-10),
     ]

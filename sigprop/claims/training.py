@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 from torch.nn import functional
 
+from sigprop import gradients
 from sigprop.claims import faults, zoo
 from sigprop.claims.claim import Trial, claim
 from sigprop.claims.comparison import Comparison, at_least, at_most
@@ -111,14 +109,7 @@ def loss_along(trial: Trial, batchnorm: str = "batchnorm") -> list[Comparison]:
 
 
 def _ratio(network: str, seed: int, distance: float) -> float:
-    net = _net(network, seed, 30)
-    images, labels = digits(512)
-    loss = functional.cross_entropy(net(images), labels)
-    loss.backward()
-    moved = copy.deepcopy(net)
-    with torch.no_grad():
-        for there, here in zip(moved.parameters(), net.parameters(), strict=True):
-            if here.grad is not None:
-                there.sub_(distance * here.grad)
-        after = float(functional.cross_entropy(moved(images), labels))
-    return math.inf if math.isnan(after) else after / float(loss.detach())
+    found = gradients.relative_loss(
+        _net(network, seed, 30), functional.cross_entropy, digits(512), [distance], device="cpu"
+    )
+    return float(found["relative_loss"].iloc[0])

@@ -17,9 +17,13 @@ from sigprop.cli.compare import compare
 from sigprop.cli.console import OutputError, checked_output, err, give_up_output, out
 from sigprop.cli.diagnose import diagnose
 from sigprop.cli.failures import INTERRUPTED, failure_of, python_version
+from sigprop.cli.landscape import landscape
 from sigprop.cli.measure import measure
 from sigprop.cli.networks import networks
 from sigprop.cli.report import report
+from sigprop.cli.sharpness import sharpness_command
+from sigprop.cli.spectra import spectra
+from sigprop.cli.stability import stability
 from sigprop.cli.verify import verify
 
 app = typer.Typer(
@@ -52,12 +56,21 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
         "sigprop diagnose mypkg.models:make --inputs 64,128",
         "sigprop diagnose runs/mine --json --fail-on warning",
     ],
+    landscape: ["sigprop landscape plain batchnorm rescale --output out/landscape"],
+    stability: ["sigprop stability batchnorm --learning-rate 0.1 --output out/stability"],
+    spectra: [
+        "sigprop spectra rescale plain --depth 10",
+        "sigprop spectra mypkg.models:make --inputs 4,3,32,32 --of jacobian --stop layer2 -k 5",
+    ],
     claims: ["sigprop claims rescale-preserves law --output reports/claims"],
     report: ["sigprop report runs/a runs/b --output reports/a-and-b"],
 }
 for _command, _examples in _COMMANDS.items():
     _epilog = "Example: " + "  |  ".join(f"[b]{example}[/b]" for example in _examples)
     app.command(epilog=_epilog)(_command)
+app.command("sharpness", epilog="Example: [b]sigprop sharpness plain batchnorm rescale -k 3[/b]")(
+    sharpness_command
+)
 
 
 def _print_version(asked: bool) -> None:

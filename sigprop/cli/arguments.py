@@ -41,6 +41,10 @@ def count_or_auto(text: str) -> int | Literal["auto"]:
         raise typer.BadParameter(f"seeds is a number or 'auto', not {text!r}") from None
 
 
+Output = Annotated[
+    Path, typer.Option(help="Folder of the results.", parser=folder, metavar="FOLDER")
+]
+Resume = Annotated[bool, typer.Option(help="Go on with what is in the folder.")]
 Name = Annotated[str, typer.Argument(help="A name of the zoo, or [b]module:factory[/b].")]
 Names = Annotated[
     list[str], typer.Argument(help="Names of the zoo, or your own as [b]module:factory[/b].")

@@ -81,6 +81,17 @@ def print_result(result: Result) -> None:
     out.print(_painted(result.verdict, escape(result.headline())), soft_wrap=True)
 
 
+def print_frame(frame: pd.DataFrame) -> None:
+    """Print a frame as it is, numbers with four digits."""
+    table = Table(box=None, header_style="bold")
+    for name in frame:
+        text = pd.api.types.is_string_dtype(frame[name])
+        table.add_column(str(name).replace("_", " "), justify="left" if text else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(v) if isinstance(v, str) else _short(v) for v in row))
+    out.print(table)
+
+
 def print_ledger(summary: pd.DataFrame) -> None:
     """Print one line per claim, with the number that decides its verdict."""
     table = Table("claim", "number", box=None, header_style="bold")

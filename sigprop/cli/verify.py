@@ -18,7 +18,8 @@ def verify(
     law: Annotated[
         str,
         typer.Option(
-            help="preserved, preserved:channel_variance, gradient-preserved, doubling, predicted."
+            help="preserved, preserved:channel_variance, gradient-preserved, jacobian-preserved, "
+            "doubling, predicted."
         ),
     ] = "preserved",
     depth: given.Depth = 20,

@@ -2,7 +2,7 @@
 
 from sigprop.curvature.directional import critical_sharpness
 from sigprop.curvature.hessian import sharpness
-from sigprop.curvature.lines import Stability, stability, stability_line
+from sigprop.curvature.lines import Stability, look_at_stability, stability, stability_line
 from sigprop.curvature.regression import Regression, linear_regression, whitened
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Stability",
     "critical_sharpness",
     "linear_regression",
+    "look_at_stability",
     "sharpness",
     "stability",
     "stability_line",

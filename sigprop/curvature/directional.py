@@ -60,7 +60,7 @@ def critical_sharpness(
         raise BadInput(f"precision is between 0 and 1, not {precision!r}")
     objective = Objective(model, loss, batch, device)
     if optimizer is None:
-        rate, update = 1.0, -objective.gradient()
+        rate, update = 1.0, -objective.start_gradient
     else:
         rate = float(optimizer.param_groups[0]["lr"])
         update = next_update(model, optimizer, objective)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -80,6 +81,37 @@ def stability(
     return Stability(float(plain.values[0]), top, line, found.start)
 
 
+def look_at_stability(
+    model: nn.Module,
+    loss: Loss,
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    *,
+    device: Device = "auto",
+) -> pd.DataFrame:
+    """Return `stability` and the loss as a row, for `sigprop.experiments.observed.observe`.
+
+    Args:
+        model: a copy of it is evaluated.
+        loss: ``(output, targets) -> scalar``.
+        batch: ``(inputs, targets)``.
+        optimizer: as `stability` takes it.
+        device: where to compute, as in `sigprop.measure`.
+
+    Returns:
+        ``loss, sharpness, preconditioned, line, ratio``.
+    """
+    found = stability(model, loss, batch, optimizer, device=device)
+    row = {
+        "loss": Objective(model, loss, batch, device).value(),
+        "sharpness": found.sharpness,
+        "preconditioned": found.preconditioned,
+        "line": found.line,
+        "ratio": found.ratio,
+    }
+    return pd.DataFrame([row])
+
+
 def stability_line(optimizer: torch.optim.Optimizer) -> float:
     """Return the curvature above which the optimizer diverges on a quadratic.
 
@@ -149,7 +181,7 @@ def _inverse_preconditioner(
     plain = type(optimizer) is torch.optim.SGD
     if plain and len({group["lr"] for group in groups}) == 1 and set(objective.names) <= set(held):
         return None
-    gradients = None if plain else objective.split(objective.gradient())
+    gradients = None if plain else objective.split(objective.start_gradient)
     top = max(group["lr"] for group in groups)
     parts = []
     for name, start in objective.split(objective.start).items():

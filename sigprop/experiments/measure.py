@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sigprop.capture import Blocks, ChannelDim
-from sigprop.errors import BadInput
-from sigprop.inputs.calling import Loss, backward, call, split_batch
+from sigprop.errors import BadInput, UnknownName, suggestion
+from sigprop.inputs.calling import Loss, backward, call, send_signs, split_batch
 from sigprop.inputs.devices import Device, moved, placed, resolve_device
 from sigprop.inputs.factories import Factory, copied, design, factory, initialize
 from sigprop.probing.learning import learned
@@ -31,6 +31,7 @@ def measure(
     channel_dim: ChannelDim = None,
     spectra: bool = True,
     options: Mapping[str, object] | None = None,
+    cotangent: str | None = None,
     device: Device = "auto",
 ) -> Records:
     """Record one forward and one backward pass, per seed; the model itself is not touched.
@@ -49,6 +50,12 @@ def measure(
         channel_dim: the channel axis, as in `attach`.
         spectra: record the singular values of every weight too.
         options: of a network of the zoo (depth, width, ...).
+        cotangent: ``"rademacher"`` sends random signs back from the model's output h_L in place of
+            a loss's gradient. The backward rows then estimate partial Jacobian norms at every depth
+            at once: E[second_moment · count] = ‖∂h_L/∂h_l‖²_F, exactly, over the signs alone; see
+            `sigprop.spectra.jacobian_norms`. The Jacobian is that of the whole batch: where
+            BatchNorm in training mode couples the samples, it includes what a sample does to the
+            others. A plain model may then have several seeds, each a draw of signs.
         device: where to compute: ``"auto"`` (CUDA, else MPS, else the CPU; a model that is on an
             accelerator stays there), or a device's name. Weights and random gradients are drawn on
             the CPU, so that the numbers differ by rounding only.
@@ -57,9 +64,9 @@ def measure(
         The records of all seeds, at step 0.
 
     Raises:
-        UnknownName: no network, module or block has that name.
+        UnknownName: no network, module, block or cotangent has that name.
         BadInput: several seeds for a plain model, inputs that do not fit or hold NaN, a model
-            without parameters, a device that is not there.
+            without parameters, a device that is not there, a cotangent beside a loss.
 
     Example:
         >>> records = measure(lambda: nn.Linear(3, 2), torch.ones(4, 3), seeds=2)
@@ -69,10 +76,11 @@ def measure(
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not which:
         raise BadInput("measure needs at least one seed")
+    _check_cotangent(cotangent, targets, loss)
     chosen = resolve_device(device, model if isinstance(model, nn.Module) else None)
     batch, wanted = moved(split_batch(inputs, targets), chosen)
-    found = []
-    for seed, fresh in _initialized(model, which, options or {}, chosen):
+    found, signs = [], 0
+    for seed, fresh in _initialized(model, which, options or {}, chosen, cotangent is not None):
         blocks = learned(fresh, batch, blocks, chosen)  # by the first; all seeds have the same
         with attach(
             fresh,
@@ -85,7 +93,11 @@ def measure(
             if spectra:
                 probe.record_spectra()
             with torch.enable_grad():
-                backward(call(fresh, batch), wanted, loss, seed)
+                output = call(fresh, batch)
+                if cotangent is None:
+                    backward(output, wanted, loss, seed)
+                else:
+                    signs = send_signs(output, seed)
             probe.step()
         found.append(probe.records)
     records = concat(found)
@@ -93,7 +105,23 @@ def measure(
     records.manifest = new_manifest(
         networks=[network], seeds=which, designs=designs, device=str(chosen)
     )
+    if cotangent is not None:
+        records.manifest["cotangents"] = {network: signs}
     return records
+
+
+def _check_cotangent(cotangent: str | None, targets: object, loss: Loss | None) -> None:
+    if cotangent is None:
+        return
+    if cotangent != "rademacher":
+        raise UnknownName(
+            f"no cotangent is called {cotangent!r}; {suggestion(str(cotangent), ['rademacher'])}"
+        )
+    if targets is not None or loss is not None:
+        raise BadInput(
+            "a cotangent takes the place of the loss's gradient; leave out targets and loss, or "
+            "the cotangent"
+        )
 
 
 def _initialized(
@@ -101,14 +129,16 @@ def _initialized(
     seeds: Sequence[int],
     options: Mapping[str, object],
     device: torch.device,
+    repeated: bool,
 ) -> Iterator[tuple[int, nn.Module]]:
     if isinstance(model, nn.Module):
-        if len(seeds) > 1:
+        if len(seeds) > 1 and not repeated:
             raise BadInput(
                 f"a model has one initialization, so {len(seeds)} seeds would repeat it; pass a "
                 "callable that builds it anew"
             )
-        yield seeds[0], placed(copied(model), device)
+        for seed in seeds:
+            yield seed, placed(copied(model), device)
         return
     build = factory(model, **options)
     for seed in seeds:

@@ -2,7 +2,7 @@
 
 from sigprop.gradients.cancellation import by_channel_and_position, cancellation
 from sigprop.gradients.distribution import histogram, tails
-from sigprop.gradients.noise import Noise, noise, noise_draws
+from sigprop.gradients.noise import Noise, noise
 from sigprop.gradients.stable_rate import (
     activations_until_divergence,
     largest_stable_rate,
@@ -17,7 +17,6 @@ __all__ = [
     "histogram",
     "largest_stable_rate",
     "noise",
-    "noise_draws",
     "relative_loss",
     "tails",
 ]

@@ -132,5 +132,5 @@ def hill(values: npt.ArrayLike, share: float = 0.05) -> float:
 
 def _gradients(model: nn.Module, loss: Loss, batch: object, device: Device) -> dict[str, Array]:
     objective = Objective(model, loss, batch, device)
-    parts = objective.split(objective.gradient().double().cpu())
+    parts = objective.split(objective.start_gradient.double().cpu())
     return {name: part.reshape(-1).numpy() for name, part in parts.items()}

@@ -36,15 +36,23 @@ class Noise:
         per_sample: C = mean of ‖g_i - g‖² over the samples, the variance of one sample's gradient.
         gradient_norm: ‖g‖ of the whole batch.
         predicted: alpha² C/B; without replacement times (N - B)/(N - 1).
-        measured: mean of ‖alpha g_SGD - alpha g‖² over the draws.
-        error: standard error of `measured`.
+        draws: ‖alpha g_SGD - alpha g‖² of every drawn minibatch.
     """
 
     per_sample: float
     gradient_norm: float
     predicted: float
-    measured: float
-    error: float
+    draws: Array
+
+    @property
+    def measured(self) -> float:
+        """Mean of the draws."""
+        return float(self.draws.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of `measured`."""
+        return float(self.draws.std(ddof=1) / math.sqrt(len(self.draws)))
 
     @property
     def to_signal(self) -> float:
@@ -103,19 +111,19 @@ def noise(
             f"a minibatch has 1 to {count} samples and there are at least 2 draws, "
             f"got size={size!r}, draws={draws!r}"
         )
-    errors = rate**2 * noise_draws(each, size, draws, replace, seed)
     spread = float(((each - whole) ** 2).sum(axis=1).mean())
     population = None if replace else count
     return Noise(
         spread,
         float(np.linalg.norm(whole)),
         theory.sgd_noise(rate, spread, size, population) if count > 1 else 0.0,
-        float(errors.mean()),
-        float(errors.std(ddof=1) / math.sqrt(draws)),
+        rate**2 * squared_errors(each, size, draws, replace, seed),
     )
 
 
-def noise_draws(each: Array, size: int, draws: int, replace: bool = True, seed: int = 0) -> Array:
+def squared_errors(
+    each: Array, size: int, draws: int, replace: bool = True, seed: int = 0
+) -> Array:
     """Return ‖g_SGD - g‖² of drawn minibatches.
 
     Args:
@@ -129,11 +137,11 @@ def noise_draws(each: Array, size: int, draws: int, replace: bool = True, seed: 
         One squared error per draw.
     """
     rng = np.random.default_rng(derived_seed(seed, "minibatches"))
-    mean = each.mean(axis=0)
+    centered = each - each.mean(axis=0)
     errors = np.empty(draws)
     for draw in range(draws):
         rows = rng.choice(len(each), size, replace=replace)
-        errors[draw] = ((each[rows].mean(axis=0) - mean) ** 2).sum()
+        errors[draw] = (centered[rows].mean(axis=0) ** 2).sum()
     return errors
 
 
@@ -146,7 +154,7 @@ def _each_gradient(
         BadInput: the model couples its samples.
     """
     objective = Objective(model, loss, batch, device)
-    whole = objective.gradient().double().cpu().numpy()
+    whole = objective.start_gradient.double().cpu().numpy()
     count = _samples(objective.batch)
     try:
         each = np.stack(

@@ -58,7 +58,7 @@ def relative_loss(
         [0.0, 1.0]
     """
     objective = Objective(model, loss, batch, device)
-    first, gradient = objective.value(), objective.gradient()
+    first, gradient = objective.value(), objective.start_gradient
     if first == 0:
         raise BadInput("the loss is 0 before the step: there is nothing to relate to")
     rows = []

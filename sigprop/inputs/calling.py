@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sigprop.capture.model.nested import tensors
 from sigprop.errors import BadInput
-from sigprop.inputs.devices import normal
+from sigprop.inputs.devices import derived_seed, generator, normal
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -114,6 +115,33 @@ def backward(output: Any, targets: Any, loss: Loss | None, seed: int) -> bool:
     except (RuntimeError, ValueError, IndexError) as error:
         raise BadInput(_no_loss(outputs, targets, first_line(error))) from error
     return True
+
+
+def send_signs(output: Any, seed: int) -> int:
+    """Send a gradient of random signs back through the first output that has one.
+
+    With v of independent ±1, E‖Jᵀv‖² = ‖J‖²_F for any Jacobian J, and its variance is the least
+    of all v with independent entries (Hutchinson 1990). The signs are drawn on the CPU, so that
+    they do not depend on the device, and the global random state is not touched.
+
+    Args:
+        output: what the model returned.
+        seed: of the signs.
+
+    Returns:
+        The number of signs, the elements of that output.
+
+    Raises:
+        BadInput: no output has a gradient to send back.
+    """
+    found = [x for _, x in tensors(output) if x.is_floating_point() and x.requires_grad]
+    if not found:
+        raise BadInput("a cotangent needs an output with a gradient, and the model returned none")
+    out = found[0]
+    draws = generator(derived_seed(seed, "cotangent"))
+    signs = 2 * torch.randint(0, 2, tuple(out.shape), generator=draws, device="cpu") - 1
+    out.backward(signs.to(out))
+    return out.numel()
 
 
 def _default_loss(outputs: list[Tensor], targets: Any) -> Tensor:

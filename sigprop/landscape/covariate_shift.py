@@ -55,7 +55,7 @@ def covariate_shift(
     """
     objective = Objective(model, loss, batch, device)
     update = objective.split(next_update(model, optimizer, objective))
-    before = objective.split(objective.gradient())
+    before = objective.split(objective.start_gradient)
     here = objective.split(objective.start.clone())
     rows = []
     for index, (layer, names) in enumerate(_layers(objective).items()):

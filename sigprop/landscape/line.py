@@ -55,7 +55,7 @@ def scan(
     """
     steps = _checked(etas)
     objective = Objective(model, loss, batch, device)
-    gradient = objective.gradient()
+    gradient = objective.start_gradient
     length = float(gradient.double().norm())
     rows = []
     for eta in steps:

@@ -49,6 +49,7 @@ class Objective:
         batch: ``(inputs, targets)``, on the device.
         names: of the trainable parameters.
         start: the parameter vector of the model, shape (n,).
+        start_gradient: the gradient there, shape (n,).
 
     Raises:
         BadInput: the batch is no pair, a weight or the loss is not finite, nothing is trainable,
@@ -89,8 +90,9 @@ class Objective:
         self._order = Flattened(self._parameters)
         self.start = self._read()
         self._buffers = self._saved_buffers()
-        self._initialize_from_the_batch()
-        self._check()
+        require_deterministic(
+            self._gradient_here, Stateless(self.model), "the gradient", batch_statistics=True
+        )
 
     @property
     def size(self) -> int:
@@ -223,33 +225,31 @@ class Objective:
     def _saved_buffers(self) -> list[tuple[Tensor, Tensor]]:
         return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
-    def _initialize_from_the_batch(self) -> None:
-        """Let layers that set their parameters from the first batch do so, once."""
-        with self._at(None), torch.no_grad():
-            self._evaluate()
-            if not torch.equal(self._read(), self.start):
-                self.start, self._buffers = self._read(), self._saved_buffers()
-
-    def _check(self) -> None:
-        with self._at(None), torch.enable_grad():
-            loss = self._evaluate()
-        if not loss.requires_grad:
-            raise BadInput(
-                "the loss does not depend on the parameters: it has no graph back to them; is the "
-                "output detached?"
-            )
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise BadInput(f"the loss of this batch is {value} at the model's weights")
-        require_deterministic(
-            self._gradient_here, Stateless(self.model), "the gradient", batch_statistics=True
-        )
-
     def _gradient_here(self) -> Tensor:
-        """Return the gradient without putting the random state back: dropout draws anew."""
+        """Return the gradient at the start, and keep it; the random state is not put back.
+
+        A layer that is set from its first batch has changed its parameters in that pass: they are
+        the start from then on.
+
+        Raises:
+            BadInput: the loss does not depend on the parameters, or is not finite.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             self._restore(self.start)
-            return self._flat(torch.autograd.grad(self._evaluate(), self._parameters, **_UNUSED))
+            loss = self._evaluate()
+            if not loss.requires_grad:
+                raise BadInput(
+                    "the loss does not depend on the parameters: it has no graph back to them; is "
+                    "the output detached?"
+                )
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise BadInput(f"the loss of this batch is {value} at the model's weights")
+            parts = torch.autograd.grad(loss, self._parameters, **_UNUSED)
+        self.start_gradient = self._flat(parts)
+        if not torch.equal(self._read(), self.start):
+            self.start, self._buffers = self._read(), self._saved_buffers()
+        return self.start_gradient
 
 
 _NOT_TWICE = (

@@ -38,7 +38,7 @@ def next_update(model: nn.Module, optimizer: torch.optim.Optimizer, objective: O
     if held <= {None}:
         raise BadInput("the optimizer holds no parameter of this model")
     twin, stepper = copy.deepcopy((model, optimizer))
-    gradients = objective.split(objective.gradient())
+    gradients = objective.split(objective.start_gradient)
     starts = objective.split(objective.start)
     own = {name.removeprefix("_orig_mod."): p for name, p in twin.named_parameters()}
     with torch.no_grad():

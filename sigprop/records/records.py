@@ -131,4 +131,7 @@ def concat(records: Sequence[Records]) -> Records:
     manifest["designs"] = {
         label: found for r in records for label, found in r.manifest.get("designs", {}).items()
     }
+    manifest["cotangents"] = {
+        label: n for r in records for label, n in r.manifest.get("cotangents", {}).items()
+    }
     return Records(**frames, manifest=manifest, missing=[m for r in records for m in r.missing])

@@ -29,7 +29,7 @@ def summary(spectra: pd.DataFrame) -> pd.DataFrame:
         σ_max/σ_min, infinite where σ_min is 0; ``stable_rank``, Σσ²/σ²_max (Rudelson & Vershynin
         2007); and ``effective_rank``, exp(-Σ p_i ln p_i) with p_i = σ_i/Σσ (Roy & Vetterli 2007).
         The last four are NaN where only the largest values are known, and all are NaN where a
-        value is.
+        value is; of a sampled density the smallest value and the condition number are not known.
 
     Example:
         >>> import torch, sigprop
@@ -60,7 +60,8 @@ def _of_one(values: pd.DataFrame) -> dict[str, float]:
     if not known:
         missing = ("spectral_norm", "smallest", "condition_number", "stable_rank", "effective_rank")
         return {**found, **dict.fromkeys(missing, np.nan)}
-    whole = sampled or len(values) == size
+    every = len(values) == size and not sampled
+    whole = every or sampled
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         relative = np.exp(logs - logs.max())  # 1 for the largest; NaN where all are 0
         times = mass * size if sampled else np.ones(len(values))
@@ -68,8 +69,8 @@ def _of_one(values: pd.DataFrame) -> dict[str, float]:
         entropy = -(times * np.where(shares > 0, shares * np.log(shares), 0)).sum()
         found |= {
             "spectral_norm": sigma.max(),
-            "smallest": sigma.min() if whole else np.nan,
-            "condition_number": np.exp(logs.max() - logs.min()) if whole else np.nan,
+            "smallest": sigma.min() if every else np.nan,
+            "condition_number": np.exp(logs.max() - logs.min()) if every else np.nan,
             "stable_rank": (times * relative**2).sum() if whole else np.nan,
             "effective_rank": np.exp(entropy) if whole else np.nan,
         }

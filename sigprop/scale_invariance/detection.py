@@ -58,7 +58,7 @@ def find(
     if not 0 < tolerance < 1:
         raise BadInput(f"tolerance is between 0 and 1, not {tolerance!r}")
     objective = Objective(model, loss, batch, device, double=True)
-    gradients = objective.split(objective.gradient())
+    gradients = objective.split(objective.start_gradient)
     rows = []
     for name, w in objective.split(objective.start.clone()).items():
         g = gradients[name]

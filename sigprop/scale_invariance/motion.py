@@ -174,6 +174,10 @@ def verify_motion(
     for name in names:
         series = _series(records.parameters, name, start)
         ratios = np.array([chosen.ratio(stretch, settled) for stretch in _stretches(series)])
+        mean = float(ratios.mean())
+        if not mean > 0:  # the weight shrinks where the law has it grow, or nothing moves
+            rows.append((name, mean, math.nan, math.nan, len(series), VIOLATED))
+            continue
         interval = log_mean_interval(ratios, level)
         ends = [math.exp(x) for x in (interval.estimate, interval.low, interval.high)]
         rows.append((name, *ends, len(series), judge(interval, 0.0, tolerance)))

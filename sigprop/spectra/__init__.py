@@ -12,6 +12,7 @@ from sigprop.spectra.of_convolutions import convolution
 from sigprop.spectra.of_jacobians import jacobian
 from sigprop.spectra.of_products import product
 from sigprop.spectra.of_weights import weights
+from sigprop.spectra.partial_jacobians import jacobian_norms
 from sigprop.spectra.training import WeightWatch
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "convolution",
     "covariance",
     "jacobian",
+    "jacobian_norms",
     "product",
     "summary",
     "weights",

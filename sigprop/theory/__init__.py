@@ -11,6 +11,7 @@ from sigprop.theory.activations import ACTIVATIONS, Activation, activation, leak
 # recursions: a branch, a stack, a family by name
 from sigprop.theory.branch import Branch, gain_squared, weight_branch
 from sigprop.theory.dead import dead_fraction, he_dead_fraction
+from sigprop.theory.decay import Fit, decay_fits
 from sigprop.theory.errata import ERRATA, Erratum, sgd_noise
 from sigprop.theory.families import (
     FAMILIES,
@@ -92,6 +93,12 @@ from sigprop.theory.residual import (
     shares,
 )
 from sigprop.theory.skeleton import Skeleton, Treatment, predict_stack
+from sigprop.theory.spectral_laws import (
+    fuss_catalan_density,
+    largest_singular_value,
+    marchenko_pastur,
+    marchenko_pastur_edges,
+)
 from sigprop.theory.transformers import deepnorm, t_fixup, transformer
 
 __all__ = [
@@ -108,6 +115,7 @@ __all__ = [
     "Branch",
     "Coefficients",
     "Erratum",
+    "Fit",
     "Gradient",
     "Kernel",
     "LogMoments",
@@ -127,6 +135,7 @@ __all__ = [
     "covariance",
     "critical_weight_variance",
     "dead_fraction",
+    "decay_fits",
     "deepnorm",
     "depth_exponents",
     "depth_multiplier",
@@ -136,6 +145,7 @@ __all__ = [
     "fixup",
     "fixup_scale",
     "fuss_catalan",
+    "fuss_catalan_density",
     "fuss_catalan_edge",
     "gain",
     "gain_squared",
@@ -143,6 +153,7 @@ __all__ = [
     "he_dead_fraction",
     "iterate_correlation",
     "jacobian_dispersion",
+    "largest_singular_value",
     "layer_correlation",
     "layernorm",
     "leaky_relu",
@@ -150,6 +161,8 @@ __all__ = [
     "log_moments",
     "log_norm",
     "lyapunov_exponents",
+    "marchenko_pastur",
+    "marchenko_pastur_edges",
     "mean",
     "mean_field",
     "mean_ratio_tolerance",

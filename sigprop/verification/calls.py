@@ -23,41 +23,44 @@ def calls_as_blocks(records: Records) -> Records:
         records: of one network; a draw is a seed.
     """
     own = own_rows(records.signals)
-    entries = own[~own["port"].isin(_OF_ADDITIONS)]
-    if not (entries["call"] > 0).any():
+    additions = own["port"].isin(_OF_ADDITIONS)
+    if not (own["call"][~additions] > 0).any():
         return records
-    draws = own["seed"].nunique()
-    made = entries.groupby(["module", "call"])["seed"].nunique().eq(draws)
-    counts = entries.groupby("module")["call"].max() + 1
-    additions = own[own["port"].isin(_OF_ADDITIONS)].groupby("module")["call"].max() + 1
-    per_call = (additions / counts.reindex(additions.index)).reindex(counts.index)
-    signals = own.copy()
-    of_additions = signals["port"].isin(_OF_ADDITIONS)
-    several = signals["module"].map(per_call)
-    whole = several.eq(several.round()) & several.ge(1)
-    call = signals["call"].where(~of_additions, signals["call"] // several.where(whole, 1))
-    key = pd.MultiIndex.from_arrays([signals["module"], call])
-    in_every_draw = made.to_dict()
-    everywhere = np.array([in_every_draw.get(at, False) for at in key], dtype=bool)
-    kept = call.eq(0) | (everywhere & (~of_additions | whole))
-    signals = signals.assign(_call=call.astype("int64"))[kept]
-    order = _order(signals)
-    names = pd.MultiIndex.from_frame(signals[["module", "_call"]])
-    signals = signals.assign(
-        module=[_name(*pair) for pair in names], block=names.map(order).to_numpy(), call=0
-    ).drop(columns="_call")
+    call = _calls(own, additions)
+    pairs = list(zip(own["module"].astype(str), call, strict=True))
+    seeds = own["seed"].nunique()
+    by_call = own[~additions].groupby(["module", "call"])["seed"].nunique()
+    in_all = set(by_call.index[by_call == seeds])
+    kept = np.array([pair[1] == 0 or pair in in_all for pair in pairs])
+    order: dict[tuple[str, int], int] = {}
+    for pair, keep in zip(pairs, kept, strict=True):
+        if keep:
+            order.setdefault(pair, len(order))
+    pairs = [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
+    names, blocks = [_name(*pair) for pair in pairs], [order[pair] for pair in pairs]
+    signals = own[kept].assign(module=names, block=blocks, call=0)
     return replace(records, signals=signals, coverage=_coverage(records.coverage, list(order)))
+
+
+def _calls(own: pd.DataFrame, additions: pd.Series) -> list[int]:
+    """Return for each row which call of its module it belongs to; -1 where that cannot be said.
+
+    A module that adds twice in each call has the additions 2 and 3 in its second one.
+    """
+    made = own[~additions].groupby("module")["call"].max() + 1
+    added = own[additions].groupby("module")["call"].max() + 1
+    each = {str(name): divmod(int(n), int(made.get(name, 1))) for name, n in added.items()}
+
+    def of_addition(module: str, call: int) -> int:
+        several, rest = each[module]
+        return call // several if several and not rest else min(call, 1) * -1
+
+    rows = zip(own["module"].astype(str), own["call"], additions, strict=True)
+    return [of_addition(name, int(n)) if adds else int(n) for name, n, adds in rows]
 
 
 def _name(module: str, call: int) -> str:
     return f"{module}#{call}" if call else module
-
-
-def _order(signals: pd.DataFrame) -> dict[tuple[str, int], int]:
-    """Return the place of each call in the order in which the first draw has its rows."""
-    rows = signals[signals["direction"] == "forward"]
-    pairs = rows[["module", "_call"]].drop_duplicates().itertuples(index=False, name=None)
-    return {(str(module), int(call)): place for place, (module, call) in enumerate(pairs)}
 
 
 def _coverage(coverage: pd.DataFrame, calls: list[tuple[str, int]]) -> pd.DataFrame:

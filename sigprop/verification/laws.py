@@ -29,6 +29,8 @@ class Law:
         ports: where the quantity is compared, the side of the input first: ``"in"``, ``"skip"``,
             ``"branch"`` or ``"out"``.
         needs_prediction: `ratios` cannot do without one.
+        cotangent: what is sent back from the output, as in `sigprop.measure`; None for a standard
+            normal gradient.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Law:
     ratios: Callable[[Array, Prediction | None], Array]
     ports: tuple[str, str] = ("in", "out")
     needs_prediction: bool = False
+    cotangent: str | None = None
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
@@ -90,6 +93,14 @@ for _law in (
         "second_moment",
         "backward",
         _constant(1),
+    ),
+    Law(
+        "jacobian-preserved",
+        "the partial Jacobian's norm is preserved: ‖∂h_L/∂h_{k-1}‖_F = ‖∂h_L/∂h_k‖_F",
+        "second_moment",
+        "backward",
+        _constant(1),
+        cotangent="rademacher",
     ),
     Law(
         "doubling",

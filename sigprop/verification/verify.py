@@ -103,6 +103,7 @@ def verify(
     one_model = isinstance(model, nn.Module)
     unit = "batches" if one_model else "seeds"
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
+    how["cotangent"] = chosen.cotangent
     given = pairs(inputs, which, one_model)
     draws = Draws(model, given, chosen.direction == "backward", how)
     looks = LOOKS if which is None and not one_model else (len(given),)

@@ -8,6 +8,7 @@ from sigprop.reporting.figures import residual as residual
 from sigprop.reporting.figures import heatmaps as heatmaps
 from sigprop.reporting.figures import weights as weights
 from sigprop.reporting.figures import spectra as spectra
+from sigprop.reporting.figures import spectra_training as spectra_training
 from sigprop.reporting.figures import loss as loss
 
 # isort: on

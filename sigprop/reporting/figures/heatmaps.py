@@ -74,7 +74,7 @@ def training_heatmaps(study: Study) -> Figure:
     wide = 2.3 if len(style) < 5 else 1.75
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
     grid = sheet.subplots(len(layers), len(style), squeeze=False, sharex=True, sharey=True)
-    hatched = [_row(sheet, row, layer, style) for row, layer in zip(grid, layers, strict=True)]
+    hatched = [draw_row(sheet, row, layer, style) for row, layer in zip(grid, layers, strict=True)]
     # the rows share one axis: calls of a block are distinguished unless there are only weights
     label_blocks(grid[0, 0], study.axis, vertical=True)
     for row in grid[1:]:
@@ -84,8 +84,13 @@ def training_heatmaps(study: Study) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("step")
     if any(hatched):
-        legend(sheet, [Patch(**_HATCH, label="non-finite or undefined in a seed")])
+        legend_of_hatched(sheet)
     return sheet
+
+
+def legend_of_hatched(sheet: Sheet) -> None:
+    """Say below the panels what a hatched cell is."""
+    legend(sheet, [Patch(**_HATCH, label="non-finite or undefined in a seed")])
 
 
 def _layers(study: Study) -> list[Layer]:
@@ -112,8 +117,15 @@ def _layers(study: Study) -> list[Layer]:
     ]
 
 
-def _row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, Look]) -> bool:
-    """Return whether a cell is hatched; draw one quantity of every network and its color bar."""
+def draw_row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, Look]) -> bool:
+    """Return whether a cell is hatched; draw one quantity of every network and its color bar.
+
+    Args:
+        sheet: the figure; cells that cannot be drawn are noted on it.
+        row: one panel per network.
+        layer: what to draw.
+        style: the looks of the networks, in the order of the panels.
+    """
     norm, extend = color_scale(layer.cells, layer.logarithmic)
     mesh: QuadMesh | None = None
     hatched = False

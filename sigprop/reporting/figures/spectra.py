@@ -44,6 +44,7 @@ def spectra(study: Study) -> Figure:
         NothingToDraw: the records hold no data for it.
     """
     rows = study.records.spectra
+    rows = rows[rows["operator"] != "update"]  # its own figure, over steps
     if rows.empty:
         raise NothingToDraw("No singular values were recorded.")
     first, last = at_first_step(rows), at_last_step(rows)
