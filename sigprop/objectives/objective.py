@@ -320,7 +320,7 @@ def _own_functions(loss: Tensor) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "_forward_cls"):
-            found.add(node._forward_cls.__name__)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):  # of a Python function
+            found.add(type(node).__name__.removesuffix("Backward"))
         waiting += [following for following, _ in node.next_functions]
     return found
