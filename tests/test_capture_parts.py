@@ -14,7 +14,7 @@ import torch
 from cases import gaussian
 from torch import Tensor, nn
 
-from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow, is_skip
+from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow, Operands, is_skip
 from sigprop.capture.model.naming import aliases, bare, clean, modules, parameters
 from sigprop.capture.model.nested import first_readable, tensors
 from sigprop.capture.parameters.statistics import NamedRows
@@ -158,7 +158,7 @@ class Frame:
         self.target: str | None = None
         self.records_own_output = False
 
-    def addition(self, recorder: Any, skip: Tensor, branch: Tensor, found: Any) -> None: ...
+    def addition(self, recorder: Any, skip: Tensor, branch: Tensor, found: Operands) -> None: ...
 
     def ends(self, now: ForwardState, frame: int, output: object) -> None: ...
 
@@ -234,8 +234,8 @@ def test_a_frame_that_ended_is_not_carried_on() -> None:
 
 def test_the_skip_is_nearer_and_passes_one_weight_at_most() -> None:
     assert is_skip(0, WEIGHT)
-    assert is_skip(WEIGHT, 2 * WEIGHT + 1)  # a projection beside two weights and a nonlinearity
-    assert not is_skip(WEIGHT, 2 * WEIGHT)  # a linear map of low rank
+    assert is_skip(WEIGHT, 2 * WEIGHT + 1)  # a projection, beside something that is not linear
+    assert not is_skip(WEIGHT, 2 * WEIGHT)  # a low-rank term
     assert not is_skip(WEIGHT, WEIGHT)  # two weights side by side
     assert not is_skip(2 * WEIGHT, 3 * WEIGHT)
 

@@ -320,7 +320,8 @@ def _own_functions(loss: Tensor) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):  # of a Python function
-            found.add(type(node).__name__.removesuffix("Backward"))
+        kind: type[object] = type(node)
+        if issubclass(kind, torch.autograd.function.BackwardCFunction):  # of a Python function
+            found.add(kind.__name__.removesuffix("Backward"))
         waiting += [following for following, _ in node.next_functions]
     return found
