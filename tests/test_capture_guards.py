@@ -7,7 +7,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import oracles
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import sigprop
 from sigprop.capture.hooks.dataflow import Dataflow
+from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.model.blocks import adds
 from sigprop.capture.recording.accumulator import Accumulator
 from sigprop.capture.recording.reader import ProductReader, TensorReader
@@ -387,3 +388,22 @@ def test_a_rectifier_that_only_autograd_shows_has_dead_units() -> None:
 
 def rectified(x: Tensor) -> Tensor:
     return torch.relu(x)
+
+
+def test_a_module_at_the_address_of_a_dead_one_is_not_taken_for_it() -> None:
+    """Ids are given again: what was watched under one must still be that module."""
+    seen: list[str] = []
+    watched, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    hooks = GlobalHooks()
+    before = cast(Any, lambda *_: seen.append("before"))
+    after = cast(Any, lambda *_: seen.append("after"))
+    hooks.add(watched, before, after)
+    hooks.attach()
+    try:
+        watched(torch.ones(1, 2))
+        assert seen == ["before", "after"]
+        hooks._watched[id(other)] = hooks._watched.pop(id(watched))
+        other(torch.ones(1, 2))
+    finally:
+        hooks.remove()
+    assert seen == ["before", "after"]

@@ -14,7 +14,7 @@ import torch
 from cases import gaussian
 from torch import Tensor, nn
 
-from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow, is_skip
+from sigprop.capture.hooks.dataflow import WEIGHT, Dataflow, Operands, is_skip
 from sigprop.capture.model.naming import aliases, bare, clean, modules, parameters
 from sigprop.capture.model.nested import first_readable, tensors
 from sigprop.capture.parameters.statistics import NamedRows
@@ -158,7 +158,9 @@ class Frame:
         self.target: str | None = None
         self.records_own_output = False
 
-    def addition(self, recorder: Any, skip: Tensor, branch: Tensor) -> None: ...
+    def addition(self, recorder: Any, skip: Tensor, branch: Tensor, found: Operands) -> None: ...
+
+    def ends(self, now: ForwardState, frame: int, output: object) -> None: ...
 
     def function(self, recorder: Any, kind: str, output: Tensor) -> None: ...
 
@@ -172,9 +174,9 @@ def test_leaving_a_module_leaves_those_that_never_returned() -> None:
     state = ForwardState()
     for name in ("a", "a.b", "a.b.c"):
         state.enter(Frame(name), None)
-    state.leave("a.b")
+    state.leave("a.b", None)
     assert names(state) == ["a"]
-    state.leave("unknown")
+    state.leave("unknown", None)
     assert names(state) == ["a"]
 
 
@@ -182,7 +184,7 @@ def test_a_recursive_call_leaves_its_own_entry() -> None:
     state = ForwardState()
     for name in ("a", "b", "a"):
         state.enter(Frame(name), None)
-    state.leave("a")
+    state.leave("a", None)
     assert names(state) == ["a", "b"]
 
 
@@ -209,7 +211,7 @@ def test_keys_differ_by_tensor_and_axis() -> None:
 
 def test_distances_are_the_shortest_way_from_the_inputs() -> None:
     flow = Dataflow()
-    flow.open(1, [A])
+    flow.open(1, [[A]])
     near, far = A + 1, A + 2
     flow.pass_on([A], {}, near, 0)
     flow.pass_on([near], {}, far, 3)
@@ -222,17 +224,18 @@ def test_distances_are_the_shortest_way_from_the_inputs() -> None:
 
 def test_a_frame_that_ended_is_not_carried_on() -> None:
     flow = Dataflow()
-    flow.open(1, [A])
+    flow.open(1, [[A]])
     flow.close(1)
     later = A + 1
-    flow.open(2, [A])
+    flow.open(2, [[A]])
     flow.pass_on([A], {}, later, 2)
     assert (flow.distance(later, 1), flow.distance(later, 2)) == (None, 2)
 
 
 def test_the_skip_is_nearer_and_passes_one_weight_at_most() -> None:
     assert is_skip(0, WEIGHT)
-    assert is_skip(WEIGHT, 2 * WEIGHT)  # a projection
+    assert is_skip(WEIGHT, 2 * WEIGHT + 1)  # a projection, beside something that is not linear
+    assert not is_skip(WEIGHT, 2 * WEIGHT)  # a low-rank term
     assert not is_skip(WEIGHT, WEIGHT)  # two weights side by side
     assert not is_skip(2 * WEIGHT, 3 * WEIGHT)
 

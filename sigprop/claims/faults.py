@@ -171,6 +171,8 @@ def _faster(prediction: Prediction) -> Prediction:
 #: theory.predict is 10 % too large, in all or in every block.
 THEORY = changed("sigprop.theory.families:predict", _larger)
 THEORY_GROWTH = changed("sigprop.theory.families:predict", _faster)
+#: The same of what `verify` predicts a network of the zoo by.
+STACK_GROWTH = changed("sigprop.theory.skeleton:predict_stack", _faster)
 #: Every weight of the zoo is 5 % too large, its variance 10 %.
 WEIGHTS = with_argument("sigprop.networks.weights:initialize", 1, lambda gain: 1.1**0.5 * gain)
 #: RescaleNet's skip keeps everything.

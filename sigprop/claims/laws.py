@@ -189,7 +189,7 @@ def law_doubling(trial: Trial, network: str = "plain") -> list[Comparison]:
     tags=["law"],
     saboteurs={
         "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
-        "library: theory off by 10 % a block": faults.THEORY_GROWTH,
+        "library: theory off by 10 % a block": faults.STACK_GROWTH,
     },
 )
 def law_predicted(trial: Trial) -> list[Comparison]:

@@ -103,7 +103,7 @@ def _doubling(trial: Trial, kind: str) -> list[Comparison]:
     depth = options["depth"]
     predicted = theory.predict("plain", depth, layers=1, activation=kind).second_moment
     slope = math.log2(predicted[-1] / predicted[0]) / depth
-    found = zoo.trajectories(trial, "plain", (32, 8), trial.pick(512, 96), **options)
+    found = zoo.trajectories(trial, "plain", (32, 12), trial.pick(512, 96), **options)
     what = "doublings of the second moment per block"
     return [mean_ratio(what, slope, ends(found), REASON, errors=trial.pick(*ERRORS), per=depth)]
 

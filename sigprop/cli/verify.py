@@ -19,7 +19,7 @@ def verify(
         str,
         typer.Option(
             help="preserved, preserved:channel_variance, gradient-preserved, jacobian-preserved, "
-            "doubling, predicted."
+            "doubling, equal-shares, equal-parameter-gradients, predicted."
         ),
     ] = "preserved",
     depth: given.Depth = 20,

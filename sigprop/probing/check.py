@@ -174,7 +174,7 @@ def _why_these(blocks: Blocks, table: pd.DataFrame) -> str:
         return ""
     names = [str(name) for name in table[table["block"]]["name"]]
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    seen = "a forward pass" if blocks.from_calls else "classes and names of modules"
+    seen = "a forward pass" if blocks.from_calls else "the classes of modules"
     return _CHOICE.format(count=len(names), some=some, why=blocks.reason, seen=seen)
 
 

@@ -7,7 +7,9 @@ every family has its recursion as an MLP, a ResNet and a Transformer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sigprop.errors import BadInput
 from sigprop.theory.attention import Attention
@@ -81,6 +83,7 @@ class Treatment:
         norm: ``"none"``, ``"batchnorm"``, ``"layernorm"`` or ``"groupnorm"``.
         per_group: channels of a group, by width.
         post_norm: the norm stands behind the addition.
+        zero_head: the head's weight starts at 0, so that no gradient arrives.
         final_norm: a norm in front of the head only.
         before_weight: operations in front of every weight.
         after_weight: operations behind every weight.
@@ -101,6 +104,7 @@ class Treatment:
     norm: str = "none"
     per_group: Callable[[int], float] | None = None
     post_norm: bool = False
+    zero_head: bool = False
     final_norm: str = "none"
     before_weight: tuple[Operation, ...] = ()
     after_weight: tuple[Operation, ...] = ()
@@ -146,7 +150,10 @@ def predict_stack(skeleton: Skeleton, treatment: Treatment, start: Kernel) -> Pr
     if skeleton.post_activation and skeleton.skip:
         raise BadInput("a trunk behind an addition and an activation is not Gaussian")
     builder = _Builder(skeleton, treatment)
-    return recursion(builder.blocks(), start, *builder.head())
+    made = recursion(builder.blocks(), start, *builder.head())
+    if treatment.zero_head:
+        return replace(made, gradient_second_moment=np.full_like(made.second_moment, np.nan))
+    return made
 
 
 @dataclass(frozen=True)

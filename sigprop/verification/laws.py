@@ -31,6 +31,13 @@ class Law:
         needs_prediction: `ratios` cannot do without one.
         cotangent: what is sent back from the output, as in `sigprop.measure`; None for a standard
             normal gradient.
+        share: what is compared is 1 + quantity/second moment, which has a ratio where the quantity
+            itself is near 0.
+        neighbors: what is compared is no quantity's two sides, but a block and the one before it:
+            ``"shares"``, of the output's second moment, or ``"parameters"``, the mean squared
+            gradient of a weight.
+        across_stages: the law is stated across changes of width and resolution too.
+        parts: laws that must hold together; the law's own quantity is then the first of them.
     """
 
     name: str
@@ -41,21 +48,61 @@ class Law:
     ports: tuple[str, str] = ("in", "out")
     needs_prediction: bool = False
     cotangent: str | None = None
+    share: bool = False
+    neighbors: str = ""
+    across_stages: bool = False
+    parts: tuple[Law, ...] = ()
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether the law, or a part of it, speaks of gradients."""
+        every = (self, *self.parts)
+        return any(p.direction == "backward" or p.neighbors == "parameters" for p in every)
 
 
 def _constant(value: float) -> Callable[[Array, Prediction | None], Array]:
     return lambda blocks, _: np.full(len(blocks), value)
 
 
-def _predicted(blocks: Array, prediction: Prediction | None) -> Array:
-    if prediction is None:
-        raise no_prediction()
-    trajectory = prediction.second_moment
-    if len(trajectory) <= int(blocks.max()) + 1:
-        raise BadInput(
-            f"the prediction has {len(trajectory) - 1} blocks, the network {len(blocks)}"
-        )
-    return np.asarray((trajectory[1:] / trajectory[:-1])[blocks.astype(int)])
+def _predicted(name: str) -> Callable[[Array, Prediction | None], Array]:
+    """Return the ratios of a prediction's column, of its share of the second moment for a shift."""
+
+    def ratios(blocks: Array, prediction: Prediction | None) -> Array:
+        if prediction is None:
+            raise no_prediction()
+        trajectory: Array = getattr(prediction, name)
+        if len(trajectory) <= int(blocks.max()) + 1:
+            raise BadInput(
+                f"the prediction has {len(trajectory) - 1} blocks, the network {len(blocks)}"
+            )
+        if name == "mean_shift":
+            trajectory = 1 + trajectory / prediction.second_moment
+        with np.errstate(divide="ignore", invalid="ignore"):
+            growth = trajectory[1:] / trajectory[:-1]
+        if name == "gradient_second_moment":
+            growth = 1 / growth
+        return np.asarray(growth[blocks.astype(int)])
+
+    return ratios
+
+
+def _part(name: str, column: str, quantity: str, direction: str = "forward") -> Law:
+    says = f"the {name} follows the family's own recursion"
+    share = column == "mean_shift"
+    ratios = _predicted(column)
+    return Law(
+        name, says, quantity, direction, ratios, needs_prediction=True, share=share,
+        across_stages=True,
+    )  # fmt: skip
+
+
+#: What a recursion speaks of, all of it tested together.
+_PARTS = (
+    _part("second moment", "second_moment", "second_moment"),
+    _part("channel variance", "channel_variance", "channel_variance"),
+    _part("mean shift", "mean_shift", "mean_shift"),
+    _part("gradient", "gradient_second_moment", "second_moment", "backward"),
+)
 
 
 def no_prediction(reason: str = "theory predicts nothing for this network") -> BadInput:
@@ -110,12 +157,29 @@ for _law in (
         _constant(2),
     ),
     Law(
-        "predicted",
-        "the second moment follows the family's own recursion",
+        "equal-shares",
+        "every block adds the same share of the output's second moment, RescaleNet's 1/(L+c)",
         "second_moment",
         "forward",
-        _predicted,
+        _constant(1),
+        neighbors="shares",
+    ),
+    Law(
+        "equal-parameter-gradients",
+        "the mean squared gradient of a weight is the same in every block",
+        "second_moment",
+        "forward",
+        _constant(1),
+        neighbors="parameters",
+    ),
+    Law(
+        "predicted",
+        "second moment, channel variance, mean shift and gradient follow the family's recursion",
+        "second_moment",
+        "forward",
+        _predicted("second_moment"),
         needs_prediction=True,
+        parts=_PARTS,
     ),
 ):
     LAWS.register(_law.name)(_law)

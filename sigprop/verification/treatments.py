@@ -93,7 +93,9 @@ def _rescale(design: Design, skeleton: Skeleton) -> Treatment:
 def _fixup(design: Design, skeleton: Skeleton) -> Treatment:
     layers = 2 if skeleton.kind == "transformer" else skeleton.layers
     scale = fixup_scale(len(skeleton.widths), layers)
-    return Treatment(_he(skeleton), weight_scale=lambda k: scale, last_weight_scale=0.0)
+    return Treatment(
+        _he(skeleton), weight_scale=lambda k: scale, last_weight_scale=0.0, zero_head=True
+    )
 
 
 def _scaled(skeleton: Skeleton, scale: float) -> Treatment:

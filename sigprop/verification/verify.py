@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from torch import nn
 
 from sigprop.capture import Blocks, ChannelDim
@@ -61,7 +60,9 @@ def verify(
             over batches of the inputs.
         inputs: a tensor, tuple or dict, the same for every seed; or a DataLoader, a batch a seed.
         law: ``"preserved"``, ``"preserved:channel_variance"``, ``"gradient-preserved"``,
-            ``"doubling"``, ``"predicted"`` (networks of the zoo), or a callable ``block -> ratio``.
+            ``"doubling"``, ``"equal-shares"``, ``"equal-parameter-gradients"``, ``"predicted"``
+            (networks of the zoo: second moment, channel variance, mean shift and gradient
+            together), or a callable ``block -> ratio``.
         seeds: ``"auto"``; or how many initializations (0, 1, ...), or which. A plain model is
             judged once: by default over as many batches as there are, at most 16.
         tolerance: relative deviation that still counts as holding.
@@ -87,9 +88,8 @@ def verify(
         >>> verify("plain", x, seeds=4, options=options).verdict
         'violated'
     """
-    from sigprop.verification.causes import explained
     from sigprop.verification.draws import Draws, pairs
-    from sigprop.verification.evidence import evidence
+    from sigprop.verification.joint import joint_causes, joint_evidence, renumbered
     from sigprop.verification.judgment import judgment, worth_more
     from sigprop.verification.laws import law_of
     from sigprop.verification.looks import LOOKS
@@ -105,16 +105,17 @@ def verify(
     how = {"blocks": blocks, "channel_dim": channel_dim, "options": options, "device": device}
     how["cotangent"] = chosen.cotangent
     given = pairs(inputs, which, one_model)
-    draws = Draws(model, given, chosen.direction == "backward", how)
+    draws = Draws(model, given, chosen.follows_gradient, how)
     looks = LOOKS if which is None and not one_model else (len(given),)
     for count in looks:
         records = draws.up_to(count)
-        found = evidence(records, chosen, draws.entered)
-        targets = _targets(chosen, found, _prediction(model, records, options))
+        prediction = _prediction(model, records, options)
+        found, targets = joint_evidence(records, chosen, prediction, draws.entered)
         table = judgment(found, targets, tolerance, level, chosen.quantity, unit, len(looks))
         if not worth_more(table, looks[-1] - count):
             break
-    table = explained(table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0]))
+    table = joint_causes(table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0]))
+    table = renumbered(table, found, chosen)
     return Result(chosen, table, records, tolerance, level, count, one_model)
 
 
@@ -218,10 +219,3 @@ def _prediction(
         return None
     start = start_kernel(records.signals)
     return recursion_of(design(model, **(options or {})), start) if start else None
-
-
-def _targets(law: Law, found: pd.DataFrame, prediction: Prediction | None) -> dict[int, float]:
-    """Return block -> log of the ratio that the law predicts."""
-    indices = np.sort(found["block"].unique()).astype(np.float64)
-    logs = np.log(law.ratios(indices, prediction))
-    return dict(zip(indices.astype(int), logs, strict=True))

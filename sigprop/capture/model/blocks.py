@@ -104,22 +104,29 @@ def choose(everything: Mapping[str, nn.Module], tree: CallTree | None = None) ->
     Returns:
         The blocks, and why these.
     """
-    for names, reason in _proposals(everything, tree):
+    if tree is not None:
+        for names, reason in _shown(everything, tree):
+            if names:
+                return Choice(tuple(names), reason, True, _members(names, tree))
+    for names, reason in _likely(everything):
         if names and (tree is None or any(name in tree for name in names)):
-            called = tree is not None
-            return Choice(tuple(names), reason, called, _members(names, tree) if tree else ())
+            return Choice(tuple(names), reason, False, _members(names, tree) if tree else ())
     return Choice((ROOT,), "the whole model")
 
 
-def _proposals(
-    everything: Mapping[str, nn.Module], tree: CallTree | None
+def _shown(
+    everything: Mapping[str, nn.Module], tree: CallTree
 ) -> Iterator[tuple[Collection[str], str]]:
-    """Yield names of modules to choose, and why, the best first."""
-    yield _residual(everything), "modules that declare the operands of their addition"
-    if tree is not None:
-        yield residual_units(everything, tree), "modules that add to their stream when called"
+    """Yield modules to choose by a forward pass, and why, the best first."""
+    if not _residual(everything):  # those say it themselves
+        yield residual_units(everything, tree), "modules that add to their stream"
         yield repeated_units(everything, tree), "no module adds to its stream; repeated modules"
-    yield _repeated(everything), "repeated modules, by their classes and names"
+
+
+def _likely(everything: Mapping[str, nn.Module]) -> Iterator[tuple[Collection[str], str]]:
+    """Yield modules to choose by what they look like, and why, the best first."""
+    yield _residual(everything), "modules that declare the operands of their addition"
+    yield _repeated(everything), "repeated modules"
     yield _adding(everything), "modules whose code adds"
     yield _leaves(everything), "no module is repeated or adds; modules without children"
 
@@ -307,9 +314,10 @@ def _stacked(stage: str, everything: Mapping[str, nn.Module]) -> list[str]:
     """Return the blocks that a stage is a stack of: in a list, or as all of its own children."""
     module = everything[stage]
     total = _size(module)
-    own = dict(module.named_children())
-    if len({type(block) for block in own.values()}) == 1 and all(map(_is_unit, own.values())):
-        return [f"{stage}.{name}" for name in own]
+    children = dict(module.named_children())
+    kinds = {type(block) for block in children.values()}
+    if len(kinds) == 1 and all(map(_is_unit, children.values())):
+        return [f"{stage}.{name}" for name in children]
     for child_name, child in module.named_children():
         blocks = list(child.named_children())
         if not isinstance(child, nn.Sequential | nn.ModuleList) or not blocks:
