@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import alone, figure, growth, memory, overhead, page, rows, spectra, taps
+from benchmarks import alone, figure, growth, memory, operators, overhead, page, rows, spectra, taps
 from benchmarks.measure import best_device
 from benchmarks.tools import TOOLS
 from sigprop.reporting.canvas import save
@@ -31,6 +31,7 @@ TABLES: Mapping[str, Callable[[torch.device, bool], pd.DataFrame]] = {
     "machine": lambda device, quick: page.machine(device),
     "rows": lambda device, quick: rows.main(*(20, 10) if quick else ()),
     "spectra": lambda device, quick: spectra.main(quick),
+    "operators": lambda device, quick: operators.main(quick),
     "taps": lambda device, quick: taps.main(device, 0.3 if quick else 2.0),
     "alone": lambda device, quick: alone.main(device, 3.0 if quick else 75.0, quick),
     "threads": lambda device, quick: alone.main(device, 3.0 if quick else 40.0, quick, THREADS),

@@ -329,7 +329,7 @@ def test_pooling_that_forgets_the_channel_means_is_noticed() -> None:
 # --- threads --------------------------------------------------------------------------------------
 
 #: GNU OpenMP's way to start a function in several threads: function, data, threads, flags.
-TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
 WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -344,10 +344,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture
 def asked() -> Iterator[list[int]]:
-    """For how many threads the library asks, of a team that works one after the other."""
+    """For how many threads the library asks, of a pool whose workers run one after the other."""
     numbers: list[int] = []
 
-    @TEAM
+    @POOL
     def start(work: int, data: int, count: int, flags: int) -> None:
         numbers.append(count)
         for _ in range(count):
@@ -403,7 +403,7 @@ def test_the_threads_of_pytorch_are_found() -> None:
 def test_a_thread_pool_that_does_not_work_is_noticed(threads: int) -> None:
     """The saboteur: nobody reads, and the table is what its memory held."""
     assert native.LIBRARY is not None
-    idle = TEAM(lambda work, data, count, flags: None)
+    idle = POOL(lambda work, data, count, flags: None)
     assert native.LIBRARY is not None
     native.LIBRARY.sigprop_set_thread_pool(idle)
     try:

@@ -89,6 +89,7 @@ def test_the_iteration_starts_from_the_step_before(monkeypatch: pytest.MonkeyPat
         return own(name, weight, k, start)
 
     monkeypatch.setattr(training, "largest_values", noted)
+    monkeypatch.setattr(of_weights, "_LARGE", 300)
     model = nn.Linear(320, 320, bias=False).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with sigprop.spectra.WeightWatch(model, optimizer, k=2) as watch:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sigprop.diagnosis.finders import finder
 from sigprop.diagnosis.finding import Finding, Measured
 from sigprop.diagnosis.subject import Subject
 from sigprop.words import number
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 #: Values per channel below which the statistics of a batch are noise: their variance has a
 #: relative standard error of √(2/(N-1)), a half at 9.
@@ -93,7 +94,7 @@ def dead_by_normalization(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _before_rectifiers(subject: Subject) -> Iterator[tuple[str, _BatchNorm]]:
+def _before_rectifiers(subject: Subject) -> Iterator[tuple[str, BatchNorm]]:
     """Yield the affine batch norms that a ReLU follows in the same Sequential."""
     assert subject.model is not None
     for parent, module in subject.model.named_modules():
@@ -101,5 +102,5 @@ def _before_rectifiers(subject: Subject) -> Iterator[tuple[str, _BatchNorm]]:
             continue
         parts = list(module.named_children())
         for (name, one), (_, two) in pairwise(parts):
-            if isinstance(two, nn.ReLU) and isinstance(one, _BatchNorm) and one.affine:
+            if isinstance(two, nn.ReLU) and isinstance(one, BatchNorm) and one.affine:
                 yield f"{parent}.{name}".lstrip("."), one

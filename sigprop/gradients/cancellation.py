@@ -161,12 +161,10 @@ def _contributions(layer: nn.Conv2d | nn.Linear, inputs: Tensor, slope: Tensor) 
     if isinstance(layer, nn.Linear):
         return slope.reshape(-1, slope.shape[-1]).T @ inputs.reshape(-1, inputs.shape[-1])
     if layer.padding_mode != "zeros":
-        inputs = functional.pad(
-            inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode
-        )
+        inputs = functional.pad(inputs, _padding(layer), mode=layer.padding_mode)
         padding: tuple[int, ...] = (0, 0)
     elif isinstance(layer.padding, str):
-        inputs = functional.pad(inputs, layer._reversed_padding_repeated_twice)
+        inputs = functional.pad(inputs, _padding(layer))
         padding = (0, 0)
     else:
         padding = layer.padding
@@ -179,3 +177,13 @@ def _contributions(layer: nn.Conv2d | nn.Linear, inputs: Tensor, slope: Tensor) 
         layer.dilation,
         layer.groups,
     )
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """Return what a convolution adds on each side, as `torch.nn.functional.pad` takes it."""
+    if not isinstance(layer.padding, str):
+        return [size for size in reversed(layer.padding) for _ in range(2)]
+    whole = layer.padding == "same"
+    sizes = zip(reversed(layer.dilation), reversed(layer.kernel_size), strict=True)
+    totals = [whole * dilation * (kernel - 1) for dilation, kernel in sizes]
+    return [side for total in totals for side in (total // 2, total - total // 2)]

@@ -320,7 +320,8 @@ def _own_functions(loss: Tensor) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "_forward_cls"):
-            found.add(node._forward_cls.__name__)
+        kind: type[object] = type(node)
+        if issubclass(kind, torch.autograd.function.BackwardCFunction):  # of a Python function
+            found.add(kind.__name__.removesuffix("Backward"))
         waiting += [following for following, _ in node.next_functions]
     return found

@@ -20,8 +20,9 @@ from sigprop.spectra.rows import Columns, frame, spectrum
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Matrices with fewer rows or columns are decomposed whole: LAPACK is then as fast as iterations.
-_LARGE = 300
+#: Matrices with fewer rows or columns are decomposed whole, which is then faster than iterations;
+#: one at least twice as long as wide, whose Gram matrix is small, up to twice as many.
+_LARGE = 1000
 
 
 def weights(model: nn.Module, k: int | None = None) -> pd.DataFrame:
@@ -117,7 +118,8 @@ def largest_values(
         The values, and their vectors; no vectors where the matrix was decomposed whole.
     """
     size = _size(weight)
-    if k is None or size < _LARGE or k > size // 10:
+    long = weight.numel() >= 2 * size**2
+    if k is None or size < (2 * _LARGE if long else _LARGE) or k > size // 10:
         values = singular_values(weight).numpy()[:k]
         return Extremes(values, np.zeros((0, 0)))
     matrix = weight_matrix(weight).to("cpu", torch.float64)

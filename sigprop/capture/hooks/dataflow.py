@@ -108,7 +108,12 @@ class Dataflow:
         self._open: set[int] = set()
 
     def open(self, frame: int, sources: Iterable[Iterable[Tensor]]) -> None:
-        """Start a frame: the tensors of each of its inputs lie at distance 0 from that input."""
+        """Start a frame: the tensors of each of its inputs lie at distance 0 from that input.
+
+        Args:
+            frame: a number of its own.
+            sources: the tensors of each input that the module was called with.
+        """
         first = frame * _SOURCES
         for key, source in zip(range(first, first + _SOURCES), sources, strict=False):
             self._open.add(key)
@@ -121,7 +126,12 @@ class Dataflow:
         self._open.difference_update(range(frame * _SOURCES, (frame + 1) * _SOURCES))
 
     def distance(self, x: Tensor, frame: int) -> int | None:
-        """Return how far ``x`` lies from the nearest of a frame's inputs; None for from none."""
+        """Return how far ``x`` lies from the nearest of a frame's inputs; None for from none.
+
+        Args:
+            x: a tensor.
+            frame: the number of an open frame.
+        """
         known = self._get(x) or {}
         first = frame * _SOURCES
         found = [known[key] for key in range(first, first + _SOURCES) if key in known]

@@ -66,7 +66,12 @@ Join = Callable[[int], None]
 
 
 def renumbered(tap: Tap, call: int) -> Tap:
-    """Return a tap of a bare tensor as that of another call."""
+    """Return a tap of a bare tensor as that of another call.
+
+    Args:
+        tap: of a tensor that lies in no nest.
+        call: which call of its target.
+    """
     return tap._replace(call=call, name=tap.target + (f"#{call}" if call else ""))
 
 

@@ -91,7 +91,12 @@ class Stacks:
         self._known[id(out)] = weakref.ref(out), list(parts), axis % out.ndim
 
     def take(self, x: object, axis: object) -> list[Tensor] | None:
-        """Return the parts of a stack that is summed over its axis, and forget them."""
+        """Return the parts of a stack that is summed over its axis, and forget them.
+
+        Args:
+            x: what is summed.
+            axis: over which, as the sum was given it.
+        """
         if isinstance(axis, list | tuple) and len(axis) == 1:
             axis = axis[0]
         known = self._known.get(id(x))

@@ -48,5 +48,10 @@ class CallTree:
             parent = self.modules[parent].above
 
     def inside(self, name: str, others: set[str]) -> bool:
-        """Return whether a module was called within a call of one of the others."""
+        """Return whether a module was called within a call of one of the others.
+
+        Args:
+            name: of the module.
+            others: names of modules.
+        """
         return any(parent in others for parent in self.above(name))

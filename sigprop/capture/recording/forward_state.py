@@ -29,10 +29,23 @@ class ModuleFrame(Protocol):
     records_own_output: bool
 
     def addition(self, recorder: Any, skip: Tensor, branch: Tensor, found: Operands) -> None:
-        """Take the operands of an addition in the module's own code."""
+        """Take the operands of an addition in the module's own code.
+
+        Args:
+            recorder: where statistics go.
+            skip: the operand that is, or is nearer to, the module's input.
+            branch: the other operand.
+            found: both operands as they were added.
+        """
 
     def ends(self, now: ForwardState, frame: int, output: object) -> None:
-        """Note how the module's output follows from its inputs, at its first call."""
+        """Note how the module's output follows from its inputs, at its first call.
+
+        Args:
+            now: the forward pass in progress.
+            frame: the number of the module's frame.
+            output: what it returned.
+        """
 
     def function(self, recorder: Any, kind: str, output: Tensor) -> None:
         """Take what a functional rectifier or attention in the module made.
@@ -117,7 +130,12 @@ class ForwardState(threading.local):
         return not x.is_inference() and known.version == version_of(x)
 
     def enter(self, module: ModuleFrame, sources: Iterable[Iterable[Tensor]] | None) -> None:
-        """Put a module on the stack; with sources its additions are resolved from there."""
+        """Put a module on the stack; with sources its additions are resolved from there.
+
+        Args:
+            module: what was entered.
+            sources: the tensors of each of its inputs; None where its additions do not matter.
+        """
         frame = -1
         if sources is not None and self.mode is not None:
             self._frames += 1
