@@ -228,7 +228,7 @@ def test_the_sheet_shows_every_number_at_its_strain(ledger):
 
 
 def test_a_violation_is_drawn_at_the_border_in_its_own_color():
-    finding = claims.sabotage("rescale-algebra: alpha forgotten")
+    finding = claims.sabotage("rescale-algebra: library: alpha forgotten")
     outcome = claims.Outcome("rescale-algebra", (finding,))
     axes, _ = FIGURES["claims"]([outcome]).axes
     (mark,) = (line for line in axes.lines if line.get_gid() == "decisive")
