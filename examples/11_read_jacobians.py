@@ -7,6 +7,7 @@ Run: python examples/11_read_jacobians.py [--quick]
 """
 
 import sys
+from functools import partial
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def main() -> None:
         density = sigprop.spectra.jacobian(net, x, density=True)
         near_one = density["mass"][density["singular_value"].between(0.5, 2)].sum()
         records = sigprop.measure(
-            lambda orthogonal=orthogonal: network(orthogonal),
+            partial(network, orthogonal),
             x,
             seeds=SEEDS,
             blocks=lambda name, module: isinstance(module, nn.Tanh),

@@ -187,7 +187,7 @@ def instrument(kernel: Tensor, side: int) -> Tensor:
     layer = nn.Conv2d(into, out, size, padding=size // 2, padding_mode="circular", bias=False)
     layer.weight = nn.Parameter(kernel)
     found = spectra.convolution(layer, (into, side, side))["singular_value"]
-    return torch.from_numpy(found.to_numpy())
+    return torch.from_numpy(found.to_numpy(copy=True))
 
 
 def by_reshape(kernel: Tensor, side: int) -> Tensor:
