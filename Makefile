@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The peers have their own environment: nothing of theirs is needed for anything else.
 BENCHMARKS := .venv-benchmarks
+# Test files side by side, one core each.
+PARALLEL := -n auto --dist loadfile
 ZOO := .venv-zoo
 # Another PyTorch: `make test-torch TORCH=2.6.0`. A CUDA build of several gigabytes, unless PyTorch's
 # own index of CPU builds is given: TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -90,7 +92,7 @@ wheels: $(READY)  ## Build what a package index accepts: an sdist, and a manylin
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 test-torch: $(OTHER)/.ready  ## The test suite with another PyTorch: make test-torch TORCH=2.6.0
-	$(OTHER)/bin/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 $(OTHER)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard sigprop/signals/native/*.[ch])
 	$(PYTHON) -m venv $(OTHER)
@@ -103,10 +105,10 @@ $(OTHER)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard sigpro
 	touch $@
 
 test: lint types $(READY)  ## Lint, types, doctests and the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 quick: lint  ## Style, doctests and the half of the tests that takes less than two minutes
-	$(BIN)/python -m pytest --quick
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --quick
 
 lint: $(READY)  ## Check style
 	$(BIN)/ruff check .
