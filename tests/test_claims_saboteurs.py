@@ -16,7 +16,10 @@ from sigprop.networks.recipe import Recipe
 
 def of_the_prediction(name: str) -> bool:
     """Whether a saboteur breaks what a claim predicts instead of what it measures."""
-    if name == "sgd-noise: C of the estimate, not of one sample":
+    if name in (
+        "sgd-noise: C of the estimate, not of one sample",
+        "nf-gammas: He's gain taken for gamma",
+    ):
         return True
     # the plan of an NF network divides what is measured
     return "theory" in name and not name.startswith("nf-planned-variance")
@@ -42,8 +45,10 @@ def test_a_saboteur_turns_its_check_red(name, record_property):
     assert outcome.verdict != "violated"
     same = [f.comparison for f in outcome.findings if f.comparison.what == comparison.what]
     for unbroken in same:
-        assert unbroken.measured != comparison.measured or of_the_prediction(name)
-        assert (unbroken.predicted != comparison.predicted) == of_the_prediction(name)
+        # where a claim measures a deviation from theory, a fault of theory changes the measurement
+        moved = unbroken.predicted != comparison.predicted
+        assert moved or unbroken.measured != comparison.measured
+        assert not moved or of_the_prediction(name)
 
 
 def test_the_first_saboteur_of_a_claim_goes_by_the_claims_name():
