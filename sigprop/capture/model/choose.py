@@ -7,6 +7,7 @@ where they do not add, as the first block of a stage.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -209,11 +210,20 @@ class _Units:
 
 
 def affine_layers(module: nn.Module) -> int:
-    """Return how many weights of two axes or more a module holds, those of embeddings apart."""
+    """Return how many weights with several inputs a module holds, those of embeddings apart.
+
+    A gain or bias per channel is none, whatever its shape: (C, 1, 1) has one input per output.
+
+    Args:
+        module: with what lies in it.
+    """
     embedded = {
         id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
     }
-    return sum(p.ndim > 1 and id(p) not in embedded for p in module.parameters())
+    return sum(
+        p.ndim > 1 and math.prod(p.shape[1:]) > 1 and id(p) not in embedded
+        for p in module.parameters()
+    )
 
 
 def shape(module: nn.Module) -> tuple[type, ...]:
