@@ -784,7 +784,7 @@ class TestRegistry:
     def test_the_required_figures_in_the_order_of_the_page(self):
         assert list(FIGURES) == [
             "signal_propagation", "gradient_propagation", "branch_to_skip", "training_heatmaps",
-            "gradient_to_weight", "spectra", "loss_curves",
+            "gradient_to_weight", "spectra", "spectra_training", "loss_curves",
         ]  # fmt: skip
 
     def test_an_unknown_name_is_answered_with_a_near_one(self):
