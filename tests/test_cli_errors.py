@@ -152,7 +152,8 @@ SENTENCES: dict[str, tuple[list[str], str]] = {
     "no seed": (["measure", "plain", "--seeds", "0"], "measure needs at least one seed"),
     "law": (
         ["verify", "plain", *SMALL, "--law", "preservd"],
-        "no law is called 'preservd'; did you mean 'preserved' or 'gradient-preserved'?",
+        "no law is called 'preservd'; did you mean 'preserved' or 'jacobian-preserved' or "
+        "'gradient-preserved'?",
     ),
     "one seed": (["verify", "plain", *SMALL], "an interval needs at least 2 seeds, got 1"),
     "tolerance": (
@@ -443,7 +444,19 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], capsys) == (0, expected, "")
 
 
-COMMANDS = ["networks", "measure", "compare", "verify", "check", "claims", "report"]
+COMMANDS = [
+    "networks",
+    "measure",
+    "compare",
+    "verify",
+    "check",
+    "diagnose",
+    "landscape",
+    "stability",
+    "spectra",
+    "claims",
+    "report",
+]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

@@ -84,7 +84,7 @@ def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
     try:
         with np.errstate(all="ignore"):
             predicted = recursion_of(design, start)
-    except (NoTheory, NotFinite):
+    except (NoTheory, NotFinite, OverflowError):
         return pd.DataFrame()
     if not np.isfinite(predicted.second_moment).all():  # doubling 1100 times leaves float64
         return pd.DataFrame()

@@ -109,7 +109,7 @@ def verify(
     looks = LOOKS if which is None and not one_model else (len(given),)
     for count in looks:
         records = draws.up_to(count)
-        prediction = _prediction(model, records, options)
+        prediction = _prediction(model, records, options) if chosen.needs_prediction else None
         found, targets = joint_evidence(records, chosen, prediction, draws.entered)
         table = judgment(found, targets, tolerance, level, chosen.quantity, unit, len(looks))
         if not worth_more(table, looks[-1] - count):
