@@ -387,10 +387,22 @@ def _parents(everything: Mapping[str, nn.Module]) -> set[str]:
 
 
 def _siblings(candidates: Mapping[str, nn.Module]) -> set[str]:
+    """Return the modules of which there are several alike beside each other.
+
+    One of their class that stands between them is one of them, even if other modules are in it:
+    the second of ``Sequential(a), Sequential(a, dropout), Sequential(a)``.
+    """
     groups: dict[tuple[str, tuple[type, ...]], list[str]] = defaultdict(list)
+    beside: dict[tuple[str, type], list[str]] = defaultdict(list)
     for name, module in candidates.items():
         groups[name.rpartition(".")[0], shape(module)].append(name)
-    return {name for group in groups.values() if len(group) > 1 for name in group}
+        beside[name.rpartition(".")[0], type(module)].append(name)
+    found: set[str] = set()
+    for (parent, kinds), group in groups.items():
+        if len(group) > 1:
+            row = beside[parent, kinds[0]]
+            found.update(row[row.index(group[0]) : row.index(group[-1]) + 1])
+    return found
 
 
 def _nested(names: set[str]) -> set[str]:
