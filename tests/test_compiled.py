@@ -154,7 +154,8 @@ def assert_same(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
 def test_a_compiled_network_of_the_zoo_has_the_rows_of_an_eager_one(
     backend: str, kind: str, when: str
 ) -> None:
-    x = batch(4, 1, 8, 8)
+    # Over four samples BatchNorm's gradient enlarges a compiler's rounding a hundred times.
+    x = batch(16 if kind == "mlp" else 4, 1, 8, 8)
     # Leaves of a Transformer count functional attention, which eager alone sees.
     blocks = "auto" if kind == "transformer" else "leaves"
     expected = train(zoo(kind), x, "", blocks=blocks).records
@@ -169,6 +170,7 @@ def test_a_compiled_network_of_the_zoo_has_the_rows_of_an_eager_one(
 def _without_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have plain torch read, as on an accelerator: a compiler sees sums, and fuses them."""
     monkeypatch.setattr(native, "LIBRARY", None)
+    monkeypatch.setattr(native._Absence, "said", True)
 
 
 @pytest.mark.usefixtures("_without_library")
