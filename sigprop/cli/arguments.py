@@ -58,6 +58,10 @@ Options = Annotated[
 ]
 DataName = Annotated[str, typer.Option("--data", help="digits, fashion-mnist or an IDX folder.")]
 Seeds = Annotated[int, typer.Option(help="Initializations per network.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(help="Save what was recorded as a run folder.", parser=folder, metavar="FOLDER"),
+]
 Blocks = Annotated[str, typer.Option(help="auto, leaves, or a glob over module names.")]
 Metric = Annotated[
     list[str], typer.Option("--metric", help="Compute only these numbers; repeatable.")

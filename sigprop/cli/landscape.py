@@ -46,18 +46,17 @@ def landscape(
 
     plan = Plan(steps, learning_rate, batch_size=batch_size, schedule="constant")
     options = given.options_of(depth, width, architecture, option)
+    path = Path(output) / "landscape.csv"
     found = observed(
         names,
         data,
         look,
         plan,
+        path,
         every=every,
         options=options,
         device=device,
-        directory=output,
         resume=resume,
     )
-    path = Path(output) / "landscape.csv"
-    found.to_csv(path, index=False)
     print_frame(summary(found, by=["network", "step"]))
     out.print(f"saved to {path}", soft_wrap=True)

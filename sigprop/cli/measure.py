@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated
 
-import typer
 from torch import Tensor
 
 from sigprop.cli import arguments as given
@@ -28,12 +25,7 @@ def measure(
     seeds: given.Seeds = 3,
     blocks: given.Blocks = "auto",
     metric: given.Metric = [],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Save the records as a run folder.", parser=given.folder, metavar="FOLDER"
-        ),
-    ] = None,
+    output: given.RunFolder = None,
     device: given.DeviceName = "auto",
 ) -> None:
     """One forward and backward pass at initialization: how the signal travels, block by block."""

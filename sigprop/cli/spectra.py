@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -52,12 +51,7 @@ def spectra(
     inputs: given.InputShape = "",
     batch: given.BatchSize = 16,
     seeds: given.Seeds = 1,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Save the values as a run folder.", parser=given.folder, metavar="FOLDER"
-        ),
-    ] = None,
+    output: given.RunFolder = None,
     device: given.DeviceName = "auto",
 ) -> None:
     """Singular values of anyone's network at initialization: norms, ranks, condition numbers."""

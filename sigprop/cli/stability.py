@@ -44,19 +44,18 @@ def stability(
 
     plan = Plan(steps, learning_rate, momentum, batch_size=batch_size, schedule="constant")
     options = given.options_of(depth, width, architecture, option)
+    path = Path(output) / "stability.csv"
     found = observed(
         names,
         data,
         look,
         plan,
+        path,
         every=every,
         samples=samples,
         options=options,
         device=device,
-        directory=output,
         resume=resume,
     )
-    path = Path(output) / "stability.csv"
-    found.to_csv(path, index=False)
     print_frame(found)
     out.print(f"saved to {path}", soft_wrap=True)

@@ -102,12 +102,12 @@ def dead_units(subject: Subject) -> Iterator[Finding]:
             "Lu et al. 2020, Dying ReLU and initialization",
         )
         return
-    dead = at_last_step(dead_by_block(subject.signals))
+    history = dead_by_block(subject.signals)
+    dead = at_last_step(history)
     parts = dead.groupby("block")["dead_fraction"].mean()
     bad = parts[parts >= DEAD]
     if bad.empty:
         return
-    history = dead_by_block(subject.signals)
     since = history[history["block"].isin(bad.index) & (history["dead_fraction"] >= DEAD)]
     worst = dead[dead["block"] == largest(bad)]
     yield Finding(

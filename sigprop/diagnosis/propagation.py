@@ -49,9 +49,9 @@ def exploding_or_vanishing(subject: Subject) -> Iterator[Finding]:
     """
     directions: tuple[Direction, ...] = ("forward", "backward")
     for direction in directions:
+        allowed = by_branches(subject) if direction == "backward" else 0.0
         for profile in subject.profiles(direction):
             found = change(profile)
-            allowed = by_branches(subject) if direction == "backward" else 0.0
             severity = found and severity_of(found, profile, allowed)
             if found and severity:
                 yield _finding(subject, direction, profile, found, severity)
@@ -141,7 +141,7 @@ def _power(log: float) -> float:
 def _cause(
     subject: Subject, direction: Direction, profile: Profile, found: Change
 ) -> tuple[str, Remedy, str]:
-    rate, up = math.exp(min(found.rate, 700)), found.log > 0
+    rate, up = _power(found.rate), found.log > 0
     if math.isinf(found.log):
         return _gone(subject, direction, found)
     if found.alone:

@@ -68,17 +68,16 @@ class Subject:
     @cached_property
     def labels(self) -> dict[int, str]:
         """Block -> the name of its module."""
-        return {int(b): str(m) for b, m in zip(self.order["block"], self.order["label"])}  # noqa: B905
+        columns = self.order["block"], self.order["label"]
+        return {int(b): str(m) for b, m in zip(*columns, strict=True)}
 
-    def profiles(self, direction: Direction, step: int | None = None) -> list[Profile]:
-        """Return how the size of the signal changes, one profile per sequence of blocks.
+    def profiles(self, direction: Direction) -> list[Profile]:
+        """Return how the size of the signal changes at the first step, by sequence of blocks.
 
         Args:
             direction: of activations or of gradients.
-            step: which recorded step; each draw's first when not given.
         """
-        rows = self.signals if step is None else self.signals[self.signals["step"] == step]
-        return profiles(at_first_step(rows), self.order, direction)
+        return profiles(at_first_step(self.signals), self.order, direction)
 
     @cached_property
     def steps(self) -> list[int]:
