@@ -84,15 +84,11 @@ def test_pure_modules_do_without_plotting_libraries():
         "aggregate",
         "folder",
         "glossary",
-        "growth",
-        "sequence",
         "story",
         "summary",
         "tables",
-        "training",
         "travel",
         "verdicts",
-        "words",
     ):
         used = {module.partition(".")[0] for module in imports(HOME / f"{name}.py")}
         assert not used & HEAVY, name

@@ -139,4 +139,4 @@ def test_predictions_that_are_not_finite_are_not_drawn_and_nothing_raises(whole,
 def test_the_figures_can_be_imported_under_a_name():
     code = "import sigprop.reporting.figures as f; import sigprop; print(len(f.FIGURES))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "7"
+    assert done.stdout.strip() == "8"

@@ -117,7 +117,8 @@ class TestFiles:
             for kind in ("png", "svg")
             for name in (
                 "signal_propagation", "gradient_propagation", "branch_to_skip",
-                "training_heatmaps", "gradient_to_weight", "spectra", "loss_curves",
+                "training_heatmaps", "gradient_to_weight", "spectra", "spectra_training",
+                "loss_curves",
             )
         }  # fmt: skip
         assert {path.name for path in (home / "tables").iterdir()} == {f"{n}.csv" for n in TABLES}
@@ -341,7 +342,7 @@ class TestHtml:
         assert "rows at full precision: tables/training.csv in the report's folder" in page.words()
 
     def test_pictures_are_the_files_and_have_words(self, page, written):
-        assert len(page.images) == 7
+        assert len(page.images) == 8
         for image in page.images:
             assert len(image["alt"]) > 40
             data = base64.b64decode(image["src"].partition(",")[2])

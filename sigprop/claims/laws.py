@@ -181,6 +181,59 @@ def law_doubling(trial: Trial, network: str = "plain") -> list[Comparison]:
 
 
 @claim(
+    "law-equal-shares",
+    "verify: every block of RescaleNet adds the same share of the output",
+    source="Shao et al. 2020, section 3: a share of 1/(L + c)",
+    conditions=_CONDITIONS.replace("5 %", "10 %"),
+    statement="the share of the output's second moment is the same for every block",
+    tags=["law"],
+    saboteurs={
+        "library: gain forgotten (1 instead of √2)": faults.NO_GAIN,
+        "library: branch and skip correlated": faults.CORRELATED,
+        "plain instead of rescaled": {"network": "plain"},
+    },
+)
+def law_equal_shares(trial: Trial, network: str = "rescale") -> list[Comparison]:
+    """Verify the branches of a rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        network: of the zoo.
+
+    Returns:
+        One comparison per number.
+    """
+    options = _PLAIN_FORM if network == "rescale" else {}
+    return _verified(trial, network, "equal-shares", 0.1, **options)
+
+
+@claim(
+    "law-equal-parameter-gradients",
+    "verify: with multipliers, every block of RescaleNet has equally large weight gradients",
+    source="Shao et al. 2020, section 4, the multipliers",
+    conditions=_CONDITIONS.replace("5 %", "10 %"),
+    statement="E[(∂loss/∂w)²] is the same for every block",
+    tags=["law"],
+    saboteurs={
+        "coefficients instead of multipliers": {"reparametrize": False},
+        "library: gradient of the branch detached": faults.DETACHED,
+    },
+)
+def law_equal_parameter_gradients(trial: Trial, reparametrize: bool = True) -> list[Comparison]:
+    """Verify gradients of the weights of a rescaled stack.
+
+    Args:
+        trial: seeds and sizes.
+        reparametrize: the coefficients are multipliers of the weights.
+
+    Returns:
+        One comparison per number.
+    """
+    options = _PLAIN_FORM | {"reparametrize": reparametrize}
+    return _verified(trial, "rescale", "equal-parameter-gradients", 0.1, **options)
+
+
+@claim(
     "law-predicted",
     "verify: a BatchNorm ResNet follows its own recursion",
     source="De & Smith 2020, section 3",

@@ -14,7 +14,7 @@ from sigprop import spectra as instruments
 from sigprop.cli import arguments as given
 from sigprop.cli.console import out, progress
 from sigprop.experiments.measure import measure
-from sigprop.inputs.devices import resolve_device
+from sigprop.inputs.devices import moved, resolve_device
 from sigprop.inputs.factories import factory, initialize
 from sigprop.records import Records, new_manifest, tidy
 
@@ -72,7 +72,7 @@ def spectra(
             else:
                 found = instruments.jacobian(
                     model,
-                    sample.to(chosen),
+                    moved(sample, chosen),
                     start or None,
                     stop or None,
                     k,

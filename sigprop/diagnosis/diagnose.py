@@ -36,10 +36,11 @@ def diagnose(records: Records | str | Path, model: nn.Module | None = None) -> F
     Example:
         >>> import torch, sigprop
         >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
         >>> layers = [nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(10)]
         >>> records = sigprop.measure(nn.Sequential(*layers), torch.randn(64, 64))
         >>> diagnose(records).ids
-        ['vanishing-forward', 'vanishing-backward']
+        ['vanishing-backward', 'vanishing-forward', 'mean-shift']
     """
     seen = records if isinstance(records, Records) else load(records)
     if seen.signals.empty and seen.parameters.empty and seen.training.empty:
@@ -57,12 +58,15 @@ def diagnose(records: Records | str | Path, model: nn.Module | None = None) -> F
 
 
 def _found(seen: Records, networks: Iterable[str], model: nn.Module | None) -> Iterable[Finding]:
-    for theme in _THEMES:
-        importlib.import_module(f"sigprop.diagnosis.{theme}")
+    order = {f"sigprop.diagnosis.{theme}": number for number, theme in enumerate(_THEMES)}
+    for module in order:
+        importlib.import_module(module)
     from sigprop.diagnosis.finders import FINDERS
     from sigprop.diagnosis.subject import Subject
 
-    functions = list(dict.fromkeys(FINDERS.values()))
+    # findings do not depend on which theme was imported first
+    finders = dict.fromkeys(FINDERS.values())
+    functions = sorted(finders, key=lambda finder: order.get(finder.__module__, len(order)))
     for network in networks:
         own = Records(manifest=seen.manifest)
         for table, frame in seen.tables().items():

@@ -147,7 +147,7 @@ def measured(values: Iterable[float]) -> Measured:
     """
     array = np.asarray(list(values), dtype=float)
     center = float(array.mean())
-    if len(array) < 2:
+    if len(array) < 2 or not np.isfinite(array).all():
         return Measured(center)
     error = float(array.std(ddof=1) / np.sqrt(len(array)))
     return Measured(center, center - 2 * error, center + 2 * error)
