@@ -117,6 +117,16 @@ INTERNALS = {
         "a compiled forward runs no hook at its start; only its backward pass says that it ended",
         "without an optimizer, a compiled model's step ends at probe.step() only",
     ),
+    "ranks": Internal(
+        (
+            "torch.distributed.distributed_c10d._get_default_store",
+            "torch.distributed.distributed_c10d.ProcessGroupGloo",
+        ),
+        _ALL,
+        "torch.distributed.new_group counts the groups of a process: made on some ranks only, it "
+        "has training's own groups go by other names there, and hang",
+        "each rank records its own part of the batch",
+    ),
     "calls": Internal(
         ("torch.nn.Module._call_impl",),
         _ALL,

@@ -19,11 +19,13 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from operator import attrgetter
 from types import CodeType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
@@ -488,3 +490,35 @@ def _hold(context: Any) -> None:
         Shown.x = context.get_local("x").as_fake()
     except Exception as error:
         switch_off("tracing", error)
+
+
+# --- many processes ---------------------------------------------------------------------------
+
+
+def rendezvous(name: str) -> Any:
+    """Return keys and values that all ranks share, apart from those of training.
+
+    Args:
+        name: the same on ranks that meet; no others see these keys.
+
+    Returns:
+        None where torch has no such thing.
+    """
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return dist.distributed_c10d.PrefixStore(name, store)
+    except Exception as error:
+        switch_off("ranks", error)
+        return None
+
+
+def gloo_group(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    """Return a process group that torch.distributed does not know of.
+
+    Args:
+        store: from `rendezvous`.
+        rank: of this process.
+        size: how many ranks there are.
+        timeout: of each of its collectives.
+    """
+    return dist.distributed_c10d.ProcessGroupGloo(store, rank, size, timeout)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from sigprop.capture.hooks.trial import can_trace
 from sigprop.capture.model.blocks import EXPORTED, SCRIPTED, unread
 from sigprop.capture.model.naming import modules
+from sigprop.capture.parameters.sharded import flattened, sharded
 from sigprop.capture.torch_internals import compiled
 from sigprop.errors import ProbeWarning
 from sigprop.probing.optimizer_hooks import parameters_of
@@ -37,6 +38,17 @@ def warn_of_unread(model: nn.Module) -> None:
         warnings.warn(
             f"{len(blind)} of {len(found)} modules of this model cannot be read, {name!r} first: "
             f"{reason}",
+            ProbeWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_parts(model: nn.Module) -> None:
+    """Warn of parameters that are spread over ranks where no optimizer says when they are read."""
+    if flattened(model) or any(sharded(p) for p in model.parameters()):
+        warnings.warn(
+            "parameters of this model are spread over ranks, and are recorded at an optimizer's "
+            "step: give attach the optimizer to have their norms",
             ProbeWarning,
             stacklevel=4,
         )

@@ -50,6 +50,8 @@ class ProbeOptions:
     strict: bool = False
     scaler: torch.amp.GradScaler | None = None
     overhead: float | None = None
+    ranks: Any = "merge"
+    grad_scale: float | None = None
 
     def __post_init__(self) -> None:
         self._check_cadence()
@@ -62,6 +64,13 @@ class ProbeOptions:
         if self.scaler is not None and not isinstance(self.scaler, torch.amp.GradScaler):
             raise BadInput(f"scaler is a torch.amp.GradScaler, not {type(self.scaler).__name__}")
         split_metrics(self.metrics)
+        if isinstance(self.ranks, str) and self.ranks not in ("merge", "own"):
+            raise BadInput(
+                f"ranks is 'merge', 'own', or a process group whose ranks merge, not {self.ranks!r}"
+            )
+        scale = self.grad_scale
+        if scale is not None and not (isinstance(scale, int | float) and 0 < scale < math.inf):
+            raise BadInput(f"grad_scale is a positive number, or None, not {scale!r}")
 
     def _check_cadence(self) -> None:
         if not (callable(self.every) or _whole(self.every, 1)):

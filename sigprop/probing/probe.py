@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from sigprop.capture import Blocks, ChannelDim, Installation, Recorder, Scope, select
+from sigprop.capture.distributed.ranks import Ranks
 from sigprop.capture.hooks.compiled_graphs import HOOK_GUARDS
 from sigprop.capture.internals import warn_of_missing
 from sigprop.capture.model.blocks import is_automatic, members
 from sigprop.capture.model.naming import bare, parameters
 from sigprop.errors import BadInput
 from sigprop.probing.loss_scale import LossScale
+from sigprop.probing.many_ranks import join
 from sigprop.probing.notices import (
     warn_of_compiled,
     warn_of_optimizer,
+    warn_of_parts,
     warn_of_silence,
     warn_of_unread,
 )
@@ -34,6 +38,9 @@ from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
 from sigprop.signals import native
 from sigprop.spectra.of_weights import weight_rows
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 _PROBES: weakref.WeakKeyDictionary[nn.Module, Probe] = weakref.WeakKeyDictionary()
 
@@ -54,6 +61,8 @@ def attach(
     strict: bool = False,
     scaler: torch.amp.GradScaler | None = None,
     overhead: float | None = None,
+    ranks: Literal["merge", "own"] | ProcessGroup = "merge",
+    grad_scale: float | None = None,
 ) -> Probe:
     """Attach a probe to a model; the model computes exactly what it computed before.
 
@@ -97,6 +106,14 @@ def attach(
             is.
         overhead: instead of ``every``: record as often as keeps the cost below this share of the
             bare training time, 0.03 for 3 %. `Probe.every` says what was chosen.
+        ranks: where `torch.distributed` trains on many ranks, ``"merge"`` has the first rank record
+            the exact statistics of the whole batch, and the others nothing: attach on all of them,
+            after ``init_process_group``. ``"own"`` has each rank record its own part of the batch.
+            A process group merges its ranks only: with tensor or pipeline parallelism, those that
+            have the same part of the model.
+        grad_scale: what the gradients of activations are multiplied by; None for 1, and for 1/ranks
+            where ranks merge, since each rank's loss is then the mean over its own part of the
+            batch, and training follows the mean of the losses. 1 for losses that are summed.
 
     Returns:
         The probe; a ``with`` block detaches it at its end.
@@ -126,6 +143,8 @@ def attach(
         strict=strict,
         scaler=scaler,
         overhead=overhead,
+        ranks=ranks,
+        grad_scale=grad_scale,
     )
     check_model(model)
     known = _PROBES.get(model)
@@ -155,6 +174,8 @@ class Probe:
         native.warn_of_absence()
         warn_of_compiled(model)
         warn_of_unread(model)
+        if options.optimizer is None:
+            warn_of_parts(model)
         self.options = options
         self._model = weakref.ref(model)
         targets = select(model, options.blocks)
@@ -163,7 +184,8 @@ class Probe:
         if options.overhead is not None:
             self._budget = Budget(options.overhead, self._recorder.stopwatch)
         scale = LossScale(options.scaler)
-        self._reader = StepReader(model, targets, self._recorder, options, scale)
+        self._ranks = join(model, options, targets, self._budget or options.every)
+        self._reader = StepReader(model, targets, self._recorder, options, scale, self._ranks)
         self._steps = Steps(options.step, options.optimizer, scale, self)
         self._tables = Tables(options.origin)
         self._attached = True
@@ -181,14 +203,21 @@ class Probe:
 
     @property
     def records(self) -> Records:
-        """Everything recorded so far, the step in progress included."""
+        """Everything recorded so far; of one rank, the step in progress included."""
         self._installation.end_interrupted()
         tables = self._tables.copy()
-        self._recorder.guarded(self._collect, tables, True)
+        if self._ranks is None:
+            self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
         records.coverage = tidy("coverage", self._coverage())
         networks, seeds = [self.options.network], [self.options.seed]
-        records.manifest = new_manifest(networks=networks, seeds=seeds, steps=self.step_index)
+        records.manifest = new_manifest(
+            networks=networks,
+            seeds=seeds,
+            steps=self.step_index,
+            ranks=1 if self._ranks is None else self._ranks.size,
+            grad_scale=self._reader.grad_scale,
+        )
         return records
 
     def drain(self) -> Records:
@@ -250,6 +279,11 @@ class Probe:
         return self._recorder.stopwatch.share
 
     @property
+    def traffic(self) -> tuple[int, int]:
+        """Collectives made to merge ranks so far, and the bytes that this rank gave to them."""
+        return (0, 0) if self._ranks is None else self._ranks.traffic
+
+    @property
     def every(self) -> int | Callable[[int], bool]:
         """The cadence: what was asked for, or the distance in steps that the budget chose last."""
         every: Every = self._budget.every if self._budget else self.options.every
@@ -268,13 +302,17 @@ class Probe:
 
     def step_began(self, index: int) -> None:
         """Choose whether a step is recorded, and have its hooks on or off accordingly."""
-        every = self._budget or self.options.every
-        due = every(index) if callable(every) else index % every == 0
-        on = bool(due) and not self._recorder.log.broken
+        on = self._due(index) and not self._recorder.log.broken
         self._recorder.on = on
         if on or self._recorded:
             self._recorder.guarded(self._switch, on)
         self._recorded = on
+
+    def _due(self, index: int) -> bool:
+        if self._ranks is not None:
+            return self._ranks.meeting == (index, True)
+        every = self._budget or self.options.every
+        return bool(every(index) if callable(every) else index % every == 0)
 
     def _switch(self, on: bool) -> None:
         self._installation.record(on)
@@ -290,8 +328,23 @@ class Probe:
         """
         if self._recorded:  # also when it was switched off within the step
             self._recorder.guarded(self._end_recorded_step, skipped)
+        if self._ranks is not None:
+            self._meet(self._ranks, index)
         self._recorder.step += 1
         self._recorder.stopwatch.end(self._recorder.on)
+
+    def _meet(self, ranks: Ranks, index: int) -> None:
+        """Meet the other ranks if that is due and was not done while statistics were merged."""
+        broken = bool(self._recorder.log.broken)
+        if broken and ranks.meeting.step > index:
+            return  # they are told when they come
+        if ranks.meeting.step == index and not broken:
+            self._recorder.guarded(ranks.meet, index)
+        elif ranks.meeting.step == index:
+            with contextlib.suppress(Exception):  # the reason is known here, and was said
+                ranks.meet(index, failed=True)
+        if self._recorder.log.broken:
+            ranks.part()
 
     def _end_recorded_step(self, skipped: bool) -> None:
         self._installation.end_interrupted()
@@ -353,7 +406,7 @@ class Probe:
     def _collect(self, tables: Tables, provisional: bool = False) -> None:
         for name, parameter in self._installation.late_gradients():
             self._reader.gradient_arrived(name, parameter)
-        for table, (columns, count) in self._reader.rows(provisional).items():
+        for table, (columns, count) in self._reader.rows(self.step_index, provisional).items():
             tables.append(table, columns, count, step=self.step_index)
 
     def _read_weights(self) -> None:
@@ -382,12 +435,15 @@ class Probe:
         """Take everything off the model; what was recorded stays in `records`."""
         if not self._attached:
             return
-        self._recorder.guarded(self._collect, self._tables)
+        if self._ranks is None:  # else other ranks would have to be at the very same point
+            self._recorder.guarded(self._collect, self._tables)
         self._coverage()
         self._remove()
 
     def _remove(self) -> None:
         self._attached = False
+        if self._ranks is not None:
+            self._ranks.part()
         self._reader.close()
         self._recorder.on = False
         self._recorder.forget_step()

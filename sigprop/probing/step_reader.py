@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sigprop.capture import ParameterStatistics, Recorder, RowBuilder
+from sigprop.capture.distributed.ranks import Ranks
 from sigprop.capture.model.blocks import members
 from sigprop.capture.parameters.info import ParameterInfo, gradient_scale, leaves_step_out
 from sigprop.capture.recording.coverage import coverage
@@ -35,6 +36,7 @@ class StepReader:
         recorder: takes the tensors of the step.
         options: the probe's options.
         scale: what the loss is multiplied by.
+        ranks: where the model is trained on many, what merges their statistics.
     """
 
     def __init__(
@@ -44,10 +46,15 @@ class StepReader:
         recorder: Recorder,
         options: ProbeOptions,
         scale: LossScale,
+        ranks: Ranks | None = None,
     ) -> None:
         _, quantities = split_metrics(options.metrics)
         self._recorder, self._scale = recorder, scale
         self._scaled_at_arrival = options.optimizer is None
+        self._ranks = ranks
+        # Each rank's loss is a mean over its own part of the batch, and the mean over ranks trains.
+        usual = 1.0 if ranks is None else 1 / ranks.size
+        self.grad_scale = usual if options.grad_scale is None else options.grad_scale
         self._skipped = False
         self._parameters = ParameterStatistics()
         self._info = ParameterInfo(model)
@@ -108,10 +115,13 @@ class StepReader:
         """Read how far the weights have moved since they were copied."""
         self._parameters.compare()
 
-    def rows(self, provisional: bool = False) -> Mapping[str, tuple[Mapping[str, Any], int]]:
-        """Return (columns, number of rows) of the step by table.
+    def rows(
+        self, step: int, provisional: bool = False
+    ) -> Mapping[str, tuple[Mapping[str, Any], int]]:
+        """Return (columns, number of rows) of the step by table; on many ranks, on the first only.
 
         Args:
+            step: its number.
             provisional: the step goes on; its rows will be asked for again.
         """
         scale = self._scale.value
@@ -119,12 +129,18 @@ class StepReader:
             self._gradient_scale = scale
         statistics, numbers = self._recorder.statistics(self._parameters.waiting())
         self._parameters.receive(numbers)
+        if self._ranks is not None:
+            log, parts = self._recorder.log, self._parameters.sharded()
+            statistics, parts = self._ranks.merge(step, statistics, log, parts)
+            if not self._ranks.leads:
+                return {}
+            self._parameters.receive_sharded(parts)
         names, columns = self._parameters.numbers(self._gradient_scale)
         if self._skipped:
             columns |= dict.fromkeys(_OF_AN_UPDATE, np.full(len(names), np.nan))
         columns["skipped"] = self._skipped
         return {
-            "signals": self._rows.signals(statistics, scale, provisional),
+            "signals": self._rows.signals(statistics, scale / self.grad_scale, provisional),
             "parameters": self._rows.parameters(names, columns, self._recorder.log),
         }
 

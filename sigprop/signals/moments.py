@@ -69,3 +69,23 @@ class Moments:
             + 6 * delta**2 * (a * a * other.m2 + b * b * self.m2)
             + 4 * delta * (a * other.m3 - b * self.m3),
         )
+
+    def about(self, center: Array) -> tuple[Array, Array, Array]:
+        """Return the sums of (x - center)^p for p = 2, 3, 4.
+
+        Sums about one center add over disjoint sets of samples.
+
+        Args:
+            center: one number a channel, shape (C,).
+
+        Example:
+            >>> Moments.of(np.array([[1.0, 3.0]])).about(np.array([1.0]))
+            (array([4.]), array([8.]), array([16.]))
+        """
+        n, d = self.count, self.mean - center
+        d2 = d * d
+        return (
+            self.m2 + n * d2,
+            self.m3 + d * (3 * self.m2 + n * d2),
+            self.m4 + d * (4 * self.m3) + d2 * (6 * self.m2 + n * d2),
+        )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sigprop.capture.model.naming import parameters
-from sigprop.capture.parameters.known import whole
 from sigprop.errors import BadInput
 from sigprop.linear_operators import Extremes, Operator, largest_singular_values
 from sigprop.signals.spectra import singular_values, weight_matrix
@@ -82,7 +81,16 @@ def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if is_lazy(parameter) or parameter.is_meta or not parameter.is_floating_point():
             continue
         if parameter.ndim >= 2 and parameter.numel():
-            yield name, whole(parameter.detach())
+            yield name, _gathered(parameter.detach())
+
+
+def _gathered(x: Tensor) -> Tensor:
+    """Return a tensor that is spread over ranks put together: a collective, called on all of them.
+
+    The singular values of parts do not give those of the whole.
+    """
+    gather = getattr(x, "full_tensor", None)
+    return x if gather is None else gather()
 
 
 def check_finite(name: str, weight: Tensor) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from sigprop.capture.hooks.handles import Handles
 from sigprop.capture.model.naming import parameters
+from sigprop.capture.torch_internals import after_backward
 
 Arrived = Callable[[str, nn.Parameter], None]
 
@@ -19,7 +20,8 @@ class GradientHooks(Handles):
     """Watches the gradients of a model's parameters.
 
     Args:
-        model: the model, not kept; of one that is distributed gradients are read late.
+        model: the model, not kept. On many ranks gradients are read when the backward pass has
+            ended: DDP, around the model or inside of what is around it, has reduced them by then.
         arrived: a bound method, called with the name and the parameter when its gradient is
             complete.
     """
@@ -28,13 +30,16 @@ class GradientHooks(Handles):
         super().__init__()
         self._late: dict[str, nn.Parameter] = {}
         self._watched: list[tuple[weakref.ref[nn.Parameter], _ArrivalHook]] = []
-        # During backward a gradient of DDP is still that of one rank; lazy ones take no hook yet.
-        distributed = isinstance(model, DistributedDataParallel)
+        self._arrived = weakref.WeakMethod(arrived)
+        self._complete: list[tuple[str, weakref.ref[nn.Parameter]]] = []
+        self._waits = False
+        act = self._arrives_locally if dist.is_available() and dist.is_initialized() else arrived
         for name, parameter in parameters(model):
-            if distributed or is_lazy(parameter):
+            lazy: bool = is_lazy(parameter)
+            if lazy:  # it takes no hook yet
                 self._late[name] = parameter
             elif parameter.requires_grad:
-                hook = _ArrivalHook(name, weakref.WeakMethod(arrived))
+                hook = _ArrivalHook(name, weakref.WeakMethod(act))
                 self._watched.append((weakref.ref(parameter), hook))
 
     def attach(self) -> None:
@@ -45,6 +50,26 @@ class GradientHooks(Handles):
             parameter = known()
             if parameter is not None and parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _arrives_locally(self, name: str, parameter: nn.Parameter) -> None:
+        """Read a gradient once this backward pass has ended, and what DDP does at its end."""
+        self._complete.append((name, weakref.ref(parameter)))
+        if not self._waits:
+            # DDP's own callback is registered later than the one here, before one made in it.
+            self._waits = after_backward(self._backward_ends)
+        if not self._waits:  # this torch has no such callback
+            self._late[name] = parameter
+
+    def _backward_ends(self) -> None:
+        after_backward(self._reduced)
+
+    def _reduced(self) -> None:
+        complete, self._complete, self._waits = self._complete, [], False
+        arrived = self._arrived()
+        for name, known in complete:
+            parameter = known()
+            if arrived is not None and parameter is not None:
+                arrived(name, parameter)
 
     def late(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters with gradients that must be read at the end of a step."""

@@ -36,20 +36,13 @@ def has_norms(parameter: nn.Parameter) -> bool:
     )
 
 
-def whole(x: Tensor) -> Tensor:
-    """Return a tensor that FSDP or tensor parallelism has spread over ranks, put together.
+def real(x: Tensor) -> Tensor:
+    """Return a tensor of real numbers with as many units and the same norms as ``x``.
 
-    A collective: every rank reads the same parameters in the same order. The norm of a DTensor
-    taken as it is would be that of the local shard, silently. Of a complex tensor the real and the
-    imaginary parts are returned side by side: their norms are its own.
+    Of a complex tensor the real and the imaginary parts are returned side by side.
     """
-    gather = getattr(x, "full_tensor", None)
-    x = x if gather is None else gather()
-    return _real(x) if x.is_complex() else x
-
-
-def _real(x: Tensor) -> Tensor:
-    """Return real and imaginary parts as one tensor with as many units as ``x``."""
+    if not x.is_complex():
+        return x
     parts = torch.view_as_real(x.resolve_conj())
     if x.squeeze().ndim > 1:
         return parts

@@ -12,6 +12,7 @@ from torch import nn
 
 from sigprop.capture.parameters.dense import DenseParameters, supported
 from sigprop.capture.parameters.known import Known, has_norms
+from sigprop.capture.parameters.sharded import ShardedParameters, flattened, sharded
 from sigprop.capture.torch_internals import Structure
 
 
@@ -28,18 +29,31 @@ class ParameterPlan:
         names: their names.
         sizes: the columns of the `parameters` frame that follow from their shapes.
         dense: reads those that lie densely in CPU memory.
-        others: the rows of all others.
+        others: the rows of all others that this rank has as a whole.
+        sharded: reads those of which it holds a part.
+        split: their rows.
     """
 
     def __init__(
         self, model: nn.Module, known: Sequence[Known], optimizer: torch.optim.Optimizer
     ) -> None:
-        self._lazy = any(not has_norms(one.parameter) for one in known)
-        self.known = [one for one in known if has_norms(one.parameter)]
+        flat = flattened(model)
+        split = [flat or sharded(one.parameter) for one in known]
+        self._lazy = any(
+            not (part or has_norms(one.parameter)) for one, part in zip(known, split, strict=True)
+        )
+        kept = [
+            (one, part)
+            for one, part in zip(known, split, strict=True)
+            if part or has_norms(one.parameter)  # this rank may hold nothing of a part
+        ]
+        self.known = [one for one, _ in kept]
         self.names = [one.name for one in self.known]
         self.sizes = sizes(self.known)
+        self.split = [row for row, (_, part) in enumerate(kept) if part]
+        self.sharded = ShardedParameters([self.known[row] for row in self.split])
+        rows = [row for row, (_, part) in enumerate(kept) if not part]
         dense = [supported(one.parameter, one.unit_dim) for one in self.known]
-        rows = range(len(self.known))
         self.dense = DenseParameters([(row, self.known[row]) for row in rows if dense[row]])
         self.others = [row for row in rows if not dense[row]]
         self._structure = Structure(model)

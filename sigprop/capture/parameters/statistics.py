@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sigprop.capture.parameters.known import Known, has_norms, whole
+from sigprop.capture.parameters.known import Known, has_norms, real
 from sigprop.capture.parameters.plan import ParameterPlan, sizes
+from sigprop.capture.parameters.sharded import sharded
 from sigprop.signals import ratios
 from sigprop.signals.norms import angles, compute_norms, compute_updates
 
@@ -92,6 +93,7 @@ class ParameterStatistics:
         self._plan: ParameterPlan | None = None
         self._dense = np.empty((0, 6))
         self._rates: Array = np.empty(0)
+        self._sharded: tuple[Array, npt.NDArray[np.int64]] | None = None
         self._copying: ParameterPlan | None = None
 
     def read_all(
@@ -112,12 +114,13 @@ class ParameterStatistics:
         norms[:, :2] = np.sqrt(norms[:, :2])
         self._dense = np.full((len(plan.known), 6), np.nan)
         self._dense[plan.dense.rows, :3] = norms
+        plan.sharded.read(remember)
         if odd or plan.others:
             self._read([plan.known[row] for row in (*plan.others, *odd)], remember)
 
     def read(self, known: Known) -> None:
-        """Read one parameter and its gradient, if it has numbers."""
-        if has_norms(known.parameter):
+        """Read one parameter and its gradient, if this rank has it as a whole and with numbers."""
+        if has_norms(known.parameter) and not sharded(known.parameter):
             self._known[known.name] = known
             self._read([known], remember=False)
 
@@ -126,7 +129,7 @@ class ParameterStatistics:
         pairs: list[tuple[Tensor, Tensor]] = []
         copies: dict[int, Tensor] = {}
         for known in parameters:
-            weight, grad = whole(known.parameter.detach()), known.parameter.grad
+            weight, grad = real(known.parameter.detach()), known.parameter.grad
             moves = remember and known.updated and grad is not None
             if not (weight.is_cpu and (grad is None or grad.layout == torch.strided)):
                 self._norms.wait(known.name, _norms(known.parameter, known.unit_dim))
@@ -138,7 +141,7 @@ class ParameterStatistics:
                 copies[len(pairs)] = _units_first(self._before[-1][1], known.unit_dim)
             names.append(known.name)
             without.append(grad is None)
-            grad = weight if grad is None else whole(grad)
+            grad = weight if grad is None else real(grad)
             axis = known.unit_dim
             pairs.append((_units_first(weight, axis), _units_first(grad, axis)))
         rows = compute_norms(pairs, copies)
@@ -149,9 +152,9 @@ class ParameterStatistics:
     def remember(self, parameters: Iterable[Known]) -> None:
         """Keep copies until `compare`, where it is not known yet which will have a gradient."""
         self._before = [
-            (known, whole(known.parameter.detach()).clone())
+            (known, real(known.parameter.detach()).clone())
             for known in parameters
-            if known.updated and has_norms(known.parameter)
+            if known.updated and has_norms(known.parameter) and not sharded(known.parameter)
         ]
 
     def compare(self) -> None:
@@ -159,13 +162,14 @@ class ParameterStatistics:
         if self._plan is not None:
             moves, rows = self._plan.dense.compare()
             self._dense[rows, 3:] = _movement(moves)
+            self._plan.sharded.compare()
         if not self._before:
             return
         names, pairs = [], []
         for known, before in self._before:
             if known.parameter.grad is None:  # nothing moved it
                 continue
-            after = whole(known.parameter.detach())
+            after = real(known.parameter.detach())
             if after.is_cpu:
                 names.append(known.name)
                 pairs.append((before, after))
@@ -186,6 +190,15 @@ class ParameterStatistics:
         count = len(self._norms.waiting())
         self._norms.receive(fetched[:count])
         self._moves.receive(fetched[count:])
+
+    def sharded(self) -> Array:
+        """Return what was read of parts of parameters: numbers that add over ranks."""
+        return np.zeros(0) if self._plan is None else self._plan.sharded.packed()
+
+    def receive_sharded(self, summed: Array) -> None:
+        """Take the sums over ranks of `sharded`."""
+        if self._plan is not None and self._plan.split:
+            self._sharded = self._plan.sharded.norms(summed)
 
     def numbers(self, gradient_scale: float = 1.0) -> tuple[list[str], dict[str, Any]]:
         """Fetch everything that was read so far.
@@ -222,19 +235,24 @@ class ParameterStatistics:
             names, rates = list(self._known), np.full(len(known), np.nan)
             numbers = np.concatenate([self._norms.rows(names), self._moves.rows(names)], axis=1)
             return names, sizes(known), rates, numbers
-        numbers = self._dense.copy()
+        numbers, columns = self._dense.copy(), plan.sizes
+        if self._sharded is not None:
+            numbers[plan.split], counts = self._sharded
+            columns = {**columns, "count": columns["count"].copy()}
+            columns["count"][plan.split] = counts
         for row, name in enumerate(plan.names) if self._norms or self._moves else ():
             if name in self._norms:
                 numbers[row, :3] = self._norms.rows([name])
             if name in self._moves:
                 numbers[row, 3:] = self._moves.rows([name])
-        return plan.names, plan.sizes, self._rates, numbers
+        return plan.names, columns, self._rates, numbers
 
     def clear(self) -> None:
         """Forget everything read: the step is over."""
         if self._copying is not None and self._plan is None:
             self._copying.dense.forget_copies()  # nothing was read in this step, nor may be soon
         self._copying, self._plan = self._plan, None
+        self._sharded = None
         self._known.clear()
         self._before.clear()
         self._norms.clear()
@@ -247,11 +265,11 @@ def _units_first(x: Tensor, axis: int) -> Tensor:
 
 def _norms(parameter: nn.Parameter, unit_dim: int) -> Tensor:
     """Return norm pairs of weight, gradient and worst unit, shape (6,), NaN without gradient."""
-    weight, grad = whole(parameter.detach()), parameter.grad
+    weight, grad = real(parameter.detach()), parameter.grad
     norm = ratios.norm(weight)
     if grad is None:
         return torch.cat([norm, norm.new_full((4,), math.nan)])
-    grad = whole(grad)
+    grad = real(grad)
     if grad.is_sparse:  # only the touched rows have a gradient; uncoalesced values would not add
         grad = grad.coalesce()
         weight, grad = weight[grad.indices()[0]], grad.values()

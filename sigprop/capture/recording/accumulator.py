@@ -86,7 +86,7 @@ class Accumulator:
                 done.positions(),
                 frozenset(self.rectified),
                 dict(done.products),
-                {tap: average.numbers for tap, average in done.averages.items()},
+                dict(done.averages),
             ),
             numbers,
         )

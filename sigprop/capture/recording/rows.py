@@ -12,6 +12,7 @@ import numpy as np
 from sigprop.capture.model.blocks import owner
 from sigprop.capture.recording.failures import REPORTS
 from sigprop.capture.recording.module_log import ModuleLog
+from sigprop.capture.recording.own_metrics import Averages
 from sigprop.capture.recording.step_statistics import StepStatistics
 from sigprop.capture.recording.tap import Tap
 from sigprop.capture.recording.tensor_statistics import Array
@@ -150,11 +151,11 @@ class RowBuilder:
             column[located.rectified_rows] = dead.update(units, alive(tables))
         return column
 
-    def _averages(self, located: _Located, averages: Mapping[Tap, Array]) -> Columns:
+    def _averages(self, located: _Located, averages: Mapping[Tap, Averages]) -> Columns:
         if not self._own:
             return {}
-        missing = np.full(len(self._own), np.nan)
-        rows = np.array([averages.get(tap, missing) for tap in located.taps])
+        missing = Averages(np.full(len(self._own), np.nan), 0.0)
+        rows = np.array([averages.get(tap, missing).numbers for tap in located.taps])
         return dict(zip(self._own, rows.T, strict=True))
 
     def _owner(self, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from sigprop.capture.recording.own_metrics import Averages
 from sigprop.capture.recording.tap import Tap
 from sigprop.capture.recording.tensor_statistics import Array
 
@@ -19,8 +20,7 @@ class StepStatistics:
         index: for each tap, which of ``tables`` is its own; several taps may share one.
         rectified: the taps at which a rectifier's output was seen.
         products: for the taps of branches, (Σa², Σb², Σab) over skip a and branch b.
-        averages: for taps, a user's own metrics.
-        parameters: norms of weights, gradients and updates, one row a parameter.
+        averages: for taps, a user's own metrics, with the elements that they are averages over.
     """
 
     taps: Sequence[Tap]
@@ -28,4 +28,4 @@ class StepStatistics:
     index: Sequence[int]
     rectified: Set[Tap] = frozenset()
     products: Mapping[Tap, Array] = field(default_factory=dict)
-    averages: Mapping[Tap, Array] = field(default_factory=dict)
+    averages: Mapping[Tap, Averages] = field(default_factory=dict)
