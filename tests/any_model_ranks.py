@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -28,9 +29,15 @@ def whole() -> dict[str, object]:
     return record(model, model, x, y)
 
 
-def record(model: nn.Module, probed: nn.Module, x: Tensor, y: Tensor) -> dict[str, object]:
+def record(
+    model: nn.Module,
+    probed: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ranks: Literal["own", "merge"] = "own",
+) -> dict[str, object]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with sigprop.attach(probed, optimizer, blocks="leaves", strict=True) as probe:
+    with sigprop.attach(probed, optimizer, blocks="leaves", strict=True, ranks=ranks) as probe:
         nn.functional.mse_loss(model(x), y).backward()
         optimizer.step()
     records = probe.records
@@ -51,7 +58,7 @@ def record(model: nn.Module, probed: nn.Module, x: Tensor, y: Tensor) -> dict[st
 def late(ddp: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     """Return gradient norms recorded without an optimizer, where the step is ended by hand."""
     ddp.zero_grad()
-    with sigprop.attach(ddp, blocks="leaves", strict=True) as probe:
+    with sigprop.attach(ddp, blocks="leaves", strict=True, ranks="own") as probe:
         nn.functional.mse_loss(ddp(x), y).backward()
         probe.step()
     norms = probe.records.parameters.set_index("name")["grad_norm"]
@@ -74,7 +81,7 @@ def rank(kind: str, index: int, rendezvous: str) -> dict[str, object]:
         mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
         for layer in (model[0], model[2], model[4], model):
             fully_shard(layer, mesh=mesh)
-        found = record(model, model, x, y)
+        found = record(model, model, x, y, "merge")
     dist.barrier()
     dist.destroy_process_group()
     return found

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -333,6 +334,23 @@ def graphs(door: ModuleType) -> list[int]:
     return [len(found), len(door.compiled_graphs())]
 
 
+def groups(door: ModuleType) -> object:
+    """Return a sum over the ranks of a group of one, beside a default group that stays alone."""
+    known = torch.distributed.distributed_c10d._world.group_count
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1
+    )
+    try:
+        counted = torch.distributed.distributed_c10d._world.group_count
+        group = door.gloo_group(door.rendezvous("here"), 0, 1, timedelta(seconds=10))
+        x = torch.ones(2)
+        group.allreduce([x], torch.distributed.AllreduceOptions()).wait()
+        same = counted == torch.distributed.distributed_c10d._world.group_count
+        return [x.tolist(), same, known < counted]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 #: entry -> what to call, and the result.
 USES: dict[str, tuple[Callable[[ModuleType], object], object]] = {
     "recomputation": (in_checkpoint, [False, True]),
@@ -349,6 +367,7 @@ USES: dict[str, tuple[Callable[[ModuleType], object], object]] = {
     "foreach": (zeroed, [0.0, 0.0]),
     "replicas": (replicas, [False, True]),
     "end of backward": (backward_ends, ["leaf", "end"]),
+    "ranks": (groups, [[1.0, 1.0], True, True]),
     "calls": (calls, [True, False, False]),
     "loss scale": (scales, [None, 4.0]),
     "compiled modules": (compiled, [False, True, True, True]),
@@ -422,6 +441,12 @@ GONE: dict[str, tuple[object, str, Callable[[ModuleType], object], object]] = {
         "_execution_engine",
         lambda d: d.after_backward(lambda: None),
         False,
+    ),
+    "ranks": (
+        torch.distributed.distributed_c10d,
+        "_get_default_store",
+        lambda d: d.rendezvous("here"),
+        None,
     ),
     "calls": (nn.Module, "_call_impl", lambda d: d.calling(frozenset()), True),
     "compiled modules": (

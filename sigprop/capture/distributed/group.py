@@ -92,7 +92,12 @@ class Group:
         return self._reduce(numbers, dist.ReduceOp.SUM, first_only)
 
     def max(self, numbers: Any, first_only: bool = False) -> Any:
-        """Return the largest over ranks; arguments as of `sum`."""
+        """Return the largest over ranks.
+
+        Args:
+            numbers: as many on each rank.
+            first_only: only the first rank needs them; the others get numbers without meaning.
+        """
         return self._reduce(numbers, dist.ReduceOp.MAX, first_only)
 
     def gather(self, payload: bytes) -> list[bytes]:
