@@ -197,9 +197,9 @@ def _check_predicted(
         BadInput: there is no recursion for it; the message says which part has none.
     """  # noqa: DOC501  (`no_prediction` makes the error)
     from sigprop.theory import Kernel
-    from sigprop.verification.designs import NoTheory
     from sigprop.verification.laws import no_prediction
     from sigprop.verification.predictions import recursion_of
+    from sigprop.verification.settings import NoTheory
 
     try:
         recursion_of(
