@@ -12,7 +12,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import streamed
@@ -24,7 +23,6 @@ import sigprop
 from sigprop import BadInput, ProbeWarning, RunError
 from sigprop.probing import streaming
 from sigprop.records import RunWriter
-from sigprop.records.frames import stack
 from sigprop.records.lock import LOCK, RunLock, Writer
 
 TESTS = Path(__file__).parent
@@ -449,10 +447,3 @@ def test_a_model_without_forward_passes_writes_an_empty_run(tmp_path: Path) -> N
     loaded = sigprop.load(tmp_path)
     assert loaded.missing == []
     assert loaded.signals.empty
-
-
-def test_a_single_frame_is_not_copied() -> None:
-    frame = pd.DataFrame({"a": [1.0, 2.0]}, index=[5, 6])
-    stacked = stack([frame, frame[:0]])
-    assert stacked.index.tolist() == [0, 1]
-    assert np.shares_memory(stacked["a"].to_numpy(), frame["a"].to_numpy())

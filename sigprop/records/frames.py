@@ -47,6 +47,4 @@ def stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     filled = [frame for frame in frames if len(frame)]
-    if len(filled) == 1:  # of a long run a copy is gigabytes
-        return filled[0].reset_index(drop=True)
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
