@@ -140,6 +140,8 @@ def test_the_public_page() -> None:
         "Plan",
         "Progress",
         "Data",
+        "sweep",
+        "SweepResult",
         "verify",
         "assert_preserved",
         "Law",
