@@ -46,6 +46,14 @@ def count_calls(a: int, log: str) -> dict[str, int]:
     return {"b": a}
 
 
+def scaled(a: int, by: int) -> dict[str, int]:
+    return {"b": a * by}
+
+
+def both(seed: int) -> tuple[sigprop.Records, dict[str, float]]:
+    return train(1, 4, seed), {"loss": 0.5}
+
+
 def stream(a: int, directory: Path) -> dict[str, float]:
     """Write the cell's own run."""
     model = nn.Linear(3, 2)

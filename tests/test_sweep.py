@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from messages import refusal
 
 import sigprop
 from sigprop import BadInput, RunError
+from sigprop.cli.app import main
 from sigprop.experiments.cells import Cell, cells
 from sigprop.experiments.run_cell import LOCKED, Outcome
 from sigprop.records.lock import RunLock
@@ -151,6 +153,16 @@ class TestFailures:
         assert again.cells["b"].tolist() == [1, 2, 3]
         assert log.read_text().split() == ["1", "2", "3", "2"]
 
+    @pytest.mark.parametrize(
+        ("function", "seed"), [(partial(swept.scaled, by=3), 0), (partial(swept.scaled, by=2), 1)]
+    )
+    def test_a_folder_of_another_function_or_seed_is_not_taken_for_this_one(
+        self, tmp_path: Path, function: Any, seed: int
+    ) -> None:
+        sigprop.sweep({"a": [1]}, partial(swept.scaled, by=2), tmp_path)
+        with pytest.raises(RunError, match=r"is of swept.scaled.by=2. and seed .*; choose another"):
+            sigprop.sweep({"a": [1]}, function, tmp_path, seed=seed)
+
     def test_what_a_killed_cell_left_is_written_over(self, tmp_path: Path) -> None:
         grid = {"depth": [1], "width": [4], "seed": [0]}
         first = sigprop.sweep(grid, swept.train, tmp_path)
@@ -182,8 +194,8 @@ class TestFailures:
         [
             (
                 lambda a: 3,
-                "BadInput: the function of a sweep returns Records, numbers by name, or None, not "
-                "int",
+                "BadInput: the function of a sweep returns Records, numbers by name, both, or "
+                "None, not int",
             ),
             (
                 lambda a: {"b": [1]},
@@ -212,6 +224,45 @@ def test_a_function_that_writes_its_own_run(tmp_path: Path) -> None:
     assert result.records.signals.groupby("step").size().tolist()
     assert result.records.manifest["status"] == "complete"
     assert [Path(folder).name for folder in result.cells["folder"]] == ["a=1", "a=2"]
+
+
+def test_numbers_and_records_together(tmp_path: Path) -> None:
+    result = sigprop.sweep({"seed": [0]}, swept.both, tmp_path)
+    assert result.cells["loss"].tolist() == [0.5]
+    assert set(result.records.signals["run"]) == {"seed=0"}
+
+
+def test_the_command_trains_networks_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", "plain", "--depths", "2,3", "--widths", "8", "--steps", "2"]
+    arguments += ["--output", str(tmp_path)]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert not stop.value.code
+        assert "accuracy" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "cells.csv")
+    assert found["depth"].tolist() == [2, 3]
+    assert found["status"].tolist() == ["complete"] * 2
+    assert found["loss"].between(0.1, 10).all()
+    assert sigprop.load(tmp_path).networks() == ["plain, 2 x 8", "plain, 3 x 8"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--depths", "2,x"], 2, "--depths are whole numbers such as 4,16,64, not '2,x'"),
+        (["--depths", "2,0"], 1, "depth=0"),
+    ],
+)
+def test_the_command_says_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], code: int, said: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "plain", "--widths", "8", "--steps", "1", "--output", str(tmp_path), *more])
+    assert stop.value.code == code
+    assert said in capsys.readouterr().err
 
 
 def test_outcomes_are_told_as_they_come() -> None:

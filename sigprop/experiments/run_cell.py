@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import torch
 
 from sigprop.errors import BadInput, RunError
 from sigprop.experiments.cells import Cell
+from sigprop.experiments.training import Plan
 from sigprop.inputs.devices import seeded
 from sigprop.records import Records, RunWriter, atomic_write, new_manifest
 from sigprop.records.lock import RunLock
 
 CELL, LOCKED = "cell.json", "cell.lock"
 
-#: What a cell returns: records, numbers by name, or nothing where it writes a run by itself.
-CellFunction = Callable[..., Records | Mapping[str, Any] | None]
+#: What a cell returns: records, numbers by name, both, or nothing where it writes a run by itself.
+CellFunction = Callable[..., Records | Mapping[str, Any] | tuple[Records, Mapping[str, Any]] | None]
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Outcome:
     Attributes:
         labels: axis -> the value, as a table shows it.
         seed: of the cell.
+        function: what was called, with the arguments that all cells share.
         status: ``"complete"``, ``"failed"``, or ``"running"`` where another process has the cell.
         error: of a failed cell, the exception in a line.
         trace: of a failed cell, where it was raised.
@@ -41,6 +44,7 @@ class Outcome:
 
     labels: dict[str, Any]
     seed: int
+    function: str
     status: str = "complete"
     error: str = ""
     trace: str = ""
@@ -66,13 +70,18 @@ def run_cell(cell: Cell, function: CellFunction, folder: Path | None, threads: i
     """
     if folder is None:
         return _run(cell, function, None, threads)
-    known = outcome_in(folder)
+    known, own = outcome_in(folder), described(function)
+    if known is not None and (known.function, known.seed) != (own, cell.seed):
+        raise RunError(
+            f"{folder} is of {known.function} and seed {known.seed}, not of {own} and seed "
+            f"{cell.seed}; choose another directory"
+        )
     if known is not None and known.status == "complete":
         return known
     try:
         lock = RunLock(folder, LOCKED)
     except RunError as error:
-        return Outcome(dict(cell.labels), cell.seed, "running", str(error))
+        return Outcome(dict(cell.labels), cell.seed, own, "running", str(error))
     try:
         found = _run(cell, function, folder, threads)
         if found.records is not None:
@@ -93,15 +102,37 @@ def outcome_in(folder: Path) -> Outcome | None:
         return None
 
 
+def described(function: CellFunction) -> str:
+    """Return a function's name, and the arguments that a `functools.partial` gives it.
+
+    Example:
+        >>> from functools import partial
+        >>> described(partial(Cell, seed=3, labels=partial))
+        'sigprop.experiments.cells.Cell(seed=3, labels=<type>)'
+    """
+    if not isinstance(function, partial):
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return f"{getattr(function, '__module__', '')}.{name}".lstrip(".")
+    given = [_shown(value) for value in function.args]
+    given += [f"{key}={_shown(value)}" for key, value in function.keywords.items()]
+    return f"{described(function.func)}({', '.join(given)})"
+
+
+def _shown(value: object) -> str:
+    plain = isinstance(value, str | bool | int | float | dict | list | tuple | None | Plan)
+    return repr(value) if plain else f"<{type(value).__name__}>"
+
+
 def _run(cell: Cell, function: CellFunction, folder: Path | None, threads: int) -> Outcome:
-    found = Outcome(dict(cell.labels), cell.seed)
+    found = Outcome(dict(cell.labels), cell.seed, described(function))
     try:
         with _threads(threads), seeded(cell.seed):
             made = function(**cell.values, **_more(cell, function, folder))
-        if isinstance(made, Records):
-            found.records = _named(made, cell.name)
-        elif made is not None:
-            found.numbers = _numbers(made, cell)
+        for part in made if isinstance(made, tuple) else (made,):
+            if isinstance(part, Records):
+                found.records = _named(part, cell.name)
+            elif part is not None:
+                found.numbers = _numbers(part, cell)
     except Exception as error:
         text = str(error).strip().splitlines()
         found.status = "failed"
@@ -127,7 +158,7 @@ def _named(records: Records, name: str) -> Records:
 def _numbers(made: Any, cell: Cell) -> dict[str, Any]:
     if not isinstance(made, Mapping):
         raise BadInput(
-            "the function of a sweep returns Records, numbers by name, or None, not "
+            "the function of a sweep returns Records, numbers by name, both, or None, not "
             f"{type(made).__name__}"
         )
     found = {}

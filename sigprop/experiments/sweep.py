@@ -58,8 +58,7 @@ def sweep(
     """Call a function with every combination of a grid's values.
 
     Cells run through joblib: on this machine's processes with ``jobs``, or on what you choose with
-    ``with joblib.parallel_config(backend="dask"):`` (or ``"ray"``). Whichever it is, the results
-    are those of a serial run, bit for bit: before a cell, torch's global generators are seeded from
+    ``with joblib.parallel_config(backend="dask"):``. Whichever it is, the results are those of a serial run, bit for bit: before a cell, torch's global generators are seeded from
     its values, and torch gets the same number of threads everywhere.
 
     A cell that raises is listed with its exception, and the others go on. With a directory, a sweep
@@ -69,9 +68,10 @@ def sweep(
     Args:
         grid: axis -> values; ``{"network": {"mine": make}}`` gives values labels. Each axis is an
             argument of the function.
-        function: returns `Records`, or numbers by name, or None. If it takes ``seed`` and the grid
-            has no such axis, it gets a number of its own for each cell; if it takes ``directory``,
-            the cell's folder, for ``attach(..., directory=directory, resume="allow")``.
+        function: returns `Records`, numbers by name, a tuple of both, or None. If it takes ``seed``
+            and the grid has no such axis, it gets a number of its own for each cell; if it takes
+            ``directory``, the cell's folder, for ``attach(..., directory=directory,
+            resume="allow")``.
         directory: a folder for the runs, one below it for each cell; in memory when not given.
         jobs: processes; -1 for as many as there are cores. Those of `joblib.parallel_config` when
             not given, else one.

@@ -58,8 +58,10 @@ def rows_left(parts: Iterable[Path], again: Iterable[pd.DataFrame]) -> dict[Path
     import pandas as pd
 
     first = first_steps(again)
+    if first is None:
+        return {}
     found = {}
-    for path in parts if first is not None else ():
+    for path in parts:
         if _last_step(path) < first["first"].min():
             continue
         rows = pd.read_parquet(path)
