@@ -58,8 +58,9 @@ def sweep(
     """Call a function with every combination of a grid's values.
 
     Cells run through joblib: on this machine's processes with ``jobs``, or on what you choose with
-    ``with joblib.parallel_config(backend="dask"):``. Whichever it is, the results are those of a serial run, bit for bit: before a cell, torch's global generators are seeded from
-    its values, and torch gets the same number of threads everywhere.
+    ``with joblib.parallel_config(backend="dask"):``. Whichever it is, the results are those of a
+    serial run, bit for bit: before a cell, torch's global generators are seeded from its values,
+    and torch gets the same number of threads everywhere.
 
     A cell that raises is listed with its exception, and the others go on. With a directory, a sweep
     that is started again runs the cells that are not complete, and several processes or machines
