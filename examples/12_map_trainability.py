@@ -34,8 +34,11 @@ on as many processes as you like.
 
 Color is the accuracy on the training data at the end. The line is 6 ξ_c, six times the depth over
 which mean-field theory lets the correlation of two inputs decay (Schoenholz et al. 2017, figure 5);
-ξ_c diverges at σ_w² = {critical:.2f}, dashed. Of the cells above the line {above:.0%} reach half of
-the accuracy, of those below it {below:.0%}.
+ξ_c diverges at σ_w² = {critical:.2f}, dashed. Of the cells above the line {above:.0%} reach an
+accuracy of one half, of those below it {below:.0%}.
+
+Of the deepest networks none trains, also where ξ_c diverges: the line bounds the depth that a
+signal crosses, and one learning rate and so few steps bound it further.
 """
 DATA = resolve("digits")
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("experiments",),
     ("verification",),
     ("curvature", "landscape", "gradients", "scale_invariance", "diagnosis"),
-    ("reporting",),
+    ("reporting", "integrations"),
     ("claims",),
     ("cli",),
 )
@@ -182,6 +182,10 @@ HEAVY = (
     "jinja2",
     "typer",
     "rich",
+    "joblib",
+    "tensorboard",
+    "lightning",
+    "transformers",
 )
 PROBED_STEP = """
 model = torch.nn.Linear(2, 2)
