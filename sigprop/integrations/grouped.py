@@ -63,8 +63,8 @@ def by_step(
         >>> import torch, sigprop
         >>> records = sigprop.measure("plain", torch.randn(8, 1, 8, 8), options={"depth": 2})
         >>> [key for key in next(by_step(records, ["mean"], [])).numbers]
-        ['forward/mean/0_blocks.0', 'forward/mean/1_blocks.1', 'backward/mean/0_blocks.0',
-        'backward/mean/1_blocks.1']
+        ['forward/mean/0_blocks.0', 'forward/mean/1_blocks.1', 'backward/mean/1_blocks.1',
+        'backward/mean/0_blocks.0']
     """
     rows = own_rows(in_training_mode(records.signals))
     rows = rows[rows["port"] == "out"]
