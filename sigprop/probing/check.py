@@ -130,7 +130,7 @@ def check(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
         blocks = learned(twin, batch, blocks, chosen)
-        probe = attach(twin, blocks=blocks)
+        probe = attach(twin, blocks=blocks, ranks="own")
         with kept_random_state(chosen), probe, torch.enable_grad():
             with watch:
                 output = call(twin, batch)
