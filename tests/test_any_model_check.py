@@ -375,3 +375,34 @@ def test_blocks_that_are_no_names_are_refused_in_a_sentence(blocks: Any) -> None
     assert str(caught.value) == (
         f"blocks is 'auto', 'leaves', a glob, a list of globs or a callable, not {blocks!r}"
     )
+
+
+def test_a_probe_takes_the_blocks_that_a_forward_pass_showed() -> None:
+    """Two layers of a kind, called inside of a module that is registered after them."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.weight = nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.weight(self.norm(x))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+            self.second = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+            self.inner = nn.Sequential(Layer(), Layer(), Layer())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(self.second(self.first(x)))
+
+    model, x = Model(), torch.randn(4, 8)
+    seen = sigprop.check(model, x)
+    with sigprop.attach(model, blocks=seen.blocks, strict=True) as probe:
+        model(x).sum().backward()
+    signals = probe.records.signals
+    blocks = signals.loc[signals["kind"] == "block", "module"].unique().tolist()
+    assert blocks == ["inner.0", "inner.1", "inner.2"]
+    assert blocks == seen.table.loc[seen.table["block"], "name"].tolist()
