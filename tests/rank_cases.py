@@ -89,7 +89,7 @@ def ddp(model: nn.Module) -> nn.Module:
 
 
 def fsdp2(model: Network) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard
+    from sharding import fully_shard
 
     for part in (model.stem, *model.blocks, model.head, model):
         fully_shard(part)
