@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import sigprop
+from sigprop.records import run_writer
 
 FLUSH_EVERY = 3
 
@@ -90,6 +91,7 @@ def kill_at_random(root: Path, kills: int, seed: int = 0) -> list[str]:
         What was wrong after each kill.
     """
     draw = random.Random(seed)
+    run_writer.MERGED = 3  # as often as a short run allows
     found, first = [], 0
     train(root / "first", last=4)  # everything is imported before the first fork
     for kill in range(kills):

@@ -22,7 +22,7 @@ from torch import nn
 import sigprop
 from sigprop import BadInput, ProbeWarning, RunError
 from sigprop.probing import streaming
-from sigprop.records import RunWriter
+from sigprop.records import RunWriter, run_writer
 from sigprop.records.lock import LOCK, RunLock, Writer
 
 TESTS = Path(__file__).parent
@@ -55,6 +55,48 @@ class TestWriting:
         assert sorted(path.name for path in tmp_path.glob("*.parquet")) == sorted(
             part["name"] for part in parts
         )
+
+    def test_small_parts_are_put_together(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run_writer, "MERGED", 4)
+        streamed.train(tmp_path, last=21, flush_every=1)
+        names = sorted(path.name for path in tmp_path.glob("signals-*.parquet"))
+        # The fifth flush has the rows of five; its part is one of the small ones of the next.
+        assert names == ["signals-00020.parquet"]
+        loaded = sigprop.load(tmp_path)
+        assert loaded.missing == []
+        assert_same_rows(loaded, in_memory(21))
+
+    def test_large_parts_stay_as_they_are(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run_writer, "MERGED", 4)
+        monkeypatch.setattr(run_writer, "SMALL", 30)
+        streamed.train(tmp_path, last=21, flush_every=1)
+        parts = json.loads((tmp_path / "manifest.json").read_text())["parts"]
+        assert [p["rows"] for p in parts if p["name"].startswith("signals")] == [55] * 4 + [11]
+        assert_same_rows(sigprop.load(tmp_path), in_memory(21))
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_a_part_that_is_gone_or_broken_is_not_merged_away(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+    ) -> None:
+        model = streamed.network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        monkeypatch.setattr(run_writer, "MERGED", 4)
+        given = {"directory": tmp_path, "flush_every": 1, "blocks": "leaves"}
+        with sigprop.attach(model, optimizer, **given) as probe:  # type: ignore[arg-type]
+            streamed.advance(probe, model, optimizer, 3)
+            part = tmp_path / "signals-00001.parquet"
+            part.unlink()
+            if broken:
+                part.write_text("no table")
+            streamed.advance(probe, model, optimizer, 5)
+        loaded = sigprop.load(tmp_path)
+        (missing,) = loaded.missing
+        assert str(part) in missing
+        assert sorted(loaded.signals["step"].unique()) == [0, *range(2, 8)]
 
     def test_rows_leave_memory_with_a_flush(self, tmp_path: Path) -> None:
         model = streamed.network()
@@ -438,6 +480,19 @@ def test_a_killed_run_loads_and_loses_at_most_the_last_flush(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_flush_that_has_not_ended_is_no_fault(tmp_path: Path) -> None:
+    """Its parts are there, and the manifest does not list them yet."""
+    model = streamed.network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with sigprop.attach(model, optimizer, directory=tmp_path, flush_every=2) as probe:
+        streamed.advance(probe, model, optimizer, 2)
+        shutil.copy(tmp_path / "training-00000.parquet", tmp_path / "training-00001.parquet")
+        loaded = sigprop.load(tmp_path)
+        (tmp_path / "training-00001.parquet").unlink()
+    assert loaded.missing == [f"{tmp_path} was not completed: it ends after step 1"]
+    assert loaded.training["step"].tolist() == [0, 1]
 
 
 def test_reading_while_parts_are_replaced_tries_again(

@@ -83,7 +83,7 @@ class RunStream:
         self._process = os.getpid()
         self._failures = self._pause = 0
         try:
-            self._writer = RunWriter(self.directory, new_manifest(**facts), resume=there)
+            self._writer = RunWriter(self.directory, new_manifest(**facts), there, merge=True)
             self._coverage = self._join(facts) if there else tidy("coverage", [])
         except BaseException:
             self._lock.release()

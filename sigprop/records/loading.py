@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def read_run(directory: Path, tables: Collection[str] = tuple(SCHEMA)) -> Record
     """
     for _ in range(_TRIES):
         manifest = read_manifest(directory)
-        parts, missing = _parts(directory, manifest.get("parts"), tables)
+        parts, missing = _parts(directory, manifest, tables)
         # What is written meanwhile may have taken the place of parts that were listed.
         if not missing or manifest == read_manifest(directory):
             break
@@ -109,15 +109,16 @@ def read_run(directory: Path, tables: Collection[str] = tuple(SCHEMA)) -> Record
 
 
 def _parts(
-    directory: Path, listed: list[dict[str, Any]] | None, tables: Collection[str]
+    directory: Path, manifest: Mapping[str, Any], tables: Collection[str]
 ) -> tuple[list[tuple[str, pa.Table]], list[str]]:
     """Return (table, rows) of every part that can be read, and a sentence for each that cannot.
 
     Args:
         directory: of the run.
-        listed: name and rows of each part, from the manifest; None where it lists none.
+        manifest: of the run; one of schema 1 lists no parts.
         tables: which to read.
     """
+    listed = manifest.get("parts")
     there = {path: table for path, table, _ in parts_of(directory) if table in tables}
     rows = {
         directory / part["name"]: part["rows"]
@@ -129,7 +130,8 @@ def _parts(
     found = []
     for path, table in there.items():
         if listed is not None and path not in rows:
-            missing.append(f"{path} is not listed in {MANIFEST}; its rows are left out")
+            if manifest["status"] == "complete":  # else it is of a flush that has not ended
+                missing.append(f"{path} is not listed in {MANIFEST}; its rows are left out")
             continue
         part, fault = _read(path, table, rows.get(path))
         if fault:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: A run that merges its parts does so when a table has this many small ones.
+MERGED = 64
+#: Parts of fewer rows are small.
+SMALL = 5_000
+
+
 class Tables(Protocol):
     """What holds a frame for each table."""
 
@@ -39,6 +45,8 @@ class RunWriter:
         directory: where to write; made if absent.
         manifest: facts from `new_manifest`; taken from there when not given.
         resume: continue the run that is already there.
+        merge: put small parts together as the run grows, so that a long run is not tens of
+            thousands of files; not for a run that is rewound, since a part then holds older rows.
 
     Attributes:
         directory: where the run is written.
@@ -63,7 +71,9 @@ class RunWriter:
         directory: str | Path,
         manifest: Mapping[str, Any] | None = None,
         resume: bool = False,
+        merge: bool = False,
     ) -> None:
+        self._merges = merge
         self.directory = Path(directory)
         self._waiting: dict[str, list[pd.DataFrame]] = {table: [] for table in SCHEMA}
         self._replaced: set[str] = set()
@@ -158,7 +168,10 @@ class RunWriter:
             number += bool(written)
         for table, frames in self._waiting.items():
             if frames:
-                written.append(self._write(table, tidy(table, stack(frames)), number))
+                older = self._small_parts(table)
+                gone |= set(older)
+                rows = tidy(table, stack([*older.values(), *frames]))
+                written.append(self._write(table, rows, number))
         gone |= {path.name for path, table, _ in self._parts() if table in self._replaced}
         gone -= {part["name"] for part in written}
         manifest = {**self.manifest, "status": "running"}
@@ -172,6 +185,21 @@ class RunWriter:
         self._replaced.clear()
         for name in gone:
             (self.directory / name).unlink(missing_ok=True)
+
+    def _small_parts(self, table: str) -> dict[str, pd.DataFrame]:
+        """Return the rows of a table's small parts by name, if it is time to put them together."""
+        import pandas as pd
+
+        if not self._merges or self.resumed or table in self._replaced:
+            return {}
+        listed = (part for part in self.manifest.get("parts", []) if part["rows"] < SMALL)
+        names = [part["name"] for part in listed if part["name"].startswith(f"{table}-")]
+        if len(names) < MERGED:
+            return {}
+        try:
+            return {name: pd.read_parquet(self.directory / name) for name in names}
+        except (OSError, ValueError):
+            return {}  # one of them is gone or broken, which a load is to say
 
     def _write(self, table: str, rows: pd.DataFrame, number: int) -> dict[str, Any]:
         name = f"{table}-{number:05d}.parquet"
