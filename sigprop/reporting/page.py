@@ -21,7 +21,7 @@ from sigprop.records.spreadsheet import csv_text
 from sigprop.reporting import vendor
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
-from sigprop.reporting.scripts import plotly_gzip, script_json
+from sigprop.reporting.scripts import compressed, json_text, plotly_compressed
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
@@ -131,21 +131,27 @@ def render(
         figures=views,
         tables=[grid for name, grid in grids.items() if name not in ("coverage", "provenance")],
         coverage=grids["coverage"],
-        held={name: script_json(grid.csv) for name, grid in grids.items() if grid.csv},
         provenance=grids["provenance"],
         gaps=gaps(tables["coverage"]),
         missing=records.missing,
         glossary=list(QUANTITIES.values()),
         created=str(records.manifest.get("created", "")),
-        data=script_json(data),
+        data=compressed(json_text({**data, "tables": _held(grids)})),
         explored=set(data["figures"]),
         style=_asset("report.css"),
         script=_asset("report.js"),
         linked=vendor.PLOTLY if linked else "",
-        plotly="" if linked else plotly_gzip(),
+        plotly="" if linked else plotly_compressed(),
         plotly_version=vendor.plotly_version(),
         plotly_license=vendor.plotly_license(),
     )
+
+
+def _held(grids: Mapping[str, TableView]) -> dict[str, dict[str, object]]:
+    """Return the tables that the page holds whole."""
+    return {
+        name: {"csv": grid.csv, "turned": grid.turned} for name, grid in grids.items() if grid.csv
+    }
 
 
 def _asset(name: str) -> Markup:

@@ -1,4 +1,4 @@
-"""What a page runs, as text that can stand inside HTML. Pure functions and the vendored files."""
+"""What a page runs and what it is given, compressed: text in base64, which cannot end a script."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import gzip
 import json
 from functools import cache
 
-from markupsafe import Markup
-
 from sigprop.reporting import vendor
 
 
-def script_json(value: object) -> Markup:
-    r"""Return a value as JSON that no content can end the surrounding script element with.
+def compressed(text: str) -> str:
+    r"""Return text as the page's script unpacks it: UTF-8, then gzip, then base64.
 
     Args:
-        value: of dicts, lists, strings, numbers, booleans and None.
+        text: any; the same text gives the same bytes.
 
     Example:
-        >>> print(script_json("</script>"))
-        "\u003c/script>"
+        >>> gzip.decompress(base64.b64decode(compressed("σ")))
+        b'\xcf\x83'
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
+
+
+def json_text(value: object) -> str:
+    """Return a value as compact JSON.
+
+    Args:
+        value: of dicts, lists, strings, finite numbers, booleans and None.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @cache
-def plotly_gzip() -> str:
-    """Return Plotly's bundle, compressed, in base64: 0.7 MB instead of 1.5."""
-    packed = gzip.compress(vendor.plotly().encode("utf-8"), 9, mtime=0)
-    return base64.b64encode(packed).decode("ascii")
+def plotly_compressed() -> str:
+    """Return Plotly's bundle: 0.7 MB instead of 1.5."""
+    return compressed(vendor.plotly())

@@ -17,7 +17,7 @@ from sigprop.reporting.glossary import QUANTITIES
 
 #: Most steps of a figure with a slider, and most values of one quantity: beyond them steps are
 #: left out, evenly.
-STEPS, VALUES = 30, 10_000
+STEPS, VALUES = 40, 10_000
 #: What is wrong with a value, as the page's script knows it: nothing, not finite, undefined.
 FINE, NONFINITE, UNDEFINED = 0, 1, 2
 

@@ -77,12 +77,13 @@ def _raw(study: Study, loss: pd.DataFrame) -> Data:
     """Return the losses of each seed, and where a network's last finite one is."""
     where = indices(study)
     faint, marks = [], []
-    for (name, _, seed), run in loss.groupby(DRAW, sort=False):
+    for key, run in loss.groupby(DRAW, sort=False):
+        name, _, seed = map(str, key)
         value = run["loss"].where(np.isfinite(run["loss"])).to_numpy(dtype=float)
         at = extremes(value, POINTS)
         faint.append(
             {
-                "network": where[str(name)],
+                "network": where[name],
                 "seed": int(seed),
                 "x": [int(step) for step in run["step"].to_numpy()[at]],
                 "center": packed(value[at]),
@@ -92,7 +93,6 @@ def _raw(study: Study, loss: pd.DataFrame) -> Data:
         rows = loss[(loss["network"] == name) & (loss["step"] < case.step)]
         last = rows[np.isfinite(rows["loss"]) & (rows["step"] == rows["step"].max())]
         if len(last):
-            value = float(last["loss"].mean())
-            step = int(last["step"].iloc[0])
-            marks.append({"network": where[name], "x": step, "y": value, "text": case.sentence()})
+            at_end = {"x": int(last["step"].iloc[0]), "y": float(last["loss"].mean())}
+            marks.append({"network": where[name], **at_end, "text": case.sentence()})
     return {"faint": faint, "marks": marks}

@@ -77,4 +77,5 @@ def _values(line: pd.DataFrame | None) -> Data | None:
         return None
     values = np.sort(line["center"].to_numpy(dtype=float))[::-1]
     ranks = spread(range(len(values)), VALUES)
-    return {"of": len(values), "ranks": ranks, "sigma": packed(values[ranks])}
+    thinned = {"ranks": ranks} if len(ranks) < len(values) else {}
+    return {"of": len(values), "sigma": packed(values[ranks]), **thinned}

@@ -1,8 +1,9 @@
 // The report's own script: draws the explorable figures, sorts and searches tables, switches the
-// theme. Plain functions. Plotly draws; without it the page keeps its static pictures.
+// theme. Plain functions. Plotly draws. Where this script does not run, or the browser is too old for
+// it, the page keeps its static pictures and the first rows of its tables.
 "use strict";
 (() => {
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  let page; // {networks, figures, tables}, see reporting/explorable/
   const hidden = new Set(); // positions of the networks that are switched off, in every figure
   const drawn = new Map(); // name of a figure -> function that draws it anew
   const root = document.documentElement;
@@ -519,8 +520,9 @@
         .map((line, rank) => [line, rank])
         .filter(([line]) => line.values[index])
         .map(([line, rank]) => {
-          const { of, ranks, sigma } = line.values[index];
+          const { of, sigma } = line.values[index];
           const values = Array.from(unpack(sigma));
+          const ranks = line.values[index].ranks || [...values.keys()];
           const weight = line.operator === "matrix" || line.operator === "conv";
           const said = (rank, value) =>
             `<b>${plain(line.name)}</b> (${plain(line.operator)})<br>` +
@@ -687,14 +689,19 @@
     root.dataset.ready = "yes";
   }
 
-  // Plotly is beside the page, or in it: compressed, because it is three quarters of a page.
+  // What a script element holds compressed.
+  async function inflate(held) {
+    const bytes = Uint8Array.from(atob(held.textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+
+  // Plotly is in the page, or beside it and loaded by now.
   async function loadPlotly() {
     const held = document.getElementById("plotly");
     if (!held) return;
-    const bytes = Uint8Array.from(atob(held.textContent), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
+    script.textContent = await inflate(held);
     document.head.append(script);
   }
 
@@ -776,14 +783,13 @@
   }
 
   // Sorting, searching and copying for one table, from the whole of its CSV.
-  function enhance(held) {
-    const name = held.dataset.csv;
+  function enhance(name, { csv, turned }) {
     const table = document.getElementById(`table-${name}`);
-    const csv = JSON.parse(held.textContent);
+    if (!table) return; // an empty table is not shown
     const tools = element("div", { class: "tools" });
     table.closest(".scroll").before(tools);
     const note = document.getElementById(`rows-${name}`);
-    if (held.dataset.turned === "yes") {
+    if (turned) {
       tools.append(copyButton(() => csv), saveLink(name, csv));
       return;
     }
@@ -875,8 +881,11 @@
 
   themeButton();
   unfoldForPrint();
-  document.querySelectorAll("script[data-csv]").forEach(enhance);
-  loadPlotly().then(() => {
+  (async () => {
+    if (!window.DecompressionStream) return;
+    page = JSON.parse(await inflate(document.getElementById("page-data")));
+    Object.entries(page.tables).forEach(([name, table]) => enhance(name, table));
+    await loadPlotly();
     if (window.Plotly) explore();
-  });
+  })();
 })();
