@@ -321,9 +321,10 @@
       if (!hidden.has(faint.network) && !lost.has(faint.network)) include(unpack(faint.center));
     }
     const most = panel.faint && steady.length ? 1e3 * high : Infinity; // of a loss: three decades
-    for (const line of visible) {
-      const first = at(unpack(line.center), 0, line.x.length);
-      if (lost.has(line.network)) include(first, most);
+    for (const line of visible.filter((one) => lost.has(one.network))) {
+      for (const values of [line.center, line.low, line.high]) {
+        include(at(unpack(values), 0, line.x.length), most);
+      }
     }
     if (panel.guide !== null) include([panel.guide]);
     if (low > high) return undefined;
