@@ -290,6 +290,9 @@ TROUBLES: dict[str, Callable[[int, int], dict[str, Any]]] = {
         lambda rank: {"blocks": "leaves" if rank else "auto"}, rank, size
     ),
     "overhead": lambda rank, size: trouble(lambda rank: {"overhead": 5.0}, rank, size),
+    "streamed": lambda rank, size: trouble(
+        lambda rank: {"directory": f"{sys.argv[1]}.run", "flush_every": 3}, rank, size
+    ),
     "fails before": fails_before,
     "fails in the middle": fails_in_the_middle,
 }

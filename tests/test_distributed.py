@@ -17,6 +17,8 @@ import rank_cases
 import torch
 from rank_cases import CASES, TROUBLES, train
 
+import sigprop
+
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="needs gloo",
@@ -41,6 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, A
         assert done.returncode == 0, done.stderr[-4000:]
         parts = [Path(f"{file}.{rank}") for rank in range(size)]
         found[size] = [pickle.loads(part.read_bytes()) for part in parts]
+        if "streamed" in names:
+            found[size][0]["streamed"]["loaded"] = sigprop.load(f"{file}.run")
     return found
 
 
@@ -168,6 +172,15 @@ class TestTrouble:
         assert first["warnings"] == other["warnings"] == []
         assert first["steps"][0] == 0
         assert all(b - a >= 2 for a, b in zip(first["steps"], first["steps"][1:], strict=False))
+
+    def test_the_first_rank_writes_the_run(self, runs: dict[int, list[dict[str, Any]]]) -> None:
+        assert_training_went_on(runs, "streamed")
+        first, other = (found["streamed"] for found in runs[2])
+        assert first["warnings"] == other["warnings"] == []
+        assert (first["steps"], other["steps"]) == ([0, 1, 2, 3], [])
+        assert len(first["loaded"].signals) == first["rows"]
+        assert first["loaded"].manifest["ranks"] == 2
+        assert first["loaded"].missing == []
 
     def test_a_probe_that_fails_is_off_on_all(self, runs: dict[int, list[dict[str, Any]]]) -> None:
         assert_training_went_on(runs, "fails before")

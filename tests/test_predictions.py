@@ -16,8 +16,8 @@ from sigprop.errors import BadInput
 from sigprop.networks import resolve
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.theory import Kernel, Prediction
-from sigprop.verification.designs import NoTheory
 from sigprop.verification.predictions import RECURSIONS, predictions, recursion_of, start_kernel
+from sigprop.verification.settings import NoTheory
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 SIZE: dict[str, Any] = {"depth": 4, "width": 160, "inputs": 32}
@@ -113,7 +113,7 @@ def test_a_design_without_its_options_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         recursion_of({"network": "skipinit", "architecture": "mlp"}, Kernel())
     assert str(error.value) == (
-        "this design of 'skipinit' does not say its 'depth'; sigprop.networks.resolve gives all "
+        "these settings of 'skipinit' do not say 'depth'; sigprop.networks.resolve gives all "
         "options"
     )
 
@@ -201,5 +201,5 @@ def test_only_a_recursion_that_overflows_is_left_out() -> None:
     records.manifest["designs"]["model"]["depth"] = 1100
     assert predictions(records).empty
     del records.manifest["designs"]["model"]["branch_layers"]
-    with pytest.raises(BadInput, match="does not say its 'branch_layers'"):
+    with pytest.raises(BadInput, match="do not say 'branch_layers'"):
         predictions(records)

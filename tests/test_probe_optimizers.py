@@ -92,7 +92,7 @@ class LikeLightning:
 def accelerated(optimizer: Optimizer) -> Any:
     if importlib.util.find_spec("accelerate") is None:
         pytest.skip("accelerate is not installed")
-    from accelerate import Accelerator  # type: ignore[import-not-found,unused-ignore]
+    from accelerate import Accelerator  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     return Accelerator(cpu=True).prepare_optimizer(optimizer)
 

@@ -337,9 +337,8 @@ def graphs(door: ModuleType) -> list[int]:
 def groups(door: ModuleType) -> object:
     """Return a sum over the ranks of a group of one, beside a default group that stays alone."""
     known = torch.distributed.distributed_c10d._world.group_count
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1
-    )
+    store = torch.distributed.TCPStore("localhost", 0, 1, True)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         counted = torch.distributed.distributed_c10d._world.group_count
         group = door.gloo_group(door.rendezvous("here"), 0, 1, timedelta(seconds=10))

@@ -6,7 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ from sigprop.signals.pooled import Quantity
 
 Every = int | Callable[[int], bool]
 Metrics = Mapping[str, Metric] | Sequence[str]
+#: What becomes of a run that is in the directory already.
+Resume = Literal["never", "allow", "must"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class ProbeOptions:
     overhead: float | None = None
     ranks: Any = "merge"
     grad_scale: float | None = None
+    directory: str | Path | None = None
+    flush_every: int = 50
+    resume: Resume = "never"
 
     def __post_init__(self) -> None:
         self._check_cadence()
@@ -71,6 +77,19 @@ class ProbeOptions:
         scale = self.grad_scale
         if scale is not None and not (isinstance(scale, int | float) and 0 < scale < math.inf):
             raise BadInput(f"grad_scale is a positive number, or None, not {scale!r}")
+        self._check_directory()
+
+    def _check_directory(self) -> None:
+        if not _whole(self.flush_every, 1):
+            raise BadInput(
+                f"flush_every is a whole number of recorded steps from 1, not {self.flush_every!r}"
+            )
+        if self.resume not in get_args(Resume):
+            raise BadInput(f"resume is 'never', 'allow' or 'must', not {self.resume!r}")
+        if self.directory is None and self.resume != "never":
+            raise BadInput(
+                f"resume={self.resume!r} goes on with the run in a directory; say directory= too"
+            )
 
     def _check_cadence(self) -> None:
         if not (callable(self.every) or _whole(self.every, 1)):

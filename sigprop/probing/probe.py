@@ -6,6 +6,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,10 +31,18 @@ from sigprop.probing.notices import (
     warn_of_unread,
 )
 from sigprop.probing.optimizer_hooks import torch_optimizer
-from sigprop.probing.options import Every, Metrics, ProbeOptions, check_model, split_metrics
+from sigprop.probing.options import (
+    Every,
+    Metrics,
+    ProbeOptions,
+    Resume,
+    check_model,
+    split_metrics,
+)
 from sigprop.probing.overhead import Budget
 from sigprop.probing.step_reader import StepReader
 from sigprop.probing.steps import Steps
+from sigprop.probing.streaming import tables_for
 from sigprop.probing.tables import Tables
 from sigprop.records import Records, new_manifest, tidy
 from sigprop.signals import native
@@ -63,6 +72,9 @@ def attach(
     overhead: float | None = None,
     ranks: Literal["merge", "own"] | ProcessGroup = "merge",
     grad_scale: float | None = None,
+    directory: str | Path | None = None,
+    flush_every: int = 50,
+    resume: Resume = "never",
 ) -> Probe:
     """Attach a probe to a model; the model computes exactly what it computed before.
 
@@ -114,6 +126,15 @@ def attach(
         grad_scale: what the gradients of activations are multiplied by; None for 1, and for 1/ranks
             where ranks merge, since each rank's loss is then the mean over its own part of the
             batch, and training follows the mean of the losses. 1 for losses that are summed.
+        directory: a run directory to write to while recording, for long runs: memory does not grow,
+            a killed run keeps what was flushed, and `sigprop.load` reads it meanwhile. `detach`, or
+            the end of a ``with`` block without an exception, marks the run complete. Where it
+            cannot be written, rows wait in memory, a million of them, and training goes on. Of
+            ranks that merge, the first one writes.
+        flush_every: how many recorded steps are kept in memory before they are written.
+        resume: what to do with a run in the directory: ``"never"`` refuses it, ``"must"`` goes on
+            with it, ``"allow"`` goes on or begins. Say with ``step`` where training resumes: what
+            was recorded from that step on goes when the first rows are written.
 
     Returns:
         The probe; a ``with`` block detaches it at its end.
@@ -121,6 +142,8 @@ def attach(
     Raises:
         UnknownName: a glob matches no module, or a metric has no such name.
         BadInput: an option does not fit, or the model carries a probe with other options.
+        RunError: the directory holds a run, or none to resume, cannot be written, or another
+            process writes there.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -145,6 +168,9 @@ def attach(
         overhead=overhead,
         ranks=ranks,
         grad_scale=grad_scale,
+        directory=directory,
+        flush_every=flush_every,
+        resume=resume,
     )
     check_model(model)
     known = _PROBES.get(model)
@@ -187,7 +213,8 @@ class Probe:
         self._ranks = join(model, options, targets, self._budget or options.every)
         self._reader = StepReader(model, targets, self._recorder, options, scale, self._ranks)
         self._steps = Steps(options.step, options.optimizer, scale, self)
-        self._tables = Tables(options.origin)
+        self._tables = tables_for(options, self._facts(), self._ranks)
+        weakref.finalize(self, self._tables.abandon)
         self._attached = True
         self._recorded = self._checked_optimizer = self._warned_of_silence = False
         self._last_coverage: list[dict[str, Any]] = []
@@ -196,6 +223,7 @@ class Probe:
         try:
             self._install(model, targets)
         except BaseException:
+            self._tables.close(options.step, [], complete=False)
             self._remove()
             raise
 
@@ -210,15 +238,19 @@ class Probe:
             self._recorder.guarded(self._collect, tables, True)
         records = tables.records()
         records.coverage = tidy("coverage", self._coverage())
-        networks, seeds = [self.options.network], [self.options.seed]
-        records.manifest = new_manifest(
-            networks=networks,
-            seeds=seeds,
-            steps=self.step_index,
-            ranks=1 if self._ranks is None else self._ranks.size,
-            grad_scale=self._reader.grad_scale,
-        )
+        of_directory, steps = records.manifest, {"steps": self.step_index}
+        records.manifest = {**new_manifest(**self._facts()), **of_directory, **steps}
         return records
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the manifest says of this run."""
+        return {
+            "networks": [self.options.network],
+            "seeds": [self.options.seed],
+            "steps": self.step_index,
+            "ranks": 1 if self._ranks is None else self._ranks.size,
+            "grad_scale": self._reader.grad_scale,
+        }
 
     def drain(self) -> Records:
         """Return the rows of the steps that ended since the last drain, and let go of them.
@@ -354,6 +386,8 @@ class Probe:
             self._recorder.guarded(self._collect, self._tables)
         self._reader.clear()
         self._recorder.forget_step()
+        if self._recorder.on:
+            self._recorder.guarded(self._tables.step_recorded, self.step_index, self._coverage)
 
     def _forward_begins(self, training: bool) -> None:
         self._steps.forward_begins(training)
@@ -433,11 +467,14 @@ class Probe:
 
     def detach(self) -> None:
         """Take everything off the model; what was recorded stays in `records`."""
+        self._detach(complete=True)
+
+    def _detach(self, complete: bool) -> None:
         if not self._attached:
             return
         if self._ranks is None:  # else other ranks would have to be at the very same point
             self._recorder.guarded(self._collect, self._tables)
-        self._coverage()
+        self._recorder.guarded(self._tables.close, self.step_index, self._coverage(), complete)
         self._remove()
 
     def _remove(self) -> None:
@@ -463,7 +500,7 @@ class Probe:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.detach()
+        self._detach(complete=kind is None)
 
     def __repr__(self) -> str:
         state = "attached" if self._attached else "detached"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sigprop.records import SCHEMA, Records
 from sigprop.records.column_buffer import ColumnBuffer
 
 Columns = Mapping[str, Any]
+CoverageRows = Sequence[Mapping[str, Any]]
 
 
 class Tables:
@@ -41,13 +42,37 @@ class Tables:
 
     def drain(self) -> Records:
         """Return every row, and let go of them."""
-        records = self.records()
+        records = self.in_memory()
         self._tables = {table: ColumnBuffer(table) for table in SCHEMA}
         return records
 
-    def records(self) -> Records:
-        """Return every row as frames."""
+    def in_memory(self) -> Records:
+        """Return the rows that are in memory as frames."""
         records = Records()
         for table, rows in self._tables.items():
             setattr(records, table, rows.frame())
         return records
+
+    def step_recorded(self, step: int, coverage: Callable[[], CoverageRows]) -> None:
+        """A recorded step has ended, and its rows are here.
+
+        Args:
+            step: its number.
+            coverage: returns the rows of the coverage table.
+        """
+
+    def close(self, step: int, coverage: CoverageRows, complete: bool) -> None:
+        """No row will be added any more.
+
+        Args:
+            step: the number of the step that never began.
+            coverage: the rows of the coverage table.
+            complete: whether recording ended as it was meant to.
+        """
+
+    def abandon(self) -> None:
+        """The probe is gone, and was not detached."""
+
+    def records(self) -> Records:
+        """Return every row as frames."""
+        return self.in_memory()

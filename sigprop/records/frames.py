@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sigprop.records.schema import SCHEMA
@@ -32,14 +33,29 @@ def tidy(table: str, rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.
     import pandas as pd
 
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if not (len(frame) or len(frame.columns)):
+        return _empty(table).copy()
     columns = SCHEMA[table]
-    frame = frame.copy(deep=False)
-    for name, column in columns.items():
-        if name not in frame.columns:
-            frame[name] = BLANK[column.dtype]
     extra = [name for name in frame.columns if name not in columns]
-    types = {name: column.dtype for name, column in columns.items()}
-    return frame[[*columns, *extra]].astype(types)
+    # Made at once: a column added to a frame costs a hundred times as much.
+    whole = pd.DataFrame(
+        {
+            name: frame[name] if name in frame.columns else BLANK[columns[name].dtype]
+            for name in (*columns, *extra)
+        },
+        index=frame.index,
+    )
+    found = whole.dtypes
+    types = {n: column.dtype for n, column in columns.items() if found[n] != column.dtype}
+    return whole.astype(types) if types else whole
+
+
+@cache
+def _empty(table: str) -> pd.DataFrame:
+    """Return the frame of a table without rows."""
+    import pandas as pd
+
+    return pd.DataFrame({n: pd.Series([], dtype=c.dtype) for n, c in SCHEMA[table].items()})
 
 
 def stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -47,4 +63,6 @@ def stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     filled = [frame for frame in frames if len(frame)]
+    if len(filled) == 1:
+        return filled[0].reset_index(drop=True)
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from sigprop.records.schema_1 import upgraded_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: How often a run is read that is written meanwhile.
+_TRIES = 5
 
 #: Kind of a numpy type -> the type of a column that it may be in; all else is text.
 _KINDS = {"i": "int64", "f": "float64", "b": "bool", "u": "another", "c": "another", "M": "another"}
@@ -70,27 +74,55 @@ def _runs_below(directory: Path) -> list[Records]:
 
 
 def _load_one(directory: Path) -> Records:
-    manifest = read_manifest(directory)
-    parts, missing = _parts(directory, manifest.get("parts"))
-    frames = _tables(parts)
-    if manifest["status"] != "complete":
-        steps = frames["training"]["step"]
-        last = f"after step {steps.max()}" if len(steps) else "before any step was written"
-        missing.append(f"{directory} was not completed: it ends {last}")
-    return Records(**frames, manifest=upgraded_manifest(manifest), missing=missing)
+    run = read_run(directory)
+    if run.manifest["status"] != "complete":
+        steps = [frame["step"].max() for frame in run.tables().values() if "step" in frame]
+        last = [step for step in steps if step == step]  # an empty table's is NaN
+        where = f"after step {max(last)}" if last else "before any step was written"
+        run.missing.append(f"{directory} was not completed: it ends {where}")
+    return run
+
+
+def read_run(directory: Path, tables: Collection[str] = tuple(SCHEMA)) -> Records:
+    """Read one run directory, also while it is written.
+
+    Args:
+        directory: of the run.
+        tables: which of its tables to read.
+
+    Returns:
+        Its rows; `Records.missing` says nothing of a run that goes on.
+
+    Raises:
+        RunError: it is no run, or of a schema that is not known yet.
+    """
+    for _ in range(_TRIES):
+        manifest = read_manifest(directory)
+        parts, missing = _parts(directory, manifest.get("parts"), tables)
+        # What is written meanwhile may have taken the place of parts that were listed.
+        if not missing or manifest == read_manifest(directory):
+            break
+    if manifest.get("lost"):
+        missing.append(f"{directory} lacks {manifest['lost']} rows that could not be written")
+    return Records(**_tables(parts), manifest=upgraded_manifest(manifest), missing=missing)
 
 
 def _parts(
-    directory: Path, listed: list[dict[str, Any]] | None
+    directory: Path, listed: list[dict[str, Any]] | None, tables: Collection[str]
 ) -> tuple[list[tuple[str, pd.DataFrame]], list[str]]:
     """Return (table, rows) of every part that can be read, and a sentence for each that cannot.
 
     Args:
         directory: of the run.
         listed: name and rows of each part, from the manifest; None where it lists none.
+        tables: which to read.
     """
-    there = {path: table for path, table, _ in parts_of(directory)}
-    rows = {directory / part["name"]: part["rows"] for part in listed or ()}
+    there = {path: table for path, table, _ in parts_of(directory) if table in tables}
+    rows = {
+        directory / part["name"]: part["rows"]
+        for part in listed or ()
+        if part["name"].rpartition("-")[0] in tables
+    }
     gone = [path for path in rows if path not in there]
     missing = [f"{path} is gone; its {rows[path]} rows are lost" for path in gone]
     found = []

@@ -44,6 +44,7 @@ class RunWriter:
         directory: where the run is written.
         manifest: its facts; of a resumed run, those that were there.
         parts: the number that the next parts will have.
+        resumed: whether the run was there already, and nothing has been flushed since.
 
     Raises:
         RunError: the directory cannot be written, or holds a run and ``resume`` is false.
@@ -65,6 +66,7 @@ class RunWriter:
     ) -> None:
         self.directory = Path(directory)
         self._waiting: dict[str, list[pd.DataFrame]] = {table: [] for table in SCHEMA}
+        self._replaced: set[str] = set()
         there = (self.directory / MANIFEST).exists()
         if there and not resume:
             raise RunError(
@@ -77,7 +79,7 @@ class RunWriter:
             begun = {"schema": SCHEMA_VERSION, "status": "running", "parts": []}
             self.manifest = {**new_manifest(), **(manifest or {}), **begun}
         self.parts = 1 + max((n for _, _, n in parts_of(self.directory)), default=-1)
-        self._resumed = there
+        self.resumed = there
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -110,6 +112,37 @@ class RunWriter:
         for table, frame in records.tables().items():
             self.append(table, frame)
 
+    @property
+    def waiting(self) -> dict[str, pd.DataFrame]:
+        """The rows that wait for the next flush, by table."""
+        return {table: stack(frames) for table, frames in self._waiting.items() if frames}
+
+    def replace(self, table: str, rows: pd.DataFrame) -> None:
+        """Keep rows for the next flush, in place of those that the table has.
+
+        Args:
+            table: a key of `SCHEMA`.
+            rows: a frame with columns of that table.
+        """
+        self._waiting[table] = [rows]
+        self._replaced.add(table)
+
+    def drop_oldest(self, most: int) -> int:
+        """Let go of the oldest waiting rows.
+
+        Args:
+            most: how many rows may wait.
+
+        Returns:
+            How many rows went, in whole frames as they came.
+        """
+        sizes = {table: sum(map(len, frames)) for table, frames in self._waiting.items()}
+        before = sum(sizes.values())
+        while sum(sizes.values()) > most:
+            largest = max(sizes, key=lambda table: sizes[table])
+            sizes[largest] -= len(self._waiting[largest].pop(0))
+        return before - sum(sizes.values())
+
     def flush(self) -> None:
         """Write the waiting rows as one part per table, and list the parts in the manifest.
 
@@ -118,8 +151,8 @@ class RunWriter:
         """
         if not any(self._waiting.values()):
             return
-        if self._resumed:
-            self._resumed = False
+        if self.resumed:
+            self.resumed = False
             self._drop_repeated()
         written = []
         for table, frames in self._waiting.items():
@@ -132,9 +165,20 @@ class RunWriter:
             frames.clear()
         self.parts += 1
         self.manifest["status"] = "running"
+        gone = self._superseded(written)
         if "parts" in self.manifest:  # a run that schema 1 began keeps no list
-            self.manifest["parts"] = [*self.manifest["parts"], *written]
+            kept = [part for part in self.manifest["parts"] if part["name"] not in gone]
+            self.manifest["parts"] = [*kept, *written]
         write_manifest(self.directory, self.manifest)
+        for name in gone:
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _superseded(self, written: list[dict[str, Any]]) -> set[str]:
+        """Return the names of the parts whose tables were written anew."""
+        new = {part["name"] for part in written}
+        replaced, self._replaced = self._replaced, set()
+        old = parts_of(self.directory) if replaced else ()
+        return {path.name for path, table, _ in old if table in replaced} - new
 
     def _drop_repeated(self) -> None:
         """Take the steps that wait to be written again out of the parts that are there."""

@@ -1,4 +1,4 @@
-"""What theory predicts of recorded networks: the one bridge from a design to its recursion."""
+"""What theory predicts of recorded networks: the bridge from settings to a recursion."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from sigprop.records import Records
 from sigprop.records.queries import at_first_step, by_block
 from sigprop.theory import Kernel, Prediction
 from sigprop.theory.arguments import NotFinite
-from sigprop.verification.designs import Design, NoTheory
 from sigprop.verification.recursions import RECURSIONS
+from sigprop.verification.settings import NoTheory, Settings
 
 __all__ = ["RECURSIONS", "NoTheory", "predictions", "recursion_of", "start_kernel"]
 
 _FORWARD = ("second_moment", "channel_variance", "mean_shift")
 
 
-def recursion_of(design: Design, start: Kernel) -> Prediction:
+def recursion_of(settings: Settings, start: Kernel) -> Prediction:
     """Return what theory predicts of a network: its recursion over blocks.
 
     Args:
-        design: ``"network"``, a name of the zoo, and all its options, as `networks.resolve` gives
+        settings: ``"network"``, a name of the zoo, and all its options, as `networks.resolve` gives
             them and a run's manifest keeps them.
         start: second-order statistics of the first block's input.
 
     Raises:
         NoTheory: a part of it has no theory; the message says which.
-        BadInput: the design lacks an option.
+        BadInput: the settings lack an option.
 
     Example:
         >>> from sigprop.networks import resolve
-        >>> design = {"network": "plain", **resolve("plain", depth=3)}
-        >>> recursion_of(design, Kernel()).second_moment.tolist()
+        >>> settings = {"network": "plain", **resolve("plain", depth=3)}
+        >>> recursion_of(settings, Kernel()).second_moment.tolist()
         [1.0, 2.0, 4.0, 8.0]
     """
-    name = str(design.get("network", ""))
+    name = str(settings.get("network", ""))
     if name not in RECURSIONS:
         raise NoTheory(f"theory has no recursion for {name or 'a network that is not of the zoo'}")
     try:
-        return RECURSIONS[name](design, start)
+        return RECURSIONS[name](settings, start)
     except KeyError as error:
         raise BadInput(
-            f"this design of {name!r} does not say its {error.args[0]!r}; sigprop.networks.resolve "
+            f"these settings of {name!r} do not say {error.args[0]!r}; sigprop.networks.resolve "
             "gives all options"
         ) from None
 
@@ -58,7 +58,7 @@ def predictions(records: Records) -> pd.DataFrame:
         Columns ``network, block, direction, quantity, value``, one row per block output.
     """
     designs = records.manifest.get("designs", {})
-    found = [_network(records, label, design) for label, design in designs.items()]
+    found = [_network(records, label, settings) for label, settings in designs.items()]
     known = [frame for frame in found if len(frame)]
     columns = ["network", "block", "direction", "quantity", "value"]
     return pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=columns)
@@ -76,14 +76,14 @@ def start_kernel(signals: pd.DataFrame) -> Kernel | None:
     return Kernel(second, min(covariance, second), samples=samples)
 
 
-def _network(records: Records, label: str, design: Design) -> pd.DataFrame:
+def _network(records: Records, label: str, settings: Settings) -> pd.DataFrame:
     signals = records.signals[records.signals["network"] == label]
     start = start_kernel(signals)
     if start is None:
         return pd.DataFrame()
     try:
         with np.errstate(all="ignore"):
-            predicted = recursion_of(design, start)
+            predicted = recursion_of(settings, start)
     except (NoTheory, NotFinite, OverflowError):
         return pd.DataFrame()
     if not np.isfinite(predicted.second_moment).all():  # doubling 1100 times leaves float64

@@ -1,10 +1,9 @@
-"""What each network of the zoo does to its stack, read off its resolved design."""
+"""What each network of the zoo does to its stack, read off its settings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sigprop.networks.fixup import layer_scale_start
 from sigprop.networks.norms import group_size
@@ -17,11 +16,10 @@ from sigprop.theory.operations import Scale, Shift
 from sigprop.theory.residual import coefficients
 from sigprop.theory.skeleton import Skeleton, Treatment, batch_statistics, centering
 from sigprop.theory.transformers import deepnorm_treatment, t_fixup_treatment
+from sigprop.verification.settings import Settings
 
-Design = Mapping[str, Any]
-
-#: Network of the zoo -> what it does, given its design and the skeleton that this makes.
-TREATMENTS: Registry[Callable[[Design, Skeleton], Treatment]] = Registry("treatment")
+#: Network of the zoo -> what it does, given its settings and the skeleton that this makes.
+TREATMENTS: Registry[Callable[[Settings, Skeleton], Treatment]] = Registry("treatment")
 
 
 def _he(skeleton: Skeleton) -> float:
@@ -29,45 +27,45 @@ def _he(skeleton: Skeleton) -> float:
 
 
 @TREATMENTS.register("plain")
-def _plain(design: Design, skeleton: Skeleton) -> Treatment:
+def _plain(settings: Settings, skeleton: Skeleton) -> Treatment:
     return Treatment(_he(skeleton))
 
 
 @TREATMENTS.register("feedforward")
-def _feedforward(design: Design, skeleton: Skeleton) -> Treatment:
-    sigma, init = design["sigma_w"], design["init"]
+def _feedforward(settings: Settings, skeleton: Skeleton) -> Treatment:
+    sigma, init = settings["sigma_w"], settings["init"]
     gain = 1.0 if init == "xavier" else _he(skeleton)
     weights = {"xavier": "xavier", "orthogonal": "delta"}.get(init, "fan_in")
     return Treatment(
-        gain if sigma is None else sigma**2, weights=weights, bias=design["sigma_b"] ** 2
+        gain if sigma is None else sigma**2, weights=weights, bias=settings["sigma_b"] ** 2
     )
 
 
 @TREATMENTS.register("batchnorm")
-def _batchnorm(design: Design, skeleton: Skeleton) -> Treatment:
+def _batchnorm(settings: Settings, skeleton: Skeleton) -> Treatment:
     return Treatment(_he(skeleton), norm="batchnorm")
 
 
 @TREATMENTS.register("batchnorm-last")
-def _batchnorm_last(design: Design, skeleton: Skeleton) -> Treatment:
+def _batchnorm_last(settings: Settings, skeleton: Skeleton) -> Treatment:
     return Treatment(_he(skeleton), final_norm="batchnorm")
 
 
 @TREATMENTS.register("transformer")
 @TREATMENTS.register("layernorm")
-def _layernorm(design: Design, skeleton: Skeleton) -> Treatment:
-    return Treatment(_he(skeleton), norm="layernorm", post_norm=design["post"])
+def _layernorm(settings: Settings, skeleton: Skeleton) -> Treatment:
+    return Treatment(_he(skeleton), norm="layernorm", post_norm=settings["post"])
 
 
 @TREATMENTS.register("groupnorm")
-def _groupnorm(design: Design, skeleton: Skeleton) -> Treatment:
-    size = design["per_group"]
-    return _grouped(skeleton, lambda width: group_size(width, size), design["post"])
+def _groupnorm(settings: Settings, skeleton: Skeleton) -> Treatment:
+    size = settings["per_group"]
+    return _grouped(skeleton, lambda width: group_size(width, size), settings["post"])
 
 
 @TREATMENTS.register("instancenorm")
-def _instancenorm(design: Design, skeleton: Skeleton) -> Treatment:
-    return _grouped(skeleton, lambda width: 1, design["post"])
+def _instancenorm(settings: Settings, skeleton: Skeleton) -> Treatment:
+    return _grouped(skeleton, lambda width: 1, settings["post"])
 
 
 def _grouped(skeleton: Skeleton, size: Callable[[int], float], post: bool) -> Treatment:
@@ -75,22 +73,22 @@ def _grouped(skeleton: Skeleton, size: Callable[[int], float], post: bool) -> Tr
 
 
 @TREATMENTS.register("rescale")
-def _rescale(design: Design, skeleton: Skeleton) -> Treatment:
+def _rescale(settings: Settings, skeleton: Skeleton) -> Treatment:
     depth = len(skeleton.widths)
-    made = coefficients(depth, depth_constant(design["c"], depth))
-    centered = design["bias"]
-    kind = "preserving" if centered and design["gain"] == "preserving" else "he"
+    made = coefficients(depth, depth_constant(settings["c"], depth))
+    centered = settings["bias"]
+    kind = "preserving" if centered and settings["gain"] == "preserving" else "he"
     return Treatment(
         gain_squared(skeleton.activation, kind),
         before_weight=centering() if centered else (),
         skip=lambda k: float(made.alpha[k - 1]),
         scale=lambda k: float(made.beta[k - 1]),
-        drop=design["drop"],
+        drop=settings["drop"],
     )
 
 
 @TREATMENTS.register("fixup")
-def _fixup(design: Design, skeleton: Skeleton) -> Treatment:
+def _fixup(settings: Settings, skeleton: Skeleton) -> Treatment:
     layers = 2 if skeleton.kind == "transformer" else skeleton.layers
     scale = fixup_scale(len(skeleton.widths), layers)
     return Treatment(
@@ -103,62 +101,64 @@ def _scaled(skeleton: Skeleton, scale: float) -> Treatment:
 
 
 @TREATMENTS.register("skipinit")
-def _skipinit(design: Design, skeleton: Skeleton) -> Treatment:
-    return _scaled(skeleton, design["gain"])
+def _skipinit(settings: Settings, skeleton: Skeleton) -> Treatment:
+    return _scaled(skeleton, settings["gain"])
 
 
 @TREATMENTS.register("rezero")
-def _rezero(design: Design, skeleton: Skeleton) -> Treatment:
+def _rezero(settings: Settings, skeleton: Skeleton) -> Treatment:
     return _scaled(skeleton, 0.0)
 
 
 @TREATMENTS.register("layerscale")
-def _layerscale(design: Design, skeleton: Skeleton) -> Treatment:
-    start = layer_scale_start(design["depth"], design["start"])
+def _layerscale(settings: Settings, skeleton: Skeleton) -> Treatment:
+    start = layer_scale_start(settings["depth"], settings["start"])
     return Treatment(_he(skeleton), norm="layernorm", scale=lambda k: start)
 
 
 @TREATMENTS.register("weightnorm")
-def _weightnorm(design: Design, skeleton: Skeleton) -> Treatment:
+def _weightnorm(settings: Settings, skeleton: Skeleton) -> Treatment:
     return Treatment(
-        1.0, weights="rows", after_weight=batch_statistics(mean_only=design["mean_only"])
+        1.0, weights="rows", after_weight=batch_statistics(mean_only=settings["mean_only"])
     )
 
 
 @TREATMENTS.register("scaled-weightnorm")
-def _scaled_weightnorm(design: Design, skeleton: Skeleton) -> Treatment:
-    scale = len(skeleton.widths) ** -design["power"]
-    weights, gain = ("fan_out", _he(skeleton)) if design["scaled"] else ("rows", 1.0)
+def _scaled_weightnorm(settings: Settings, skeleton: Skeleton) -> Treatment:
+    scale = len(skeleton.widths) ** -settings["power"]
+    weights, gain = ("fan_out", _he(skeleton)) if settings["scaled"] else ("rows", 1.0)
     return Treatment(gain, weights=weights, scale=lambda k: scale)
 
 
 @TREATMENTS.register("normprop")
-def _normprop(design: Design, skeleton: Skeleton) -> Treatment:
+def _normprop(settings: Settings, skeleton: Skeleton) -> Treatment:
     f = skeleton.activation
     mean, variance = gaussian.mean(f), gaussian.variance(f)
-    gain = variance / gaussian.slope_second_moment(f) if design["jacobian"] else 1.0
+    gain = variance / gaussian.slope_second_moment(f) if settings["jacobian"] else 1.0
     return Treatment(gain, weights="rows", after_act=(Shift(mean), Scale(1 / math.sqrt(variance))))
 
 
 @TREATMENTS.register("deepnorm")
-def _deepnorm(design: Design, skeleton: Skeleton) -> Treatment:
+def _deepnorm(settings: Settings, skeleton: Skeleton) -> Treatment:
     return deepnorm_treatment(max(1, len(skeleton.widths) // 2))
 
 
 @TREATMENTS.register("t-fixup")
-def _t_fixup(design: Design, skeleton: Skeleton) -> Treatment:
-    return t_fixup_treatment(design["depth"])
+def _t_fixup(settings: Settings, skeleton: Skeleton) -> Treatment:
+    return t_fixup_treatment(settings["depth"])
 
 
 @TREATMENTS.register("mup")
-def _mup(design: Design, skeleton: Skeleton) -> Treatment:
-    scale = design["branch"] / math.sqrt(len(skeleton.widths))
+def _mup(settings: Settings, skeleton: Skeleton) -> Treatment:
+    scale = settings["branch"] / math.sqrt(len(skeleton.widths))
     return Treatment(_he(skeleton), scale=lambda k: scale, scale_exponent=1.0)
 
 
 @TREATMENTS.register("unit-scaled")
-def _unit_scaled(design: Design, skeleton: Skeleton) -> Treatment:
-    shares = unit_scaled_shares(len(skeleton.widths), design["residual_mult"], design["attn_ratio"])
+def _unit_scaled(settings: Settings, skeleton: Skeleton) -> Treatment:
+    shares = unit_scaled_shares(
+        len(skeleton.widths), settings["residual_mult"], settings["attn_ratio"]
+    )
     return Treatment(
         _he(skeleton),
         skip=lambda k: (1 - shares[k - 1]) ** 0.5,

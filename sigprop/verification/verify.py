@@ -106,27 +106,38 @@ def verify(
     how["cotangent"] = chosen.cotangent
     given = pairs(inputs, which, one_model)
     draws = Draws(model, given, chosen.follows_gradient, how)
+    automatic = blocks == "auto"
     looks = LOOKS if which is None and not one_model else (len(given),)
     for count in looks:
         records = draws.up_to(count)
         prediction = _prediction(model, records, options) if chosen.needs_prediction else None
-        found, targets = joint_evidence(records, chosen, prediction, draws.entered)
+        judged = _judged(records, automatic)
+        found, targets = joint_evidence(judged, chosen, prediction, draws.entered)
         table = judgment(found, targets, tolerance, level, chosen.quantity, unit, len(looks))
         if not worth_more(table, looks[-1] - count):
             break
-    table = joint_causes(table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0]))
+    table = joint_causes(
+        table, found, chosen, lambda: _without_zeros(draws, chosen, looks[0], automatic)
+    )
     table = renumbered(table, found, chosen)
     return Result(chosen, table, records, tolerance, level, count, one_model)
 
 
-def _without_zeros(draws: Draws, law: Law, count: int) -> pd.DataFrame | None:
+def _judged(records: Records, automatic: bool) -> Records:
+    """Return the records that a law is judged by: of layers side by side, units of them."""
+    from sigprop.verification.units import layers_as_units
+
+    return layers_as_units(records) if automatic else records
+
+
+def _without_zeros(draws: Draws, law: Law, count: int, automatic: bool) -> pd.DataFrame | None:
     """Return the evidence of the first draws with circular padding, where zeros pad them."""
     from sigprop.verification.evidence import evidence
 
     circular = draws.with_circular_padding()
     if circular is None:
         return None
-    return evidence(circular.up_to(count), law, circular.entered)
+    return evidence(_judged(circular.up_to(count), automatic), law, circular.entered)
 
 
 def assert_preserved(
@@ -197,9 +208,9 @@ def _check_predicted(
         BadInput: there is no recursion for it; the message says which part has none.
     """  # noqa: DOC501  (`no_prediction` makes the error)
     from sigprop.theory import Kernel
-    from sigprop.verification.designs import NoTheory
     from sigprop.verification.laws import no_prediction
     from sigprop.verification.predictions import recursion_of
+    from sigprop.verification.settings import NoTheory
 
     try:
         recursion_of(
