@@ -16,7 +16,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis papers benchmarks zoo-check wheels quick test test-torch lint types format vendor clean
+.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis papers trainability benchmarks zoo-check wheels quick test test-torch lint types format vendor clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ report: $(READY)  ## Compare plain, batchnorm and rescale on real digits: report
 	$(COMPARE) --output reports/latest
 
 # What is committed under reports/; `make report` writes beside it, so that a clone stays clean.
-reports: first-light overview claims ablation any-model diagnosis papers  ## Make every committed report again (benchmarks apart)
+reports: first-light overview claims ablation any-model diagnosis papers trainability  ## Make every committed report again (benchmarks apart)
 
 first-light: $(READY)  ## The committed report of `make report`: reports/first-light/
 	rm -rf reports/first-light
@@ -62,6 +62,9 @@ any-model: $(READY)  ## Transformers read without touching their source: reports
 papers: $(READY)  ## The figures of papers at the size of a CPU, a page each: reports/papers/
 	for script in 07_follow_santurkar 08_follow_bjorck 09_follow_hoffer 10_find_edge_of_stability; do \
 		OMP_NUM_THREADS=1 $(BIN)/python examples/$$script.py || exit 1; done
+
+trainability: $(READY)  ## A sweep over depth and the variance of weights: reports/trainability/
+	OMP_NUM_THREADS=1 $(BIN)/python examples/12_map_trainability.py reports/trainability --jobs
 
 benchmarks: $(BENCHMARKS)/.ready  ## What a probe costs, beside its peers: reports/benchmarks/
 	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python -m benchmarks

@@ -12,6 +12,7 @@ from sigprop.diagnosis.finding import Finding, Findings
 from sigprop.errors import BadInput, ProbeWarning, RunError, SigpropError, UnknownName
 from sigprop.experiments.compare import compare
 from sigprop.experiments.measure import measure
+from sigprop.experiments.sweep import SweepResult, sweep
 from sigprop.experiments.training import Plan, Progress
 from sigprop.inputs.datasets import Data
 from sigprop.probing.check import Check, check
@@ -41,6 +42,9 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "Plan",
     "Progress",
     "Data",
+    # a function over a grid
+    "sweep",
+    "SweepResult",
     # do the laws hold
     "verify",
     "assert_preserved",

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "test_signals_native": "every layout and type in C and in torch",
     "test_signals_norms": "every layout and type in C and in torch",
     "test_streaming": "processes that are killed, and full disks",
+    "test_sweep": "starts processes, Dask's among them",
     "test_theory_gaussian": "adaptive integrators over every activation",
     "test_theory_matrices": "simulated products of matrices",
     "test_theory_meanfield": "adaptive integrators and simulated networks",

@@ -89,7 +89,7 @@ def ddp(model: nn.Module) -> nn.Module:
 
 
 def fsdp2(model: Network) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard
+    from sharding import fully_shard
 
     for part in (model.stem, *model.blocks, model.head, model):
         fully_shard(part)
@@ -282,6 +282,18 @@ def fails_before(rank: int, size: int) -> dict[str, Any]:
         TensorReader.read = right  # type: ignore[method-assign]
 
 
+def measures(rank: int, size: int) -> dict[str, Any]:
+    """The first rank measures and checks a model by itself; no other has to do so too."""
+    if rank:
+        return {}
+    torch.manual_seed(0)
+    model, x = Network().double(), torch.randn(12, 6).double()
+    with warnings.catch_warnings(), impatient():
+        warnings.simplefilter("error")
+        sigprop.check(model, x)
+        return {"rows": len(sigprop.measure(model, x).signals)}
+
+
 TROUBLES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "no probe": lambda rank, size: trouble(lambda rank: None, rank, size),
     "one rank only": lambda rank, size: trouble(lambda rank: {} if rank == 0 else None, rank, size),
@@ -293,6 +305,7 @@ TROUBLES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "streamed": lambda rank, size: trouble(
         lambda rank: {"directory": f"{sys.argv[1]}.run", "flush_every": 3}, rank, size
     ),
+    "measures alone": measures,
     "fails before": fails_before,
     "fails in the middle": fails_in_the_middle,
 }

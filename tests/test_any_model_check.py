@@ -375,3 +375,42 @@ def test_blocks_that_are_no_names_are_refused_in_a_sentence(blocks: Any) -> None
     assert str(caught.value) == (
         f"blocks is 'auto', 'leaves', a glob, a list of globs or a callable, not {blocks!r}"
     )
+
+
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    return torch.add(x, y)
+
+
+def test_a_probe_takes_the_blocks_that_a_forward_pass_showed() -> None:
+    """The code of a stage adds numbers, and that of its units calls what adds their tensors."""
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.weight = nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return plus(x, self.weight(self.norm(x)))
+
+    class Stage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.units, self.passes = nn.ModuleList([Unit(), Unit()]), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes = self.passes + 1
+            for unit in self.units:
+                x = unit(x)
+            return x
+
+    model, x = nn.Sequential(nn.Linear(8, 8), Stage(), Stage()), torch.randn(4, 8)
+    seen = sigprop.check(model, x)
+    units = ["1.units.0", "1.units.1", "2.units.0", "2.units.1"]
+    assert seen.table.loc[seen.table["block"], "name"].tolist() == units
+    found = {}
+    for name, blocks in (("by code", "auto"), ("by calls", seen.blocks)):
+        with sigprop.attach(model, blocks=blocks, strict=True) as probe:
+            model(x).sum().backward()
+        signals = probe.records.signals
+        found[name] = signals.loc[signals["kind"] == "block", "module"].unique().tolist()
+    assert found == {"by code": ["1", "2"], "by calls": units}

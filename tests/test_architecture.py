@@ -28,7 +28,7 @@ LAYERS = (
     ("experiments",),
     ("verification",),
     ("curvature", "landscape", "gradients", "scale_invariance", "diagnosis"),
-    ("reporting",),
+    ("reporting", "integrations"),
     ("claims", "plots"),
     ("cli",),
 )
@@ -140,6 +140,8 @@ def test_the_public_page() -> None:
         "Plan",
         "Progress",
         "Data",
+        "sweep",
+        "SweepResult",
         "verify",
         "assert_preserved",
         "Law",
@@ -181,6 +183,10 @@ HEAVY = (
     "jinja2",
     "typer",
     "rich",
+    "joblib",
+    "tensorboard",
+    "lightning",
+    "transformers",
 )
 PROBED_STEP = """
 model = torch.nn.Linear(2, 2)

@@ -454,6 +454,7 @@ COMMANDS = [
     "landscape",
     "stability",
     "spectra",
+    "sweep",
     "claims",
     "report",
 ]

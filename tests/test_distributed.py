@@ -182,6 +182,9 @@ class TestTrouble:
         assert first["loaded"].manifest["ranks"] == 2
         assert first["loaded"].missing == []
 
+    def test_one_rank_may_measure_by_itself(self, runs: dict[int, list[dict[str, Any]]]) -> None:
+        assert runs[2][0]["measures alone"]["rows"] > 0
+
     def test_a_probe_that_fails_is_off_on_all(self, runs: dict[int, list[dict[str, Any]]]) -> None:
         assert_training_went_on(runs, "fails before")
         first, last = (found["fails before"]["warnings"] for found in runs[2])

@@ -24,6 +24,7 @@ from sigprop.cli.report import report
 from sigprop.cli.sharpness import sharpness_command
 from sigprop.cli.spectra import spectra
 from sigprop.cli.stability import stability
+from sigprop.cli.sweep import sweep
 from sigprop.cli.verify import verify
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ _COMMANDS: dict[Callable[..., Any], list[str]] = {
         "sigprop spectra rescale plain --depth 10",
         "sigprop spectra mypkg.models:make --inputs 4,3,32,32 --of jacobian --stop layer2 -k 5",
     ],
+    sweep: ["sigprop sweep plain rescale --depths 4,16,64 --seeds 3 --jobs 2 --output runs/sweep"],
     claims: ["sigprop claims rescale-preserves law --output reports/claims"],
     report: ["sigprop report runs/a runs/b --output reports/a-and-b"],
 }

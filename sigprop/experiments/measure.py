@@ -89,6 +89,7 @@ def measure(
             seed=seed,
             metrics=metrics,
             channel_dim=channel_dim,
+            ranks="own",
         ) as probe:
             if spectra:
                 probe.record_spectra()

@@ -105,6 +105,7 @@ class SingleRun:
                 network=self.label,
                 seed=self.seed,
                 step=training.step,
+                ranks="own",
                 **probed,
             ) as probe:
                 return self._watched(training, probe, writer, on_progress)

@@ -149,7 +149,7 @@ def activations_until_divergence(
         raise BadInput("give at least one batch")
     Objective(model, loss, batches[0], device)  # refuses what cannot be trained
     run = _Run(model, loss, rate, momentum, device)
-    with attach(run.model, run.optimizer, blocks=blocks) as probe:
+    with attach(run.model, run.optimizer, blocks=blocks, ranks="own") as probe:
         for batch in batches:
             if not run.step(batch):
                 break

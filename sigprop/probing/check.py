@@ -63,6 +63,8 @@ class Check:
         notes: what would slow training down or differ, one sentence each.
         records: what was recorded on the way.
         chosen: which blocks were chosen automatically, why, and how to choose others; else empty.
+        blocks: the blocks as `attach` takes them: those that a forward pass showed, where they were
+            chosen automatically, which a probe cannot know before there was one.
     """
 
     tree: str
@@ -70,6 +72,7 @@ class Check:
     notes: list[str] = field(default_factory=list)
     records: Records = field(default_factory=Records, repr=False)
     chosen: str = ""
+    blocks: Blocks = field(default="auto", repr=False)
 
     @property
     def blind(self) -> pd.DataFrame:
@@ -130,7 +133,7 @@ def check(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
         blocks = learned(twin, batch, blocks, chosen)
-        probe = attach(twin, blocks=blocks)
+        probe = attach(twin, blocks=blocks, ranks="own")
         with kept_random_state(chosen), probe, torch.enable_grad():
             with watch:
                 output = call(twin, batch)
@@ -147,7 +150,7 @@ def check(
     read = records.signals["count"]
     notes.append(f"a recorded step reads {len(read)} tensors with {read.sum():,} elements in all")
     shown = tree(table, type(twin).__name__)
-    return Check(shown, table, notes, records, _why_these(blocks, table))
+    return Check(shown, table, notes, records, _why_these(blocks, table), blocks)
 
 
 def _sent_back(output: Any, targets: Any, loss: Loss | None) -> list[str]:

@@ -367,15 +367,13 @@ class Probe:
 
     def _meet(self, ranks: Ranks, index: int) -> None:
         """Meet the other ranks if that is due and was not done while statistics were merged."""
-        broken = bool(self._recorder.log.broken)
-        if broken and ranks.meeting.step > index:
-            return  # they are told when they come
-        if ranks.meeting.step == index and not broken:
+        log = self._recorder.log
+        if ranks.meeting.step == index and not log.broken:
             self._recorder.guarded(ranks.meet, index)
         elif ranks.meeting.step == index:
             with contextlib.suppress(Exception):  # the reason is known here, and was said
                 ranks.meet(index, failed=True)
-        if self._recorder.log.broken:
+        if log.broken and ranks.meeting.step < index:  # else the others are told when they come
             ranks.part()
 
     def _end_recorded_step(self, skipped: bool) -> None:

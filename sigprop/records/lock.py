@@ -61,6 +61,7 @@ class RunLock:
 
     Args:
         directory: of the run; made if absent.
+        name: of the file.
 
     Raises:
         RunError: another writer has the directory, or it cannot be written.
@@ -75,8 +76,8 @@ class RunLock:
         False
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self._path = Path(directory) / LOCK
+    def __init__(self, directory: str | Path, name: str = LOCK) -> None:
+        self._path = Path(directory) / name
         pid = os.getpid()
         self._own = Writer(socket.gethostname(), pid, _started(pid), uuid.uuid4().hex)
         self.acquire()
@@ -117,7 +118,7 @@ class RunLock:
     def _create(self) -> bool:
         """Return whether the lock was free, and is ours now: whole from its first moment."""
         text = json.dumps(asdict(self._own))
-        temporary = self._path.with_name(f".{LOCK}.{uuid.uuid4().hex}")
+        temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         try:
             temporary.write_text(text, "utf-8")
             try:
@@ -144,7 +145,7 @@ class RunLock:
         Returns:
             Whether the lock is free now.
         """
-        aside = self._path.with_name(f".{LOCK}.{uuid.uuid4().hex}")
+        aside = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:

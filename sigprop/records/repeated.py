@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from sigprop.records.atomic import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,34 +48,27 @@ def before(rows: pd.DataFrame, first: pd.DataFrame | None) -> pd.DataFrame:
     return rows[~repeated].reset_index(drop=True) if repeated.any() else rows
 
 
-def drop_repeated(parts: Iterable[Path], again: Iterable[pd.DataFrame]) -> dict[str, int]:
-    """Rewrite the parts that hold steps which were recorded again.
+def rows_left(parts: Iterable[Path], again: Iterable[pd.DataFrame]) -> dict[Path, pd.DataFrame]:
+    """Return what is left of each part that holds steps which were recorded again.
 
     Args:
         parts: the files that are there.
         again: frames of the resumed run.
-
-    Returns:
-        The number of rows left in each part that was rewritten, by the name of its file.
-
-    Raises:
-        RunError: the directory cannot be written.
     """
     import pandas as pd
 
     first = first_steps(again)
     if first is None:
         return {}
-    rewritten = {}
+    found = {}
     for path in parts:
         if _last_step(path) < first["first"].min():
             continue
         rows = pd.read_parquet(path)
-        kept = before(rows, first)
-        if kept is not rows:
-            atomic_write(path, partial(kept.to_parquet, index=False))
-            rewritten[path.name] = len(kept)
-    return rewritten
+        left = before(rows, first)
+        if left is not rows:
+            found[path] = left
+    return found
 
 
 def _last_step(path: Path) -> float:

@@ -11,7 +11,7 @@ from sigprop.errors import RunError
 from sigprop.records.atomic import atomic_write, remove_leftovers
 from sigprop.records.frames import stack, tidy
 from sigprop.records.manifest import MANIFEST, new_manifest, read_manifest, write_manifest
-from sigprop.records.repeated import drop_repeated
+from sigprop.records.repeated import rows_left
 from sigprop.records.schema import SCHEMA, SCHEMA_VERSION
 from sigprop.records.schema_1 import upgraded_manifest
 
@@ -151,41 +151,47 @@ class RunWriter:
         """
         if not any(self._waiting.values()):
             return
+        number, written, gone = self.parts, list[dict[str, Any]](), set[str]()
         if self.resumed:
-            self.resumed = False
-            self._drop_repeated()
-        written = []
+            left, gone = self._without_repeated()
+            written = [self._write(table, rows, number) for table, rows in left.items()]
+            number += bool(written)
         for table, frames in self._waiting.items():
             if frames:
-                part = tidy(table, stack(frames))
-                name = f"{table}-{self.parts:05d}.parquet"
-                atomic_write(self.directory / name, partial(part.to_parquet, index=False))
-                written.append({"name": name, "rows": len(part)})
+                written.append(self._write(table, tidy(table, stack(frames)), number))
+        gone |= {path.name for path, table, _ in self._parts() if table in self._replaced}
+        gone -= {part["name"] for part in written}
+        manifest = {**self.manifest, "status": "running"}
+        if "parts" in manifest:  # a run that schema 1 began keeps no list
+            kept = [part for part in manifest["parts"] if part["name"] not in gone]
+            manifest["parts"] = [*kept, *written]
+        write_manifest(self.directory, manifest)
+        self.manifest, self.parts, self.resumed = manifest, number + 1, False
         for frames in self._waiting.values():
             frames.clear()
-        self.parts += 1
-        self.manifest["status"] = "running"
-        gone = self._superseded(written)
-        if "parts" in self.manifest:  # a run that schema 1 began keeps no list
-            kept = [part for part in self.manifest["parts"] if part["name"] not in gone]
-            self.manifest["parts"] = [*kept, *written]
-        write_manifest(self.directory, self.manifest)
+        self._replaced.clear()
         for name in gone:
             (self.directory / name).unlink(missing_ok=True)
 
-    def _superseded(self, written: list[dict[str, Any]]) -> set[str]:
-        """Return the names of the parts whose tables were written anew."""
-        new = {part["name"] for part in written}
-        replaced, self._replaced = self._replaced, set()
-        old = parts_of(self.directory) if replaced else ()
-        return {path.name for path, table, _ in old if table in replaced} - new
+    def _write(self, table: str, rows: pd.DataFrame, number: int) -> dict[str, Any]:
+        name = f"{table}-{number:05d}.parquet"
+        atomic_write(self.directory / name, partial(rows.to_parquet, index=False))
+        return {"name": name, "rows": len(rows)}
 
-    def _drop_repeated(self) -> None:
-        """Take the steps that wait to be written again out of the parts that are there."""
+    def _parts(self) -> list[tuple[Path, str, int]]:
+        """Return the parts that were there before this flush."""
+        return [part for part in parts_of(self.directory) if part[2] < self.parts]
+
+    def _without_repeated(self) -> tuple[dict[str, pd.DataFrame], set[str]]:
+        """Return the rows that parts keep beside those that wait, and the names of those parts."""
         waiting = (frame for frames in self._waiting.values() for frame in frames)
-        rows = drop_repeated((path for path, _, _ in parts_of(self.directory)), waiting)
-        for part in self.manifest.get("parts", []):
-            part["rows"] = rows.get(part["name"], part["rows"])
+        tables = {path: table for path, table, _ in self._parts()}
+        left = rows_left(tables, waiting)
+        kept: dict[str, list[pd.DataFrame]] = {}
+        for path, rows in left.items():
+            if len(rows):
+                kept.setdefault(tables[path], []).append(rows)
+        return {table: stack(frames) for table, frames in kept.items()}, {p.name for p in left}
 
     def rewind(self, parts: int) -> None:
         """Delete the parts numbered ``parts`` and above: rows after the checkpoint resumed from.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from sigprop.capture import Blocks, ChannelDim
+from sigprop.capture.model.blocks import is_automatic
 from sigprop.errors import BadInput
 from sigprop.inputs.devices import Device
 from sigprop.inputs.factories import Factory, design
@@ -106,7 +107,7 @@ def verify(
     how["cotangent"] = chosen.cotangent
     given = pairs(inputs, which, one_model)
     draws = Draws(model, given, chosen.follows_gradient, how)
-    automatic = blocks == "auto"
+    automatic = is_automatic(blocks)
     looks = LOOKS if which is None and not one_model else (len(given),)
     for count in looks:
         records = draws.up_to(count)

@@ -84,13 +84,19 @@ class Ranks:
 
         Raises:
             RankError: the ranks do not agree; they have parted.
+            Exception: whatever merging raised; they have parted.
         """
         unknown = self._layout.unknown(statistics.taps)
-        if self._meet(step, len(unknown)):
-            described = self._group.gather(describe(unknown, log))
-            self._layout.extend(statistics.taps, described, log)
-        merged = self._merger.merge(statistics)
-        return merged, self._group.sum(sharded, first_only=True) if len(sharded) else sharded
+        new = self._meet(step, len(unknown))
+        try:
+            if new:
+                names = self._group.gather(describe(unknown, log))
+                self._layout.extend(statistics.taps, names, log)
+            merged = self._merger.merge(statistics)
+            return merged, self._group.sum(sharded, first_only=True) if len(sharded) else sharded
+        except Exception:
+            self.part()  # the others, who wait for this rank, are told by the closed connection
+            raise
 
     def meet(self, step: int, failed: bool = False) -> None:
         """Meet the other ranks with nothing to merge.
