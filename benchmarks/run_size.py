@@ -57,6 +57,11 @@ def step_columns(draw: np.random.Generator) -> dict[str, object]:
     }
 
 
+def now() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the time, and the processor time of this process, in seconds."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 def peak() -> float:
     """Return the largest resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -70,25 +75,28 @@ def main(rows: int, folder: Path) -> None:
     options = ProbeOptions(directory=folder, flush_every=STEPS_A_FLUSH)
     tables = tables_for(options, FACTS, None)
     sigprop.records.tidy("signals", [])  # pandas is imported
-    before, began = peak(), time.perf_counter()
+    before, began = peak(), now()
     steps = rows // size
     for step in range(steps):
         changed = {"second_moment": draw.lognormal(size=size), "mean": draw.normal(size=size)}
         tables.append("signals", {**columns, **changed}, size, step=step)
         tables.step_recorded(step, list)
     tables.close(steps, [], complete=True)
-    took = time.perf_counter() - began
+    took, cpu = now() - began
     files = list(folder.glob("*.parquet"))
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     print(f"{steps * size:,} rows, {steps} steps, {len(files)} parts, {megabytes:.0f} MB")
-    print(f"written in {took:.1f} s, {took / steps * 1e3:.2f} ms a step; +{peak() - before:.0f} MB")
-    before, began = peak(), time.perf_counter()
+    a_step = cpu / steps * 1e3
+    print(f"written in {took:.1f} s ({cpu:.1f} s of processor, {a_step:.2f} ms a step)")
+    print(f"memory meanwhile: +{peak() - before:.0f} MB")
+    began = now()
     records = sigprop.load(folder)
-    took = time.perf_counter() - began
+    took, cpu = now() - began
     assert len(records.signals) == steps * size
     assert records.missing == []
     held = records.signals.memory_usage(deep=True).sum() / 1e6
-    print(f"loaded in {took:.1f} s; peak {peak():.0f} MB, the frame is {held:.0f} MB")
+    print(f"loaded in {took:.1f} s ({cpu:.1f} s of processor)")
+    print(f"peak {peak():.0f} MB, the frame is {held:.0f} MB")
 
 
 if __name__ == "__main__":

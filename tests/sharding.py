@@ -3,6 +3,6 @@
 try:
     from torch.distributed.fsdp import fully_shard
 except ImportError:
-    from torch.distributed._composable.fsdp import fully_shard  # type: ignore[no-redef,attr-defined]
+    from torch.distributed._composable.fsdp import fully_shard  # type: ignore[attr-defined]
 
 __all__ = ["fully_shard"]

@@ -334,6 +334,26 @@ class TestFailures:
         assert loaded.manifest["status"] == "complete"
         assert [line for line in loaded.missing if "is gone; its 22 rows are lost" in line]
 
+    def test_it_tries_again_more_and_more_seldom(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each try makes a file of all rows that wait, which takes time of training's."""
+        tried: list[int] = []
+        model = streamed.network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with sigprop.attach(model, optimizer, directory=tmp_path, flush_every=1) as probe:
+
+            def fail(self: RunWriter) -> None:
+                tried.append(probe.step_index)
+                raise RunError("no")
+
+            monkeypatch.setattr(RunWriter, "flush", fail)
+            with pytest.warns(ProbeWarning, match="no: training goes on"):
+                streamed.advance(probe, model, optimizer, 30)
+            monkeypatch.undo()
+        assert tried == [0, 1, 4, 11, 26]
+        assert sigprop.load(tmp_path).signals["step"].nunique() == 30
+
     def test_a_directory_that_another_took_meanwhile_is_left_to_it(self, tmp_path: Path) -> None:
         directory = tmp_path / "x"
         model = streamed.network()

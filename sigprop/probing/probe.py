@@ -231,7 +231,10 @@ class Probe:
 
     @property
     def records(self) -> Records:
-        """Everything recorded so far; of one rank, the step in progress included."""
+        """Everything recorded so far; of one rank, the step in progress included.
+
+        With a directory, what was written is read from it.
+        """
         self._installation.end_interrupted()
         tables = self._tables.copy()
         if self._ranks is None:

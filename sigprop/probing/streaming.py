@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: How many rows are kept in memory while they cannot be written.
 KEPT = 1_000_000
+#: How many flushes are passed over at most after many that failed: each takes time of training's.
+_LONGEST_PAUSE = 64
 
 _ORIGIN = ["run", "network", "seed"]
 
@@ -48,7 +50,7 @@ class RunStream:
     """A run directory that is written while a model trains, and that training does not depend on.
 
     A directory that cannot be written (a full disk, a folder that is gone) is reported once. Its
-    rows wait, the last `KEPT` of them, and every later flush tries again.
+    rows wait, the last `KEPT` of them, and later flushes try again, more and more seldom.
 
     Args:
         directory: of the run; made if absent.
@@ -79,7 +81,7 @@ class RunStream:
             )
         self._lock = RunLock(self.directory)
         self._process = os.getpid()
-        self._failing = False
+        self._failures = self._pause = 0
         try:
             self._writer = RunWriter(self.directory, new_manifest(**facts), resume=there)
             self._coverage = self._join(facts) if there else tidy("coverage", [])
@@ -124,13 +126,17 @@ class RunStream:
         if len(records.coverage):
             self._writer.replace("coverage", self._with_others(records.coverage))
         self._writer.manifest["steps"] = steps
+        self._pause -= 1
+        if self._pause >= 0 and not complete:
+            self._bound()
+            return
         try:
             self._lock.acquire()  # again, should the folder have gone meanwhile
             if complete:
                 self._writer.complete()
             else:
                 self._writer.flush()
-            self._failing = False
+            self._failures = 0
         except OSError as error:
             self._keep(error, complete)
 
@@ -144,19 +150,25 @@ class RunStream:
 
     def _keep(self, error: OSError, last: bool) -> None:
         """Report the first of several failures in a row, and see that not too much is kept."""
+        self._bound()
+        self._failures += 1
+        self._pause = min(2**self._failures - 2, _LONGEST_PAUSE)
+        if last:
+            waiting = sum(map(len, self._waiting().tables().values()))
+            then = f"the last {waiting} rows were not written, and are in probe.records only"
+        else:
+            then = (
+                f"training goes on; the last {KEPT:,} rows are kept in memory, and written when "
+                "that is possible again"
+            )
+        if last or self._failures == 1:
+            warnings.warn(f"{error}: {then}", ProbeWarning, stacklevel=2)
+
+    def _bound(self) -> None:
+        """Let go of the oldest of too many rows, and count them."""
         lost = self._writer.drop_oldest(KEPT)
         if lost:
             self._writer.manifest["lost"] = self._writer.manifest.get("lost", 0) + lost
-        waiting = sum(map(len, self._waiting().tables().values()))
-        then = (
-            f"the last {waiting} rows were not written, and are in probe.records only"
-            if last
-            else f"training goes on; the last {KEPT:,} rows are kept in memory, and written when "
-            "that is possible again"
-        )
-        if last or not self._failing:
-            warnings.warn(f"{error}: {then}", ProbeWarning, stacklevel=2)
-        self._failing = True
 
     def records(self, more: Records) -> Records:
         """Return what is in the directory, what waits to be written, and more rows.

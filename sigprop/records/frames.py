@@ -44,6 +44,7 @@ def tidy(table: str, rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.
             for name in (*columns, *extra)
         },
         index=frame.index,
+        copy=False,  # of a long run a copy is gigabytes
     )
     found = whole.dtypes
     types = {n: column.dtype for n, column in columns.items() if found[n] != column.dtype}

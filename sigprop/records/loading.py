@@ -16,6 +16,7 @@ from sigprop.records.schema_1 import upgraded_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 #: How often a run is read that is written meanwhile.
 _TRIES = 5
@@ -109,7 +110,7 @@ def read_run(directory: Path, tables: Collection[str] = tuple(SCHEMA)) -> Record
 
 def _parts(
     directory: Path, listed: list[dict[str, Any]] | None, tables: Collection[str]
-) -> tuple[list[tuple[str, pd.DataFrame]], list[str]]:
+) -> tuple[list[tuple[str, pa.Table]], list[str]]:
     """Return (table, rows) of every part that can be read, and a sentence for each that cannot.
 
     Args:
@@ -138,15 +139,16 @@ def _parts(
     return found, missing
 
 
-def _read(path: Path, table: str, rows: int | None) -> tuple[pd.DataFrame | None, str]:
+def _read(path: Path, table: str, rows: int | None) -> tuple[pa.Table | None, str]:
     """Return a part, and what is wrong with it; None if its rows cannot be used."""
-    import pandas as pd
+    from pyarrow import parquet
 
     try:
-        part = pd.read_parquet(path)
+        with parquet.ParquetFile(path) as file:
+            part = file.read()
     except (OSError, ValueError) as error:
         return None, f"cannot be read ({type(error).__name__}); its rows are lost"
-    fault = _foreign(table, part)
+    fault = _foreign(table, part.slice(0, 0).to_pandas())
     if fault:
         return None, f"is no part of a run ({fault}); its rows are left out"
     short = rows is not None and len(part) != rows
@@ -167,20 +169,37 @@ def _foreign(table: str, part: pd.DataFrame) -> str:
     return ""
 
 
-def _tables(parts: list[tuple[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    """Return whole tables; the rows of schema 1 are upgraded, by what the run's coverage says."""
+def _tables(parts: list[tuple[str, pa.Table]]) -> dict[str, pd.DataFrame]:
+    """Return whole tables; the rows of schema 1 are upgraded, by what the run's coverage says.
+
+    The parts are let go of as they become frames: of a long run they are gigabytes.
+    """
     from sigprop.records.upgrade import renamed, schema_of, upgraded
 
-    old = {table: [] for table in SCHEMA}  # type: dict[str, list[pd.DataFrame]]
-    new = {table: [] for table in SCHEMA}  # type: dict[str, list[pd.DataFrame]]
-    for table, part in parts:
-        now = schema_of(table, part.columns) == SCHEMA_VERSION
-        (new if now else old)[table].append(renamed(part))
-    coverage = tidy("coverage", stack([*old["coverage"], *new["coverage"]]))
-    frames = {}
-    for table in SCHEMA:
-        before = stack(old[table])
-        if len(before):
-            before = upgraded(table, before, coverage)
-        frames[table] = tidy(table, stack([before, *new[table]]))
-    return frames
+    old = {table: [] for table in SCHEMA}  # type: dict[str, list[pa.Table]]
+    new = {table: [] for table in SCHEMA}  # type: dict[str, list[pa.Table]]
+    while parts:
+        table, part = parts.pop(0)
+        now = schema_of(table, part.column_names) == SCHEMA_VERSION
+        (new if now else old)[table].append(part)
+    before = {table: stack([renamed(part.to_pandas()) for part in old[table]]) for table in SCHEMA}
+    after = {table: _frame(new[table]) for table in SCHEMA}
+    coverage = tidy("coverage", stack([before["coverage"], after["coverage"]]))
+    for table, rows in before.items():
+        if len(rows):
+            before[table] = upgraded(table, rows, coverage)
+    return {table: tidy(table, stack([before[table], after.pop(table)])) for table in SCHEMA}
+
+
+def _frame(parts: list[pa.Table]) -> pd.DataFrame:
+    """Return parts one below the other as a frame, and let go of them."""
+    import pandas as pd
+    import pyarrow as pa
+
+    filled = [part for part in parts if part.num_rows]
+    parts.clear()
+    if not filled:
+        return pd.DataFrame()
+    whole = pa.concat_tables(filled, promote_options="permissive")
+    del filled
+    return whole.to_pandas(split_blocks=True, self_destruct=True)
