@@ -16,7 +16,7 @@ TORCH_INDEX ?=
 OTHER := .venv-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis papers trainability benchmarks zoo-check wheels quick test test-torch lint types format clean
+.PHONY: help setup report reports first-light overview claims ablation any-model diagnosis papers trainability benchmarks zoo-check wheels quick test test-torch lint types format vendor clean
 
 help:  ## List what can be done
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -123,6 +123,9 @@ types: $(READY)  ## Check types
 format: $(READY)  ## Put the style right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+vendor:  ## Fetch the scripts of others that are kept here (Plotly, axe), checked by checksum
+	$(PYTHON) vendor.py
 
 clean:  ## Remove the virtual environment and everything generated but reports
 	rm -rf $(VENV) $(BENCHMARKS) $(ZOO) .venv-torch-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

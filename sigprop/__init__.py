@@ -22,7 +22,7 @@ from sigprop.reporting import report
 from sigprop.verification.verify import assert_preserved, verify
 
 if TYPE_CHECKING:
-    from sigprop import curvature, gradients, landscape, scale_invariance
+    from sigprop import curvature, gradients, landscape, plots, scale_invariance
     from sigprop.verification.laws import Law
     from sigprop.verification.result import Result
 
@@ -61,6 +61,7 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
     "assert_healthy",
     # how it is shown
     "report",
+    "plots",
     # instruments on a model, a loss and a batch
     "curvature",
     "landscape",
@@ -79,16 +80,16 @@ __all__ = [  # noqa: RUF022 - grouped by use, not by letter
 ]
 
 
-_INSTRUMENTS = ("curvature", "landscape", "gradients", "scale_invariance")
+_IMPORTED_LATER = ("curvature", "landscape", "gradients", "scale_invariance", "plots")
 
 
 def __getattr__(name: str) -> object:
-    """Return what needs pandas and SciPy, which are imported when it is first asked for.
+    """Return what needs pandas, SciPy or matplotlib, which are imported when it is first asked for.
 
     Raises:
         AttributeError: there is no such name.
     """
-    if name in _INSTRUMENTS:
+    if name in _IMPORTED_LATER:
         return import_module(f"sigprop.{name}")
     if name == "Result":
         from sigprop.verification.result import Result

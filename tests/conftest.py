@@ -34,6 +34,7 @@ LEFT_OUT = {
     "test_packaging": "builds and installs a wheel",
     "test_predictions": "networks measured over seeds",
     "test_probe_neutrality": "every habit of a model, with and without a probe",
+    "test_report_browser": "opens a whole report in a browser",
     "test_report_figures": "draws every figure",
     "test_report_own": "whole reports with figures",
     "test_report_page": "whole reports with figures",

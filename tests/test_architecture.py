@@ -29,7 +29,7 @@ LAYERS = (
     ("verification",),
     ("curvature", "landscape", "gradients", "scale_invariance", "diagnosis"),
     ("reporting", "integrations"),
-    ("claims",),
+    ("claims", "plots"),
     ("cli",),
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
@@ -154,6 +154,7 @@ def test_the_public_page() -> None:
         "Findings",
         "assert_healthy",
         "report",
+        "plots",
         "curvature",
         "landscape",
         "gradients",

@@ -74,9 +74,11 @@ def test_compare_then_report(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "report.html" in out
     assert (first / "report.html").exists()
     assert run([*arguments, "--resume"], capsys)[0] == 0
-    code, _, _ = run(["report", str(first / "run"), "--output", str(second)], capsys)
+    arguments = ["report", str(first / "run"), "--output", str(second), "--linked"]
+    code, _, _ = run(arguments, capsys)
     assert code == 0
     assert (second / "figures" / "signal_propagation.png").exists()
+    assert (second / "plotly-cartesian.min.js").exists()
     manifest = json.loads((first / "run" / "plain" / "seed-0" / "manifest.json").read_text())
     assert manifest["status"] == "complete"
 

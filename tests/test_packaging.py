@@ -48,7 +48,10 @@ def files_in(wheel: Path) -> set[str]:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "sigprop/py.typed" in names
-    assert "sigprop/reporting/templates/report.html.j2" in names
+    templates = {"report.html.j2", "report.js", "report.css"}
+    assert {f"sigprop/reporting/templates/{name}" for name in templates} <= set(names)
+    vendored = {"plotly-cartesian.min.js", "plotly.LICENSE", "plotly.js-cartesian-dist-min.json"}
+    assert {f"sigprop/reporting/vendor/{name}" for name in vendored} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sigprop"}
 
 

@@ -99,5 +99,6 @@ def test_every_module_says_what_it_is():
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
 
 
-def test_the_template_is_part_of_the_package():
-    assert (HOME / "templates" / "report.html.j2").exists()
+def test_the_template_and_its_script_are_part_of_the_package():
+    for name in ("report.html.j2", "report.css", "report.js"):
+        assert (HOME / "templates" / name).exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from synthetic import make
 
 from sigprop.errors import BadInput, RunError, UnknownName
 from sigprop.records import Records, tidy
-from sigprop.reporting import report
+from sigprop.reporting import report, vendor
 from sigprop.reporting.folder import MARKER, ReportFolder
 from sigprop.reporting.glossary import QUANTITIES
 from sigprop.reporting.page import SHOWN, gaps
@@ -33,7 +36,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open, self.ids, self.tables = [], [], {}
         self.images, self.addresses, self.text, self.bad = [], [], [], []
-        self.links = []
+        self.scripts: list[tuple[dict[str, str | None], list[str]]] = []
         self._table: list[list[str]] = []
         self._cell: list[str] | None = None
         self.feed(text)
@@ -46,10 +49,10 @@ class Page(HTMLParser):
         if "id" in facts:
             self.ids.append(facts["id"])
         self.addresses += [facts[name] for name in ("href", "src", "action") if name in facts]
+        if tag == "script":
+            self.scripts.append((facts, []))
         if tag == "img":
             self.images.append(facts)
-        if tag == "a":
-            self.links.append(facts)
         if tag == "table":
             self._table = self.tables.setdefault(facts["id"].removeprefix("table-"), [])
         if tag == "tr":
@@ -67,9 +70,22 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open[-1:] == ["style"]:
             return
+        if self.open[-1:] == ["script"]:
+            self.scripts[-1][1].append(data)
+            return
         self.text.append(data)
         if self._cell is not None:
             self._cell.append(data)
+
+    def unpacked(self, name):
+        """What the page's script gets from the element of that id."""
+        (packed,) = ["".join(parts) for facts, parts in self.scripts if facts.get("id") == name]
+        return gzip.decompress(base64.b64decode(packed)).decode("utf-8")
+
+    def held(self):
+        """The tables that the page holds: name -> CSV."""
+        tables = json.loads(self.unpacked("page-data"))["tables"]
+        return {name: table["csv"] for name, table in tables.items()}
 
     def words(self):
         return re.sub(r"\s+", " ", " ".join(self.text))
@@ -313,42 +329,66 @@ class TestHtml:
 
     def test_nothing_is_fetched(self, page, written):
         text = written.read_text("utf-8")
-        assert not re.search(r"https?://", text)
-        assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(", text)
-        for address in page.addresses:
-            assert address.startswith(
-                ("#", "data:image/svg+xml;base64,", "data:text/csv;charset=utf-8;base64,")
-            )
+        assert not re.search(r"https?://", text), "Plotly's own are compressed"
+        assert not re.search(r"<(link|iframe|object|embed)\b|@import|url\(", text)
+        assert not [facts for facts, _ in page.scripts if "src" in facts]
+        assert all(address.startswith(("#", "data:image/webp;")) for address in page.addresses)
+
+    def test_the_page_forbids_itself_to_fetch_or_to_evaluate(self, written):
+        policy = re.search(
+            r'Content-Security-Policy" content="([^"]*)"', written.read_text("utf-8")
+        )
+        assert policy
+        assert policy[1] == (
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+            "img-src data: blob:"
+        )
+
+    def test_the_drawing_script_is_the_vendored_one_with_its_license(self, page):
+        assert page.unpacked("plotly") == vendor.plotly()
+        assert "Copyright (c) 2016-2024 Plotly Technologies Inc." in page.words()
+        assert f"plotly.js {vendor.plotly_version()}" in page.words()
+
+    def test_linked_pages_share_a_script_beside_them(self, tmp_path):
+        path = report(small(), tmp_path, figures=["loss_curves"], linked=True)
+        beside = tmp_path / vendor.PLOTLY
+        assert beside.read_text("utf-8") == vendor.plotly()
+        scripts = [facts for facts, _ in Page(path.read_text("utf-8")).scripts]
+        assert [facts["src"] for facts in scripts if "src" in facts] == [vendor.PLOTLY]
+        assert not [facts for facts in scripts if facts.get("id") == "plotly"]
+        assert path.stat().st_size < 200_000
 
     def test_every_link_leads_into_the_page_itself(self, page):
         for address in page.addresses:
             assert address.startswith("data:") or address[1:] in page.ids
 
     def test_a_page_sent_alone_holds_its_tables(self, page, written):
-        held = {
-            facts["download"]: base64.b64decode(facts["href"].partition(",")[2])
-            for facts in page.links
-            if "download" in facts
-        }
-        shown = [name for name in TABLES if name in page.tables]
-        assert sorted(held) == sorted(f"{name}.csv" for name in shown)
-        for name, data in held.items():
-            assert data == (written.parent / "tables" / name).read_bytes()
+        held = page.held()
+        assert list(held) == list(TABLES)
+        for name, text in held.items():
+            path = written.parent / "tables" / f"{name}.csv"
+            assert text == path.read_bytes().decode("utf-8")
 
-    def test_a_large_table_is_a_file_beside_the_page_and_no_link(self, tmp_path, monkeypatch):
+    def test_a_large_table_is_only_a_file_beside_the_page(self, tmp_path, monkeypatch):
         monkeypatch.setattr("sigprop.reporting.page.LARGEST", 10)
         page = Page(report(small(), tmp_path, figures=[]).read_text("utf-8"))
-        assert not [facts for facts in page.links if "download" in facts]
+        assert page.held() == {}
         assert "rows at full precision: tables/training.csv in the report's folder" in page.words()
 
-    def test_pictures_are_the_files_and_have_words(self, page, written):
+    def test_pictures_are_the_figures_smaller_and_have_words(self, page, written):
         assert len(page.images) == 8
-        for image in page.images:
-            assert len(image["alt"]) > 40
-            data = base64.b64decode(image["src"].partition(",")[2])
-            assert data in [
-                path.read_bytes() for path in (written.parent / "figures").glob("*.svg")
-            ]
+        pngs = (written.parent / "figures").glob("*.png")
+        sizes = []
+        for png in pngs:
+            with Image.open(png) as image:
+                sizes.append((round(0.6 * image.width), round(0.6 * image.height)))
+        for facts in page.images:
+            assert len(facts["alt"]) > 40
+            data = base64.b64decode(facts["src"].partition(",")[2])
+            with Image.open(io.BytesIO(data)) as image:
+                assert image.format == "WEBP"
+                sizes.remove(image.size)
+        assert sizes == []
 
     def test_alt_text_says_what_is_marked(self, page):
         assert "plain: diverged at step 3" in page.images[-1]["alt"]
@@ -404,11 +444,14 @@ class TestHtml:
             assert row[1:-1] == [cell(_parsed(line[index])) for line in full[1:]]
 
     def test_long_tables_say_how_long(self, page):
-        assert "First 30 of 70 rows; all rows at full precision: init_by_block.csv" in page.words()
+        assert (
+            "First 30 of 70 rows; all rows at full precision: tables/init_by_block.csv"
+            in page.words()
+        )
 
     def test_a_table_that_is_shown_whole_is_not_called_a_part(self, page):
         assert len(page.tables["summary"]) == len(SUMMARY), "a heading, and every column but one"
-        assert re.search(r"All rows at full precision: summary\.csv", page.words())
+        assert "All rows at full precision: tables/summary.csv" in page.words()
 
     def test_coverage_missing_and_provenance(self, page):
         words = page.words()
@@ -449,10 +492,14 @@ class TestHostileAndSparse:
         records.missing = ["<i>lost</i>"]
         path = report(records, tmp_path, title="<h1>&", figures=["loss_curves"])
         text = path.read_text("utf-8")
-        assert "<script" not in text
+        assert "<script>alert" not in text
         assert "<i>lost" not in text
         assert "<h1>&<" not in text
-        assert evil in Page(text).words()
+        page = Page(text)
+        assert page.bad == []
+        assert evil in page.words()
+        data = json.loads(page.unpacked("page-data"))
+        assert [network["name"] for network in data["networks"]] == [evil]
 
     def test_absent_data_is_said_in_one_sentence(self, tmp_path):
         records = Records(training=small().training)

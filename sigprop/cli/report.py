@@ -30,10 +30,13 @@ def report(
     ],
     figure: Annotated[list[str], typer.Option(help="Only these figures; repeatable.")] = [],
     title: Annotated[str, typer.Option(help="Headline of the page.")] = "",
+    linked: Annotated[
+        bool, typer.Option("--linked", help="Put Plotly (1.5 MB) beside the page, not into it.")
+    ] = False,
 ) -> None:
     """Draw the report of one or several recorded runs."""
     records = load(*runs)
     for sentence in records.missing:
         note(f"missing: {sentence}")
-    page = write_report(records, output, figures=figure or None, title=title or None)
+    page = write_report(records, output, figures=figure or None, title=title or None, linked=linked)
     out.print(f"report: {page}", soft_wrap=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from sigprop.diagnosis.diagnose import diagnose
@@ -14,8 +18,10 @@ from sigprop.diagnosis.finding import Findings
 from sigprop.diagnosis.growth import CRITERION
 from sigprop.records import Records
 from sigprop.records.spreadsheet import csv_text
+from sigprop.reporting import vendor
 from sigprop.reporting.figures import FigureSpec
 from sigprop.reporting.glossary import QUANTITIES
+from sigprop.reporting.scripts import compressed, json_text, plotly_compressed
 from sigprop.reporting.story import story_of
 from sigprop.reporting.summary import SUMMARY
 from sigprop.reporting.tables import TABLES
@@ -32,14 +38,14 @@ class FigureView:
 
     Attributes:
         spec: the figure's name, title and caption.
-        svg: its picture; empty when there is none.
+        picture: an image of it (WebP); empty when there is none.
         alt: its content in words, for readers who cannot see it.
         notes: what it could not draw.
         absent: why there is no picture.
     """
 
     spec: FigureSpec
-    svg: bytes = b""
+    picture: bytes = b""
     alt: str = ""
     notes: tuple[str, ...] = ()
     absent: str = ""
@@ -47,12 +53,12 @@ class FigureView:
     @property
     def drawn(self) -> bool:
         """Whether there is a picture."""
-        return bool(self.svg)
+        return bool(self.picture)
 
     @property
     def source(self) -> str:
-        """The picture as a data URI, which isolates its ids and styles from the page's."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+        """The picture as a data URI."""
+        return "data:image/webp;base64," + base64.b64encode(self.picture).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class TableView:
         rows: the cells of the first rows.
         texts: which columns hold text.
         total: how many rows there are.
-        csv: the whole table as a data URI; empty when it is large.
+        csv: the whole table; empty when it is large.
+        turned: whether the page shows its columns as rows.
     """
 
     name: str
@@ -78,10 +85,16 @@ class TableView:
     texts: tuple[bool, ...]
     total: int
     csv: str
+    turned: bool = False
 
 
 def render(
-    title: str, records: Records, views: list[FigureView], tables: dict[str, pd.DataFrame]
+    title: str,
+    records: Records,
+    views: list[FigureView],
+    tables: dict[str, pd.DataFrame],
+    data: Mapping[str, Any],
+    linked: bool = False,
 ) -> str:
     """Return the page.
 
@@ -90,9 +103,11 @@ def render(
         records: for what is missing.
         views: the figures, in order.
         tables: the frames by name, as written to CSV.
+        data: what the page's script draws, of `sigprop.reporting.explorable.page_data`.
+        linked: whether Plotly is a file beside the page.
 
     Returns:
-        A document of HTML that refers to nothing outside of it.
+        A document of HTML that refers to nothing outside of it but that file.
     """
     environment = Environment(
         loader=PackageLoader("sigprop.reporting"),
@@ -121,7 +136,27 @@ def render(
         missing=records.missing,
         glossary=list(QUANTITIES.values()),
         created=str(records.manifest.get("created", "")),
+        data=compressed(json_text({**data, "tables": _held(grids)})),
+        explored=set(data["figures"]),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        linked=vendor.PLOTLY if linked else "",
+        plotly="" if linked else plotly_compressed(),
+        plotly_version=vendor.plotly_version(),
+        plotly_license=vendor.plotly_license(),
     )
+
+
+def _held(grids: Mapping[str, TableView]) -> dict[str, dict[str, object]]:
+    """Return the tables that the page holds whole."""
+    return {
+        name: {"csv": grid.csv, "turned": grid.turned} for name, grid in grids.items() if grid.csv
+    }
+
+
+def _asset(name: str) -> Markup:
+    """Return a file beside the template as it is: it is ours, and has nothing to escape."""
+    return Markup((files("sigprop.reporting") / "templates" / name).read_text("utf-8"))
 
 
 def alt_text(spec: FigureSpec, figure: Figure) -> str:
@@ -184,11 +219,9 @@ def _view(name: str, frame: pd.DataFrame) -> TableView:
 
 
 def _inline(frame: pd.DataFrame) -> str:
-    """Return a table as a data URI, so that a page that is sent alone still has it."""
-    data = csv_text(frame).encode("utf-8")
-    if len(data) > LARGEST:
-        return ""
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
+    """Return a table as CSV, so that a page that is sent alone still has it; not a large one."""
+    text = csv_text(frame)
+    return text if len(text.encode("utf-8")) <= LARGEST else ""
 
 
 def _texts(frame: pd.DataFrame) -> tuple[bool, ...]:
@@ -209,5 +242,5 @@ def _turned(frame: pd.DataFrame) -> TableView:
     texts = (True, *(False for _ in networks), True)
     columns = ("quantity", *networks, "meaning")
     return TableView(
-        "summary", spec.title, spec.caption, columns, rows, texts, len(rows), _inline(frame)
+        "summary", spec.title, spec.caption, columns, rows, texts, len(rows), _inline(frame), True
     )

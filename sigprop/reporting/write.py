@@ -29,10 +29,12 @@ def report(
     title: str | None = None,
     figures: Sequence[str] | None = None,
     predictions: pd.DataFrame | None = None,
+    linked: bool = False,
 ) -> Path:
     """Write ``report.html``, ``figures/NAME.png|svg`` and ``tables/NAME.csv`` and return the page.
 
-    The page needs no network and no other file. The same records give the same bytes. A report
+    The page needs no network and no other file, and its figures can be explored: hover, networks
+    switched on and off, axes, a slider of steps. The same records give the same bytes. A report
     that is already there is overwritten; a file that no report wrote is left as it is (the folder
     lists the report's own files in ``report.files.json``).
 
@@ -45,6 +47,8 @@ def report(
         predictions: theory to draw over the measurements, with the columns ``network``, ``block``,
             ``direction``, ``quantity`` (a column of ``signals``) and ``value``; that of the
             recorded networks of the zoo when not given, and none when the frame is empty.
+        linked: put the script that draws (Plotly, 1.5 MB) beside the page instead of into it, for
+            folders of many reports.
 
     Returns:
         The path of the page.
@@ -66,9 +70,11 @@ def report(
             "the records are empty, there is nothing to report; measure something first, "
             "for example records = sigprop.measure(model, inputs)"
         )
+    from sigprop.reporting.explorable import page_data
     from sigprop.reporting.figures import FIGURES, Study
     from sigprop.reporting.page import render
     from sigprop.reporting.tables import TABLES
+    from sigprop.reporting.vendor import PLOTLY, plotly
     from sigprop.verification.predictions import predictions as predictions_of
 
     wanted = [figures] if isinstance(figures, str) else figures
@@ -78,12 +84,14 @@ def report(
     texts = {f"tables/{name}.csv": csv_text(frame) for name, frame in tables.items()}
     folder = ReportFolder(Path(directory))
     files = [f"figures/{spec.name}.{kind}" for spec in chosen for kind in _KINDS]
-    folder.claim([*files, *texts, _PAGE])
+    beside = {PLOTLY: plotly()} if linked else {}
+    folder.claim([*files, *texts, *beside, _PAGE])
     views = [_draw(spec, study, folder) for spec in chosen]
-    for name, text in texts.items():
+    for name, text in {**texts, **beside}.items():
         atomic_write(folder.directory / name, partial(_write_text, text=text))
     heading = title or f"Signal propagation: {', '.join(seen.networks())}"
-    html = render(heading, seen, views, tables)
+    data = page_data(study, [view.spec.name for view in views if view.drawn])
+    html = render(heading, seen, views, tables, data, linked=linked)
     page = folder.directory / _PAGE
     atomic_write(page, partial(_write_text, text=html))
     return page
@@ -95,7 +103,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _draw(spec: FigureSpec, study: Study, folder: ReportFolder) -> FigureView:
     """Return what the page needs of a figure, which is drawn and written to files."""
-    from sigprop.reporting.canvas import save
+    from sigprop.reporting.canvas import picture, save
     from sigprop.reporting.figures import NothingToDraw
     from sigprop.reporting.page import FigureView, alt_text
 
@@ -109,7 +117,7 @@ def _draw(spec: FigureSpec, study: Study, folder: ReportFolder) -> FigureView:
         atomic_write(folder.directory / name, partial(save, drawn, kind))
     return FigureView(
         spec,
-        svg=(folder.directory / names["svg"]).read_bytes(),
+        picture=picture(folder.directory / names["png"]),
         alt=alt_text(spec, drawn),
         notes=tuple(getattr(drawn, "notes", ())),
     )

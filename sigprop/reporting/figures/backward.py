@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from sigprop.records.queries import at_first_step, by_block, without_rounding
@@ -33,17 +34,28 @@ def gradient_propagation(study: Study) -> Figure:
     Raises:
         NothingToDraw: the records hold no data for it.
     """
-    signals = at_first_step(study.signals)
-    rows = by_block(signals, ["second_moment", "mean_shift", "zero_fraction"], "backward")
-    rows = without_rounding(rows)
-    if rows.empty:
+    panels = gradients(at_first_step(study.signals), study.order)
+    if panels[0].rows.empty:
         raise NothingToDraw("No gradients at block outputs were recorded.")
-    panels = [
-        Panel(rows, "second_moment", "Gradient second moment", "second moment  E[g²]"),
-        Panel(
-            relative_gradient(rows, study.order), "relative_gradient", "Relative to the last block"
-        ),
+    return draw_panels(Sheet(9.6, 6.8), study, panels, "backward")
+
+
+def gradients(signals: pd.DataFrame, order: pd.DataFrame, port: str = "out") -> list[Panel]:
+    """Return the panels: second moment, mean shift and zeros, and of outputs the relative one.
+
+    Args:
+        signals: rows of the signals frame, of one step or of several.
+        order: the frame of `blocks_in_order`.
+        port: of which tensor of a block.
+    """
+    columns = ["second_moment", "mean_shift", "zero_fraction"]
+    rows = without_rounding(by_block(signals, columns, "backward", port))
+    panels = [Panel(rows, "second_moment", "Gradient second moment", "second moment  E[g²]")]
+    if port == "out":
+        relative = relative_gradient(rows, order)
+        panels.append(Panel(relative, "relative_gradient", "Relative to the last block"))
+    return [
+        *panels,
         Panel(rows, "mean_shift", "Gradient mean shift", "mean shift  mean$_c$ (E[g$_c$])²"),
         Panel(rows, "zero_fraction", "Zeros in the gradient"),
     ]
-    return draw_panels(Sheet(9.6, 6.8), study, panels, "backward")

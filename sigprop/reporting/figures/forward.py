@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from sigprop.records.queries import at_first_step, by_block, dead_by_block, without_rounding
@@ -36,15 +37,25 @@ def signal_propagation(study: Study) -> Figure:
     Raises:
         NothingToDraw: the records hold no data for it.
     """
-    signals = at_first_step(study.signals)
-    moments = without_rounding(by_block(signals, MOMENTS))
-    if moments.empty:
+    panels = moments_and_dead(at_first_step(study.signals))
+    if panels[0].rows.empty:
         raise NothingToDraw("No block outputs of a forward pass were recorded.")
-    dead = dead_by_block(signals)
+    return draw_panels(Sheet(9.6, 6.8), study, panels, "forward")
+
+
+def moments_and_dead(signals: pd.DataFrame, port: str = "out") -> list[Panel]:
+    """Return the panels: the three moments, and of outputs the dead units.
+
+    Args:
+        signals: rows of the signals frame, of one step or of several.
+        port: of which tensor of a block.
+    """
+    moments = without_rounding(by_block(signals, MOMENTS, port=port))
     panels = [
         Panel(moments, "second_moment", "Second moment"),
         Panel(moments, "channel_variance", "Channel variance"),
         Panel(moments, "mean_shift", "Mean shift"),
-        Panel(dead, "dead_fraction", "Dead units", sparse=True),
     ]
-    return draw_panels(Sheet(9.6, 6.8), study, panels, "forward")
+    if port == "out":
+        panels.append(Panel(dead_by_block(signals), "dead_fraction", "Dead units", sparse=True))
+    return panels

@@ -47,10 +47,11 @@ class Layer:
     "training_heatmaps",
     title="Signal, gradients and units during training",
     caption=(
-        "Time runs to the right (optimizer steps) and depth upward (block index); each row of maps "
-        "has one color scale for all networks, fitted to those that stayed finite, and an arrow "
-        "on its bar says that values beyond it take the end color. Hatched cells hold a value "
-        "that was not finite or undefined in at least one seed; blank cells were not recorded."
+        "Time runs to the right (optimizer steps) and depth upward (block index); each quantity "
+        "has one color scale for all networks, fitted to those that stayed finite, and an open "
+        "end of its bar says that values beyond it take the end color. Hatched or gray cells hold "
+        "a value that was not finite or undefined in at least one seed; blank cells were not "
+        "recorded."
     ),
 )
 def training_heatmaps(study: Study) -> Figure:
@@ -65,11 +66,7 @@ def training_heatmaps(study: Study) -> Figure:
     Raises:
         NothingToDraw: the records hold no data for it.
     """
-    layers = [layer for layer in _layers(study) if len(layer.cells["step"].unique()) > 1]
-    if not layers:
-        raise NothingToDraw(
-            "Fewer than two steps were recorded, so there is no training to show as heat maps."
-        )
+    layers = of_training(study)
     style = study.style()
     wide = 2.3 if len(style) < 5 else 1.75
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
@@ -93,7 +90,15 @@ def legend_of_hatched(sheet: Sheet) -> None:
     legend(sheet, [Patch(**_HATCH, label="non-finite or undefined in a seed")])
 
 
-def _layers(study: Study) -> list[Layer]:
+def of_training(study: Study) -> list[Layer]:
+    """Return second moment, gradient-to-weight and dead fraction by block and step.
+
+    Args:
+        study: the records.
+
+    Raises:
+        NothingToDraw: fewer than two steps were recorded.
+    """
     signals, parameters = study.signals, study.records.parameters
     wanted = [
         (
@@ -105,7 +110,7 @@ def _layers(study: Study) -> list[Layer]:
         (weights_by_block(parameters), "grad_to_weight", "log₁₀ ‖g‖/‖w‖", "mako"),
         (dead_by_block(signals), "dead_fraction", "dead units", "rocket_r"),
     ]
-    return [
+    layers = [
         Layer(
             over_seeds(rows, quantity, ["network", "block", "step"], QUANTITIES[quantity].kind),
             quantity,
@@ -115,6 +120,12 @@ def _layers(study: Study) -> list[Layer]:
         )
         for rows, quantity, label, palette in wanted
     ]
+    several = [layer for layer in layers if len(layer.cells["step"].unique()) > 1]
+    if not several:
+        raise NothingToDraw(
+            "Fewer than two steps were recorded, so there is no training to show as heat maps."
+        )
+    return several
 
 
 def draw_row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[str, Look]) -> bool:
@@ -142,7 +153,7 @@ def draw_row(sheet: Sheet, row: NDArray[np.object_], layer: Layer, style: dict[s
             sheet.notes.append(
                 f"{look.label.strip()}: {layer.quantity.replace('_', ' ')} non-finite or "
                 f"undefined in {marked} of {len(cells)} cells, first at step "
-                f"{int(cells.loc[_undrawn(cells), 'step'].min())}."
+                f"{int(cells.loc[undrawn(cells), 'step'].min())}."
             )
     if mesh is not None:
         bar = sheet.colorbar(
@@ -162,7 +173,7 @@ def _map(axes: Axes, cells: pd.DataFrame, layer: Layer, norm: Normalize) -> tupl
         with np.errstate(divide="ignore"):  # 0 becomes -inf, then the lowest color
             values = np.log10(values)
     x, y = edges(steps), edges(blocks)
-    marked = cells[_undrawn(cells)]
+    marked = cells[undrawn(cells)]
     columns = np.searchsorted(steps, marked["step"].to_numpy())
     rows = (marked["block"] - blocks[0]).to_numpy()
     values[rows, columns] = np.nan
@@ -204,7 +215,12 @@ def _outline(x: NDArray[np.float64], y: NDArray[np.float64], runs: NDArray[np.in
     return Path.make_compound_path_from_polys(np.array(corners).transpose(2, 0, 1))
 
 
-def _undrawn(cells: pd.DataFrame) -> pd.Series[bool]:
+def undrawn(cells: pd.DataFrame) -> pd.Series[bool]:
+    """Return which cells are not finite or undefined in a seed.
+
+    Args:
+        cells: columns ``nonfinite`` and ``undefined``.
+    """
     return (cells["nonfinite"] > 0) | (cells["undefined"] > 0)
 
 
@@ -227,7 +243,7 @@ def color_scale(cells: pd.DataFrame, logarithmic: bool) -> tuple[Normalize, str]
     if positive.empty:
         return Normalize(-1.0, 1.0), "neither"
     powers = np.log10(positive["center"].to_numpy(dtype=float))
-    broken = set(cells.loc[_undrawn(cells), "network"])
+    broken = set(cells.loc[undrawn(cells), "network"])
     steady = powers[~positive["network"].isin(broken).to_numpy()]
     followed, margin = (steady, 1.0) if broken and len(steady) else (powers, 0.0)
     middle, half = float(np.median(followed)), _DECADES / 2

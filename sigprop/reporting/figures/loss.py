@@ -24,10 +24,10 @@ _FOLLOWED = 1e3  # how far above the other networks a diverging loss is followed
     "loss_curves",
     title="Loss and accuracy",
     caption=(
-        "Left: training loss, raw per seed (faint) and as a running mean over a twentieth of the "
+        "Training loss, raw per seed (faint) and as a running mean over a twentieth of the "
         "run (line: mean over seeds, band: smallest to largest seed); a cross marks the last "
         "finite loss of a network that diverged, on the upper border when that loss lies more "
-        "than three decades above all others. Right: accuracy on evaluation data, or on training "
+        "than three decades above all others. Accuracy on evaluation data, or on training "
         "batches when there was no evaluation."
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from sigprop.records.queries import at_first_step, residual_operands
@@ -14,9 +15,9 @@ from sigprop.reporting.figures.propagation import Panel, draw_panels
     "branch_to_skip",
     title="Residual branch against skip connection",
     caption=(
-        "The left panel compares the size of what each block adds with the size of what it adds "
+        "The first panel compares the size of what each block adds with the size of what it adds "
         "to; 1 means that every block weighs as much as all before it, and values that fall like "
-        "1/k mean equal shares. The right panel checks the assumption behind additive variance "
+        "1/k mean equal shares. The second panel checks the assumption behind additive variance "
         "laws, that skip and branch are uncorrelated (dotted line at 0)."
     ),
 )
@@ -32,11 +33,20 @@ def branch_to_skip(study: Study) -> Figure:
     Raises:
         NothingToDraw: the records hold no data for it.
     """
-    rows = residual_operands(at_first_step(study.signals))
-    if rows.empty:
+    panels = operands(at_first_step(study.signals))
+    if panels[0].rows.empty:
         raise NothingToDraw("No residual additions (skip and branch operands) were recorded.")
-    panels = [
+    return draw_panels(Sheet(9.6, 3.9), study, panels)
+
+
+def operands(signals: pd.DataFrame) -> list[Panel]:
+    """Return the panels: the ratio of branch to skip, and their correlation.
+
+    Args:
+        signals: rows of the signals frame, of one step or of several.
+    """
+    rows = residual_operands(signals)
+    return [
         Panel(rows, "branch_to_skip", "Branch / skip"),
         Panel(rows, "skip_branch_correlation", "Skip–branch correlation", sparse=True, guide=0.0),
     ]
-    return draw_panels(Sheet(9.6, 3.9), study, panels)

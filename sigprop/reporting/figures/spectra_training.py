@@ -39,14 +39,8 @@ def spectra_training(study: Study) -> Figure:
     Raises:
         NothingToDraw: fewer than two steps were recorded.
     """
-    rows = study.records.spectra
-    rows = rows[rows["operator"].isin([*_WEIGHTS, "update"])]
-    if rows["step"].nunique() < 2:
-        raise NothingToDraw(
-            "Spectra of weights were recorded at fewer than two steps, so there is no training to "
-            "show."
-        )
-    layers = [layer for layer in _layers(rows) if layer.cells["center"].notna().any()]
+    rows = spectra_over_steps(study)
+    layers = of_spectra(rows)
     style = {name: look for name, look in study.style().items() if name in set(rows["network"])}
     wide = 2.8 if len(style) < 5 else 1.9
     sheet = Sheet(1.6 + wide * max(len(style), 2), 0.9 + 1.9 * len(layers))
@@ -65,14 +59,37 @@ def spectra_training(study: Study) -> Figure:
     return sheet
 
 
-def _layers(rows: pd.DataFrame) -> list[Layer]:
+def spectra_over_steps(study: Study) -> pd.DataFrame:
+    """Return norms and ranks of the spectra of weights and updates, ``block`` being the weight.
+
+    Args:
+        study: the records.
+
+    Raises:
+        NothingToDraw: fewer than two steps were recorded.
+    """
+    rows = study.records.spectra
+    rows = rows[rows["operator"].isin([*_WEIGHTS, "update"])]
+    if rows["step"].nunique() < 2:
+        raise NothingToDraw(
+            "Spectra of weights were recorded at fewer than two steps, so there is no training to "
+            "show."
+        )
     table = summary(rows)
     order = table.groupby("network", sort=False)["name"].transform(lambda n: pd.factorize(n)[0])
-    table["block"] = order.astype("int64")
+    return table.assign(block=order.astype("int64"))
+
+
+def of_spectra(table: pd.DataFrame) -> list[Layer]:
+    """Return the layers that hold a value.
+
+    Args:
+        table: of `spectra_over_steps`.
+    """
     found = []
     for operators, quantity, label, palette in _ROWS:
         part = table[table["operator"].isin(operators)]
         if len(part) and part[quantity].notna().any():
             cells = over_seeds(part, quantity, ["network", "block", "step"], "scale")
             found.append(Layer(cells, quantity, label, palette, logarithmic=True))
-    return found
+    return [layer for layer in found if layer.cells["center"].notna().any()]
