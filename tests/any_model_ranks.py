@@ -76,7 +76,7 @@ def rank(kind: str, index: int, rendezvous: str) -> dict[str, object]:
         wrapped.zero_grad()
         found |= record(wrapped, wrapped, x, y)
     else:
-        from sharding import fully_shard
+        from torch.distributed.fsdp import fully_shard
 
         mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
         for layer in (model[0], model[2], model[4], model):
