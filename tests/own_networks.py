@@ -162,6 +162,7 @@ class Own:
     Attributes:
         factory: builds it, freshly initialized, for digits.
         blocks: how many blocks a probe finds in it.
+        units: how many of a layer with what follows it, where `verify` judges such units.
         inner: builds what is measured with `inputs`, where that is another model.
         inputs: gives the inputs of ``inner``; images when not given.
         without_gradient: how many of the blocks come before every weight.
@@ -174,6 +175,7 @@ class Own:
     inputs: Callable[[], Any] | None = None
     without_gradient: int = 0
     blind: list[str] = field(default_factory=list)
+    units: int | None = None
 
     def to_measure(self) -> Callable[[], nn.Module]:
         return self.inner or self.factory
@@ -192,7 +194,7 @@ def halves() -> tuple[Tensor, Tensor]:
 
 
 OWN = {
-    "flat_mlp": Own(flat_mlp, 10, without_gradient=1),
+    "flat_mlp": Own(flat_mlp, 10, without_gradient=1, units=4),
     "residual": Own(residual, 4),
     "concatenating": Own(concatenating, 3),
     "lstm": Own(Recurrent, 2),
