@@ -22,6 +22,7 @@ import oracles
 import pandas as pd
 import pytest
 import torch
+import torch.distributed.fsdp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
