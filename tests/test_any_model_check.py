@@ -414,3 +414,12 @@ def test_a_probe_takes_the_blocks_that_a_forward_pass_showed() -> None:
         signals = probe.records.signals
         found[name] = signals.loc[signals["kind"] == "block", "module"].unique().tolist()
     assert found == {"by code": ["1", "2"], "by calls": units}
+
+
+def test_the_tree_has_a_mark_and_ports_for_blocks_and_a_point_inside_of_them() -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)))
+    lines = str(sigprop.check(model, torch.randn(3, 4))).splitlines()
+    assert [line.rstrip()[-8:] for line in lines if "Sequential)" in line] == ["■ in out"] * 2
+    inner = [line.rstrip() for line in lines if "(Linear)" in line or "(ReLU)" in line]
+    assert len(inner) == 4
+    assert all("·" in line and "inside" not in line for line in inner)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import sigprop
+from sigprop.capture import Recorder, Scope
 from sigprop.capture.hooks.dataflow import Dataflow
+from sigprop.capture.hooks.forwards import ForwardContext
 from sigprop.capture.hooks.global_hooks import GlobalHooks
 from sigprop.capture.model.blocks import adds
 from sigprop.capture.recording.accumulator import Accumulator
@@ -407,3 +409,13 @@ def test_a_module_at_the_address_of_a_dead_one_is_not_taken_for_it() -> None:
     finally:
         hooks.remove()
     assert seen == ["before", "after"]
+
+
+def test_a_forward_that_starts_after_its_recorder_is_gone_starts_nothing() -> None:
+    recorder = Recorder()
+    context = ForwardContext(recorder, Scope(), frozenset(), GlobalHooks())
+    del recorder
+    gc.collect()
+    before = torch._C._len_torch_function_stack()
+    context.start()
+    assert torch._C._len_torch_function_stack() == before

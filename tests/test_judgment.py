@@ -19,7 +19,9 @@ from sigprop.verification.causes import cause
 from sigprop.verification.evidence import evidence, output_shares
 from sigprop.verification.intervals import (
     MOST_DRAWS,
+    UPPER,
     Interval,
+    _allowed,
     judge,
     log_mean_interval,
     more_draws,
@@ -346,6 +348,34 @@ def cause_of(measured: float, cross: float) -> str:
     rows = found(np.full((4, 1), measured), skip=1.0, branch=measured - 1 - cross)
     rows = rows.assign(skip_moment=1.0, branch_moment=1.0, correlation=0.2)
     return cause(rows, {0: 2.0}, LAWS["doubling"])
+
+
+@pytest.mark.parametrize(
+    ("branch", "skip", "exponent"),
+    [
+        ([0.4, 0.2, 0.1, 0.05, 0.025], [0.5, 0.6, 0.7, 0.8, 0.9], True),
+        ([0.4, 0.2, 0.1], [0.5, 0.6, 0.7], False),  # three points are no power
+        ([0.4, 0.2, 0.1, 0.05, 0.025], [0.5, 0.6, 0.7, 0.8, 1.0], False),  # nothing is left
+        ([0.4, 0.2, 0.1, 0.05, 0.0], [0.5, 0.6, 0.7, 0.8, 0.9], False),  # nothing is added
+    ],
+)
+def test_an_exponent_needs_four_blocks_that_add_something(
+    branch: list[float], skip: list[float], exponent: bool
+) -> None:
+    added, kept = np.array(branch), np.array(skip)
+    draws = np.tile(added + kept, (4, 1)) * np.array([[0.999], [1.0], [1.0], [1.001]])
+    rows = found(draws, skip=np.tile(kept, 4), branch=(draws - kept).ravel())
+    rows = rows.assign(skip_moment=rows["skip"], branch_moment=rows["branch"], correlation=0.0)
+    words = cause(rows, dict.fromkeys(range(len(branch)), 1.0), LAWS["preserved"])
+    assert ("wrong exponent" in words) is exponent
+
+
+@pytest.mark.parametrize(
+    ("deviation", "allowed"), [(0.5, 0.4), (-0.5, 0.4 / UPPER), (0.05, 0.05 / UPPER), (-0.08, 0.02)]
+)
+def test_how_wide_an_interval_may_be_to_be_decided(deviation: float, allowed: float) -> None:
+    """Half an interval below, `UPPER` times that above: both ends beyond one edge, or within."""
+    assert _allowed(deviation, 0.1) == pytest.approx(allowed)
 
 
 def test_a_cross_term_is_the_cause_only_where_it_has_the_deviations_sign_and_most_of_its_size() -> (

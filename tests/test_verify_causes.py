@@ -182,3 +182,16 @@ def test_the_cause_is_named_and_no_other(
     assert words in result.cause()
     others = {other for *_, other in CAUSES.values() if other not in words and words not in other}
     assert not [other for other in others if other in result.cause()]
+
+
+def test_only_violated_rows_have_a_reason() -> None:
+    def one_large_layer() -> nn.Module:
+        gains = [2**0.5 * (3 if index == 5 else 1) for index in range(8)]
+        return nn.Sequential(*(nn.Sequential(matrix(WIDTH, gain), nn.ReLU()) for gain in gains))
+
+    table = sigprop.verify(one_large_layer, X, seeds=6, tolerance=0.5).table
+    violated = table["verdict"] == "violated"
+    assert violated[5]
+    assert not violated[:5].any()
+    assert (table.loc[violated, "reason"] != "").all()
+    assert (table.loc[~violated, "reason"] == "").all()
