@@ -423,3 +423,14 @@ def test_the_tree_has_a_mark_and_ports_for_blocks_and_a_point_inside_of_them() -
     inner = [line.rstrip() for line in lines if "(Linear)" in line or "(ReLU)" in line]
     assert len(inner) == 4
     assert all("·" in line and "inside" not in line for line in inner)
+
+
+def test_blocks_are_not_learned_from_compiled_code_where_hooks_may_not_run() -> None:
+    from sigprop.probing.learning import learned
+
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(3, 4)
+    compiled = torch.compile(model, backend="eager")
+    cpu = torch.device("cpu")
+    assert isinstance(compiled, nn.Module)
+    assert learned(compiled, x, "auto", cpu) == "auto"
+    assert learned(model, x, "auto", cpu) != "auto"
