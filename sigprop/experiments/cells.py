@@ -91,8 +91,13 @@ def _labeled(axis: str, values: Sequence[Any] | Mapping[str, Any]) -> dict[Any, 
     return dict(zip(labels, values, strict=True))
 
 
+def plain(value: object) -> bool:
+    """Return whether a value is a number, text or nothing: what JSON and a table hold as it is."""
+    return value is None or isinstance(value, str | bool | int | float)
+
+
 def _label(axis: str, value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if plain(value):
         return value
     name = getattr(value, "__name__", "")
     if callable(value) and name not in ("", "<lambda>"):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sigprop.errors import BadInput, RunError
-from sigprop.experiments.cells import Cell
+from sigprop.experiments.cells import Cell, plain
 from sigprop.experiments.training import Plan
 from sigprop.inputs.devices import seeded
 from sigprop.records import Records, RunWriter, atomic_write, new_manifest
@@ -119,8 +119,8 @@ def described(function: CellFunction) -> str:
 
 
 def _shown(value: object) -> str:
-    plain = isinstance(value, str | bool | int | float | dict | list | tuple | None | Plan)
-    return repr(value) if plain else f"<{type(value).__name__}>"
+    readable = plain(value) or isinstance(value, dict | list | tuple | Plan)
+    return repr(value) if readable else f"<{type(value).__name__}>"
 
 
 def _run(cell: Cell, function: CellFunction, folder: Path | None, threads: int) -> Outcome:
@@ -163,12 +163,12 @@ def _numbers(made: Any, cell: Cell) -> dict[str, Any]:
         )
     found = {}
     for key, value in made.items():
-        plain = value.item() if hasattr(value, "item") else value
-        if not (plain is None or isinstance(plain, str | bool | int | float)):
+        number = value.item() if hasattr(value, "item") else value
+        if not plain(number):
             raise BadInput(f"{key!r} of a sweep's result is a number or text, not {value!r}")
         if key in cell.labels or key in ("status", "error", "folder"):
             raise BadInput(f"{key!r} of a sweep's result is a column already; give it another name")
-        found[str(key)] = plain
+        found[str(key)] = number
     return found
 
 

@@ -50,9 +50,7 @@ def join(
     group = Group(of)
     if switched_off("ranks"):
         return None
-    first = Meeting(options.step, bool(cadence(options.step)) if callable(cadence) else True)
-    if not callable(cadence):
-        first = Meeting(-(-options.step // cadence) * cadence, True)
+    first = following(cadence, options.step - 1)
     try:
         facts = group.join({"alike": _alike(model, options, targets), "first": first})
         require_same([fact["alike"] for fact in facts])

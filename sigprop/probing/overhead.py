@@ -46,15 +46,10 @@ class Budget:
         """Return the next step to decide about after one that ends, and whether it is recorded.
 
         Args:
-            step: the step that ends; it was recorded, or has been decided about.
+            step: the step that ends.
         """
-        if self._last is None or step > self._last:
-            missing = self._steps_missing(step + 1)
-            if missing > 0:
-                return step + 1 + max(1, missing // 2), False
-            self._last = step + 1
-            return step + 1, True
-        return step + 1, False  # of two neighbors one is bare
+        due = self(step + 1)
+        return (step + 1 if due else max(step + 1, self._ask_at - 1)), due
 
     def _steps_missing(self, step: int) -> int:
         """Return how many bare steps are needed before this one may be recorded."""

@@ -56,12 +56,12 @@ def _behind(name: str, depth: pd.Series, position: pd.Series) -> tuple[float, fl
 def _skipped_siblings(coverage: pd.DataFrame, own: pd.DataFrame) -> list[str]:
     types = coverage.drop_duplicates("name").set_index("name")["type"]
     blocks = own.loc[own["kind"] == "block", "module"].unique()
-    families = {(_parent(name), types.get(name)) for name in blocks}
+    families = {(parent(name), types.get(name)) for name in blocks}
     calls = coverage.groupby("name")["calls"].sum()
     return [
         str(name)
         for name in types.index
-        if calls[name] == 0 and (_parent(str(name)), types[name]) in families
+        if calls[name] == 0 and (parent(str(name)), types[name]) in families
     ]
 
 
@@ -74,7 +74,8 @@ def _bypassed(name: str, coverage: pd.DataFrame) -> bool:
     )
 
 
-def _parent(name: str) -> str:
+def parent(name: str) -> str:
+    """Return the name of the module that holds another; "" for the root."""
     return name.rpartition(".")[0]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sigprop.records import Records
 from sigprop.records.queries import own_rows
+from sigprop.verification.chosen import parent
 
 
 def layers_as_units(records: Records) -> Records:
@@ -51,15 +52,15 @@ def layers_as_units(records: Records) -> Records:
 
 def _units(layers: Sequence[str], records: Records) -> list[list[str]]:
     """Return the layers of each unit, in order; none where a block has modules of its own."""
-    if {_parent(str(name)) for name in records.coverage["name"]} & set(layers):
+    if {parent(str(name)) for name in records.coverage["name"]} & set(layers):
         return []
     weights = records.parameters[records.parameters["ndim"] > 1]["name"]
-    affine = {_parent(str(name)) for name in weights} & set(layers)
+    affine = {parent(str(name)) for name in weights} & set(layers)
     units: list[list[str]] = []
     for layer in layers:
         if layer in affine:
             units.append([layer])
-        elif units and _parent(layer) == _parent(units[-1][0]):
+        elif units and parent(layer) == parent(units[-1][0]):
             units[-1].append(layer)
     return units
 
@@ -75,7 +76,3 @@ def _coverage(coverage: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Return the coverage with units in the place of the layers that they begin with."""
     name = coverage["name"].astype(str)
     return coverage.assign(name=name.map(names).fillna(name))
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]

@@ -15,6 +15,7 @@ from sigprop.capture.recording.own_metrics import Averages
 from sigprop.capture.recording.step_statistics import StepStatistics
 from sigprop.capture.recording.tap import Tap
 from sigprop.signals.activity import Activity
+from sigprop.signals.columns import COLUMNS
 from sigprop.signals.moments import Moments
 from sigprop.signals.signal import Signal, interpret
 
@@ -72,7 +73,7 @@ class Merger:
 
     def _signal(self, statistics: StepStatistics) -> Signal:
         tables = [statistics.tables[index] for index in statistics.index]
-        return interpret(np.concatenate([np.zeros((0, 11)), *tables]))
+        return interpret(np.concatenate([np.zeros((0, len(COLUMNS))), *tables]))
 
     def _of_taps(self, statistics: StepStatistics) -> Floats:
         """Return the numbers of each tap that are no channel's; averages as weighted sums."""

@@ -53,11 +53,12 @@ class GradientHooks(Handles):
 
     def _arrives_locally(self, name: str, parameter: nn.Parameter) -> None:
         """Read a gradient once this backward pass has ended, and what DDP does at its end."""
-        self._complete.append((name, weakref.ref(parameter)))
         if not self._waits:
             # DDP's own callback is registered later than the one here, before one made in it.
             self._waits = after_backward(self._backward_ends)
-        if not self._waits:  # this torch has no such callback
+        if self._waits:
+            self._complete.append((name, weakref.ref(parameter)))
+        else:  # this torch has no such callback
             self._late[name] = parameter
 
     def _backward_ends(self) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
-from sigprop.capture.parameters.known import Known
+from sigprop.capture.parameters.known import Known, real
 from sigprop.signals.norms import angles
 from sigprop.signals.ratios import UNIT_FLOOR
 
@@ -76,12 +75,10 @@ class _Shard:
 
     def squares(self, x: Tensor) -> Array:
         """Return the sum of squares in each unit of the whole that the part has a share of."""
-        if x.is_complex():
-            x = torch.view_as_real(x)
         numbers = np.zeros(self.units)
         if not self.counts or x.numel() == 0:
             return numbers
-        exact = x.double()
+        exact = real(x).double()
         if self.by_unit:
             exact = exact.movedim(self.known.unit_dim, 0)
             exact = exact.reshape(len(exact), -1)
@@ -96,14 +93,10 @@ class ShardedParameters:
 
     Args:
         known: the parameters, the same on every rank and in one order.
-
-    Attributes:
-        names: theirs.
     """
 
     def __init__(self, known: Sequence[Known]) -> None:
         self._shards = [_Shard(one) for one in known]
-        self.names = [one.name for one in known]
         self._rows = [np.zeros(_SCALARS + 2 * shard.units) for shard in self._shards]
 
     def read(self, remember: bool) -> None:
